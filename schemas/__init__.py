@@ -1,0 +1,4 @@
+"""The contract between the stages: fields, raw logs, hashing, samples, predictions, metrics.
+
+Imports the standard library only; what needs a library imports it inside the function.
+"""

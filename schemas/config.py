@@ -1,0 +1,48 @@
+"""Reading a configuration file: which sections there are, and all of its mistakes at once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# `samples` belongs to jobs.build_samples, the others to esmm: one file configures a whole run.
+SECTIONS = ("samples", "loader", "model", "optimizer", "train")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The sections of a YAML file; unknown sections are an `InputError`."""
+    import yaml
+
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path}: configuration file not found.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected sections {', '.join(SECTIONS)}, found {type(content).__name__}.")
+    unknown = [str(name) for name in content if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"{path}: unknown section {', '.join(unknown)}. Known: {', '.join(SECTIONS)}.")
+    return content
+
+
+def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "ModelT":
+    """Build a pydantic model; every mistake in `values` is named in one `InputError`."""
+    from pydantic import ValidationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        mistakes = []
+        for item in error.errors():
+            option = ".".join(str(part) for part in item["loc"])
+            found = "" if item["type"] == "missing" else f", found {item['input']!r}"
+            mistakes.append(f"  {option}: {item['msg']}{found}")
+        raise InputError(f"{where}: {len(mistakes)} mistake(s) in the configuration:\n" + "\n".join(mistakes)) from error

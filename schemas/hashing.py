@@ -1,0 +1,65 @@
+"""Which bucket an id falls into: one documented 64-bit hash for Spark, Python and serving.
+
+The hash is xxHash64 (specification: https://github.com/Cyan4973/xxHash, `doc/xxhash_spec.md`),
+chained the way Spark's own `xxhash64(seed, field, id)` chains it, so that plain Spark SQL, this
+module and the compiled kernels agree:
+
+    salt(field)  = XXH64(field name, seed=XXH64(seed as 8 bytes, seed=42))
+    hash(id)     = XXH64(id as 8 little-endian bytes, seed=salt)
+    bucket(id)   = 1 + (hash & (2**63 - 1)) mod (buckets - 1)        bucket 0 means missing
+"""
+
+HASH_NAME = "xxhash64-chain"
+SPARK_SEED = 42
+MASK = (1 << 64) - 1
+POSITIVE = (1 << 63) - 1
+
+PRIME1 = 0x9E3779B185EBCA87
+PRIME2 = 0xC2B2AE3D27D4EB4F
+PRIME3 = 0x165667B19E3779F9
+PRIME4 = 0x85EBCA77C2B2AE63
+PRIME5 = 0x27D4EB2F165667C5
+
+
+def _rotate(value: int, bits: int) -> int:
+    return ((value << bits) | (value >> (64 - bits))) & MASK
+
+
+def _avalanche(acc: int) -> int:
+    acc = ((acc ^ (acc >> 33)) * PRIME2) & MASK
+    acc = ((acc ^ (acc >> 29)) * PRIME3) & MASK
+    return acc ^ (acc >> 32)
+
+
+def xxh64(data: bytes, seed: int = 0) -> int:
+    """XXH64 of fewer than 32 bytes, unsigned: all that a field name or an id needs."""
+    if len(data) >= 32:
+        raise ValueError(f"xxh64 here takes fewer than 32 bytes, found {len(data)}")
+    acc = (seed + PRIME5 + len(data)) & MASK
+    position = 0
+    while position + 8 <= len(data):
+        lane = int.from_bytes(data[position : position + 8], "little")
+        acc ^= (_rotate(lane * PRIME2 & MASK, 31) * PRIME1) & MASK
+        acc = (_rotate(acc, 27) * PRIME1 + PRIME4) & MASK
+        position += 8
+    if position + 4 <= len(data):
+        lane = int.from_bytes(data[position : position + 4], "little")
+        acc ^= (lane * PRIME1) & MASK
+        acc = (_rotate(acc, 23) * PRIME2 + PRIME3) & MASK
+        position += 4
+    for byte in data[position:]:
+        acc ^= (byte * PRIME5) & MASK
+        acc = (_rotate(acc, 11) * PRIME1) & MASK
+    return _avalanche(acc)
+
+
+def field_salt(field_name: str, seed: int) -> int:
+    """Unsigned 64-bit salt of a field: the seed with which its ids are hashed."""
+    seeded = xxh64((seed & MASK).to_bytes(8, "little"), SPARK_SEED)
+    return xxh64(field_name.encode(), seeded)
+
+
+def bucket(field_name: str, feature_id: int, buckets: int, seed: int) -> int:
+    """Bucket in 1..buckets-1 of a raw id of a field."""
+    hashed = xxh64((feature_id & MASK).to_bytes(8, "little"), field_salt(field_name, seed))
+    return 1 + (hashed & POSITIVE) % (buckets - 1)

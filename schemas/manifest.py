@@ -1,0 +1,91 @@
+"""`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
+
+from typing import TypedDict, cast
+
+from schemas import samples, storage
+from schemas.errors import InputError
+from schemas.fields import FIELDS
+from schemas.hashing import HASH_NAME
+
+
+class FileEntry(TypedDict):
+    """One Parquet file; per row group the number of rows and of impressions in it."""
+
+    name: str
+    bytes: int
+    rows: list[int]
+    impressions: list[int]
+
+
+class Manifest(TypedDict):
+    schema_version: int
+    fingerprint: str
+    hash: str
+    hash_seed: int
+    buckets: dict[str, int]
+    counts: dict[str, int]  # contexts, rows, impressions, clicks, conversions, tokens
+    quarantine: dict[str, int]  # reason: lines
+    source: dict[str, object]  # skeleton, common: the paths and bytes read
+    files: list[FileEntry]
+
+
+def build(
+    *,
+    hash_seed: int,
+    buckets: dict[str, int],
+    counts: dict[str, int],
+    quarantine: dict[str, int],
+    source: dict[str, object],
+    files: list[FileEntry],
+) -> Manifest:
+    """A manifest in today's schema version; files in name order."""
+    return Manifest(
+        schema_version=samples.SCHEMA_VERSION,
+        fingerprint=samples.fingerprint(buckets, hash_seed),
+        hash=HASH_NAME,
+        hash_seed=hash_seed,
+        buckets={field.name: buckets[field.name] for field in FIELDS},
+        counts=counts,
+        quarantine=quarantine,
+        source=source,
+        files=sorted(files, key=lambda entry: entry["name"]),
+    )
+
+
+def read(folder: str) -> Manifest:
+    """The manifest of a published sample set of today's version, or an `InputError`."""
+    fs, path = storage.filesystem(folder)
+    if not fs.isdir(path):
+        found = "a file" if fs.exists(path) else "nothing"
+        raise InputError(f"{folder}: expected a folder of samples, found {found}. Make it with jobs.build_samples.")
+    if not storage.is_complete(folder):
+        raise InputError(
+            f"{folder}: expected published samples ({samples.SUCCESS_NAME} inside), found none. "
+            "Make them with jobs.build_samples, or wait until it has finished."
+        )
+    return read_staged(folder)
+
+
+def read_staged(folder: str) -> Manifest:
+    """The manifest of a sample set that may not be published yet."""
+    content = storage.read_json(f"{folder}/{samples.MANIFEST_NAME}")
+    version = content.get("schema_version")
+    if version != samples.SCHEMA_VERSION:
+        raise InputError(
+            f"{folder}: expected samples of schema version {samples.SCHEMA_VERSION}, found {version}. "
+            "Build them again with this version of jobs.build_samples."
+        )
+    return cast(Manifest, content)
+
+
+def require_same(first: str, second: str) -> None:
+    """Stop unless two sample sets have the same columns, hash and buckets."""
+    one, two = read(first), read(second)
+    if one["fingerprint"] == two["fingerprint"]:
+        return
+    differing = [k for k in ("hash", "hash_seed", "buckets") if one[k] != two[k]]  # type: ignore[literal-required]
+    details = "; ".join(f"{k}: {one[k]} against {two[k]}" for k in differing)  # type: ignore[literal-required]
+    raise InputError(
+        f"{second}: its samples do not fit those of {first} ({details or 'another column layout'}). "
+        "Build both with the same configuration."
+    )

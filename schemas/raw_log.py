@@ -1,0 +1,60 @@
+"""The raw Ali-CCP logs: two headerless text files, joined by `common_feature_index`.
+
+    sample_skeleton  sample_id,click,conversion,common_feature_index,feature_num,feature_list
+    common_features  common_feature_index,feature_num,feature_list
+
+`feature_list` holds features separated by 0x01; one feature is `field 0x02 feature_id 0x03 value`.
+`common_feature_index` is 16 hexadecimal digits. Lines end with a single line feed.
+"""
+
+COLUMN_SEPARATOR = b","
+FEATURE_SEPARATOR = b"\x01"
+ID_SEPARATOR = b"\x02"
+VALUE_SEPARATOR = b"\x03"
+
+SKELETON_COLUMNS = (
+    "sample_id",
+    "click",
+    "conversion",
+    "common_feature_index",
+    "feature_num",
+    "feature_list",
+)
+COMMON_COLUMNS = ("common_feature_index", "feature_num", "feature_list")
+
+# Why a line is quarantined. The position in this tuple is the code the compiled parser returns,
+# 0 meaning a good line: append, never reorder.
+QUARANTINE_REASONS: tuple[str, ...] = (
+    "",
+    "wrong_column_count",
+    "bad_number",
+    "bad_label",
+    "conversion_without_click",
+    "bad_context_id",
+    "empty_id",
+    "bad_feature",
+    "unknown_field",
+    "field_on_wrong_side",
+    "repeated_single_field",
+    "feature_count_mismatch",
+    "truncated_line",
+    "no_common_record",
+    "duplicate_common_record",
+)
+
+REASON_MEANING: dict[str, str] = {
+    "wrong_column_count": "expected 6 (skeleton) or 3 (common) comma-separated columns",
+    "bad_number": "sample_id or feature_num is not a whole number below 10^18",
+    "bad_label": "click or conversion is neither 0 nor 1",
+    "conversion_without_click": "click=0 with conversion=1 contradicts the definition of CVR",
+    "bad_context_id": "common_feature_index is not 16 hexadecimal digits",
+    "empty_id": "a feature without an id",
+    "bad_feature": "a feature is not field 0x02 id 0x03 value, with a whole id and a finite value >= 0",
+    "unknown_field": "a field that is not among the 23 of Ali-CCP",
+    "field_on_wrong_side": "a user field in the skeleton or an impression field in the common file",
+    "repeated_single_field": "a single-valued field with more than one value",
+    "feature_count_mismatch": "feature_num differs from the number of features in the line",
+    "truncated_line": "the last line of the file does not end with a line feed and is incomplete",
+    "no_common_record": "the skeleton's common_feature_index is not in the common file",
+    "duplicate_common_record": "a second common record with the same common_feature_index",
+}

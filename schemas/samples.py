@@ -1,0 +1,111 @@
+"""The samples: one Parquet row per group of impressions that share a context.
+
+A row holds the context's fields once and its impressions as parallel lists. Every leaf is a flat
+primitive list, so that Arrow hands over (values, offsets) without an object per row.
+Per-impression multi-valued fields are three columns: all values of the row end to end,
+how many belong to each impression, and the weights where the raw value is not constantly 1.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
+from schemas.hashing import HASH_NAME
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "_manifest.json"
+SUCCESS_NAME = "_SUCCESS"
+QUARANTINE_FOLDER = "_quarantine"  # the underscore keeps Parquet readers out of it
+
+ColumnType = Literal["int64", "int32", "int8", "float32", "string"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One leaf column. is_list: a row holds a list of `type`, else one value."""
+
+    name: str
+    type: ColumnType
+    is_list: bool
+    meaning: str
+    nullable: bool = False
+
+
+def _context_columns() -> list[Column]:
+    columns = [
+        Column("context_id", "string", False, "common_feature_index, 16 hexadecimal digits"),
+        Column("user_id", "int64", False, "raw id of field 101; null where absent", nullable=True),
+    ]
+    for field in USER_FIELDS:
+        columns.append(Column(field.column, "int32", field.multi, f"bucket of {field.meaning}; 0 missing"))
+        if field.weighted:
+            columns.append(Column(field.weight_column, "float32", True, f"values of {field.name}"))
+    return columns
+
+
+def _impression_columns() -> list[Column]:
+    columns = [
+        Column("sample_id", "int64", True, "sample_id of each impression"),
+        Column("click", "int8", True, "0 or 1"),
+        Column("conversion", "int8", True, "0 or 1; 1 only where click is 1"),
+    ]
+    for field in IMPRESSION_FIELDS:
+        columns.append(Column(field.column, "int32", True, f"bucket of {field.meaning}; 0 missing"))
+        if field.multi:
+            columns.append(Column(field.length_column, "int32", True, f"values of {field.name} per impression"))
+        if field.weighted:
+            columns.append(Column(field.weight_column, "float32", True, f"values of {field.name}"))
+    return columns
+
+
+COLUMNS: tuple[Column, ...] = (*_context_columns(), *_impression_columns())
+
+
+def arrow_schema() -> "pa.Schema":
+    """The samples as an Arrow schema, in the order of `COLUMNS`."""
+    import pyarrow as pa
+
+    def arrow_type(column: Column) -> pa.DataType:
+        leaf = pa.type_for_alias(column.type)
+        return pa.list_(pa.field("element", leaf, nullable=False)) if column.is_list else leaf
+
+    return pa.schema([pa.field(c.name, arrow_type(c), nullable=c.nullable) for c in COLUMNS])
+
+
+def spark_schema() -> Any:
+    """The samples as a Spark StructType, in the order of `COLUMNS`."""
+    from pyspark.sql import types as T
+
+    leaves = {
+        "int64": T.LongType(),
+        "int32": T.IntegerType(),
+        "int8": T.ByteType(),
+        "float32": T.FloatType(),
+        "string": T.StringType(),
+    }
+
+    def spark_type(column: Column) -> T.DataType:
+        leaf = leaves[column.type]
+        return T.ArrayType(leaf, containsNull=False) if column.is_list else leaf
+
+    return T.StructType([T.StructField(c.name, spark_type(c), c.nullable) for c in COLUMNS])
+
+
+def fingerprint(buckets: dict[str, int], hash_seed: int) -> str:
+    """Hash of everything that a trained embedding table depends on, 16 hexadecimal digits.
+
+    Two sample sets with one fingerprint have the same columns and the same bucket for every id.
+    """
+    contract = {
+        "schema_version": SCHEMA_VERSION,
+        "columns": [(c.name, c.type, c.is_list) for c in COLUMNS],
+        "hash": HASH_NAME,
+        "hash_seed": hash_seed,
+        "buckets": {field.name: buckets[field.name] for field in FIELDS},
+    }
+    return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:16]
