@@ -1,0 +1,1 @@
+"""The stages around training: demo logs, raw logs to samples, evaluation."""

@@ -1,0 +1,192 @@
+"""The raw logs as a Spark data source: byte ranges in, packed binary rows out (see `jobs.packed`).
+
+A range begins after the first line end at or after its first byte and ends with the line in which
+its last byte lies, so every line is read exactly once. A `.gz` file can't be split: it is one range.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import numpy as np
+from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
+from pyspark.sql.types import StructType
+
+from jobs import packed
+from schemas import storage
+from schemas.errors import InputError
+from schemas.raw_log import QUARANTINE_REASONS
+
+CHUNK_BYTES = 8 << 20
+MAX_RUN = 256  # impressions in one packed row: what a writer must be able to hold at least
+TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
+
+Chunk = tuple[int, bytes, bool]  # byte offset of its first line, whole lines, whether the last lacks its line feed
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One raw file. number: its place in the sorted list of all files; common: which side it is."""
+
+    number: int
+    path: str
+    common: bool
+    size: int
+
+    @property
+    def compressed(self) -> bool:
+        return self.path.endswith(".gz")
+
+
+@dataclass
+class LogRange(InputPartition):
+    """Bytes begin..end-1 of a file; end is None for a whole compressed file."""
+
+    file: LogFile
+    begin: int
+    end: int | None
+
+
+def split_ranges(files: list[LogFile], range_bytes: int) -> list[LogRange]:
+    """Every byte of every file in exactly one range of at most `range_bytes`."""
+    ranges = []
+    for file in files:
+        if file.compressed:
+            ranges.append(LogRange(file, 0, None))
+            continue
+        for begin in range(0, file.size, range_bytes):
+            ranges.append(LogRange(file, begin, min(begin + range_bytes, file.size)))
+    return ranges
+
+
+def open_log(file: LogFile) -> IO[bytes]:
+    """The uncompressed bytes of a raw file."""
+    fs, path = storage.filesystem(file.path)
+    stream = fs.open(path, "rb", block_size=CHUNK_BYTES)
+    return cast(IO[bytes], gzip.GzipFile(fileobj=stream) if file.compressed else stream)
+
+
+def read_chunks(stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
+    """Whole lines of a range in chunks of about `chunk_bytes`; a chunk never ends within a line."""
+    offset = begin
+    if begin > 0:
+        stream.seek(begin - 1)
+        offset = begin - 1 + len(stream.readline())
+    pending: list[bytes] = []
+    while end is None or offset < end:
+        wanted = chunk_bytes if end is None else min(chunk_bytes, max(end - offset - sum(map(len, pending)), 0))
+        block = stream.read(wanted) if wanted else stream.readline()
+        if not block:
+            rest = b"".join(pending)
+            if rest:
+                yield offset, rest, True
+            return
+        cut = block.rfind(b"\n") + 1
+        if cut == 0:
+            pending.append(block)
+            continue
+        lines = b"".join([*pending, block[:cut]])
+        yield offset, lines, False
+        offset += len(lines)
+        pending = [block[cut:]] if cut < len(block) else []
+
+
+class Parser:
+    """Packs chunks of one file; holds the buffers that the kernels write into."""
+
+    def __init__(self, file: LogFile, hash_seed: int, buckets: dict[str, int]) -> None:
+        self._file = file
+        self._salts = packed.salts(hash_seed)
+        self._buckets = packed.bucket_sizes(buckets)
+
+    def rows(self, chunk: Chunk) -> Iterator[Any]:
+        """Record batches of a chunk: the good lines, then the quarantined ones if there are any."""
+        from jobs import parse_kernel
+
+        base, lines, unterminated = chunk
+        data = np.frombuffer(lines, np.uint8)
+        most = len(data) // 16 + 2  # no good line is shorter than its 16-digit context id
+        words = np.empty(len(data) + 64, np.int32)
+        keys, orders, starts = (np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most + 1, np.int64))
+        bad = np.empty((lines.count(b"\n") + 1, 3), np.int64)
+        into = (self._salts, self._buckets, words, words.view(np.float32), keys, orders, starts, bad)
+        if self._file.common:
+            num_rows, num_bad = parse_kernel.parse_common(data, base, *into)
+            kind = packed.KIND_CONTEXT
+        else:
+            num_rows, num_bad = parse_kernel.parse_skeleton(data, base, MAX_RUN, *into)
+            kind = packed.KIND_IMPRESSIONS
+        if num_rows:
+            yield packed.record_batch(
+                keys[:num_rows].view(np.int64),
+                np.full(num_rows, kind, np.int8),
+                orders[:num_rows] + (self._file.number << packed.OFFSET_BITS),
+                starts[: num_rows + 1],
+                words[: starts[num_rows]],
+            )
+        if num_bad:
+            reasons = bad[:num_bad]
+            if unterminated:
+                reasons[-1, 0] = TRUNCATED
+            yield self._quarantined(base, lines, reasons)
+
+    def _quarantined(self, base: int, lines: bytes, bad: np.ndarray) -> Any:
+        blobs = []
+        for reason, begin, end in bad.tolist():
+            text = lines[begin:end]
+            head = np.array([reason, len(text)], np.int32).tobytes()
+            blobs.append(np.frombuffer(head + text + bytes(-len(text) % 4), np.int32))
+        orders = bad[:, 1] + base + (self._file.number << packed.OFFSET_BITS)
+        starts = np.concatenate([[0], np.cumsum([len(b) for b in blobs])]).astype(np.int64)
+        kinds = np.full(len(blobs), packed.KIND_QUARANTINED, np.int8)
+        return packed.record_batch(orders, kinds, orders, starts, np.concatenate(blobs))
+
+
+class RawLogReader(DataSourceReader):
+    """Plans byte ranges on the driver and parses them in the tasks."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self._files = files_from_json(options["files"])
+        self._range_bytes = int(options["range_bytes"])
+        self._hash_seed = int(options["hash_seed"])
+        self._buckets: dict[str, int] = json.loads(options["buckets"])
+
+    def partitions(self) -> list[LogRange]:
+        return split_ranges(self._files, self._range_bytes)
+
+    def read(self, partition: InputPartition) -> Iterator[Any]:
+        task = cast(LogRange, partition)
+        parser = Parser(task.file, self._hash_seed, self._buckets)
+        try:
+            with open_log(task.file) as stream:
+                for chunk in read_chunks(stream, task.begin, task.end):
+                    yield from parser.rows(chunk)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). Fetch it again."
+            ) from error
+
+
+class RawLogSource(DataSource):
+    """`spark.read.format("ali_ccp_logs")`: rows of `jobs.packed.SPARK_SCHEMA`."""
+
+    @classmethod
+    def name(cls) -> str:
+        return "ali_ccp_logs"
+
+    def schema(self) -> str:
+        return packed.SPARK_SCHEMA
+
+    def reader(self, schema: StructType) -> RawLogReader:
+        return RawLogReader(dict(self.options))
+
+
+def files_to_json(files: list[LogFile]) -> str:
+    return json.dumps([[f.number, f.path, f.common, f.size] for f in files])
+
+
+def files_from_json(text: str) -> list[LogFile]:
+    return [LogFile(*entry) for entry in json.loads(text)]

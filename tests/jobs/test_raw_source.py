@@ -1,0 +1,173 @@
+"""Byte ranges and the compiled parser against plain Python."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs import packed
+from jobs.raw_source import LogFile, Parser, RawLogReader, files_to_json, open_log, read_chunks, split_ranges
+from jobs.unpack import Unpacker
+from schemas.fields import FIELDS
+from schemas.raw_log import QUARANTINE_REASONS
+from tests.jobs.raw_lines import expected_impressions, impressions_of_samples, random_logs
+
+BUCKETS = {f.name: 97 + i for i, f in enumerate(FIELDS)}
+CONTEXT = "00000000000000ab"
+ITEM = "205\x027\x031.0"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=20),
+    ends_with_line_feed=st.booleans(),
+    range_bytes=st.integers(1, 200),
+    chunk_bytes=st.integers(1, 60),
+)
+def test_every_byte_is_in_exactly_one_range(lines, ends_with_line_feed, range_bytes, chunk_bytes):
+    content = b"\n".join(lines) + (b"\n" if ends_with_line_feed and lines else b"")
+    ranges = split_ranges([LogFile(0, "x.csv", True, len(content))], range_bytes)
+    found = []
+    for task in ranges:
+        for offset, data, unterminated in read_chunks(io.BytesIO(content), task.begin, task.end, chunk_bytes):
+            assert content[offset : offset + len(data)] == data
+            assert unterminated == (not data.endswith(b"\n"))
+            found.append(data)
+    assert b"".join(found) == content
+
+
+def test_a_compressed_file_is_one_range_and_reads_the_same(tmp_path: Path):
+    content = b"".join(b"%d,line\n" % i for i in range(1000))
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    file = LogFile(0, str(path), True, path.stat().st_size)
+    (task,) = split_ranges([file], 10)
+    with open_log(file) as stream:
+        assert b"".join(lines for _, lines, _ in read_chunks(stream, task.begin, task.end, 100)) == content
+
+
+def parse(text: bytes, common: bool, base: int = 0, unterminated: bool = False) -> pa.Table:
+    parser = Parser(LogFile(3, "x.csv", common, 0), 5, BUCKETS)
+    return pa.Table.from_batches(parser.rows((base, text, unterminated)), schema=packed.arrow_schema())
+
+
+def skeleton_line(**changes: str) -> str:
+    columns = {
+        "sample_id": "1", "click": "0", "conversion": "0", "context": CONTEXT, "count": "1", "features": ITEM,
+    } | changes  # fmt: skip
+    return ",".join(columns.values())
+
+
+BROKEN_SKELETONS = {
+    "wrong_column_count": ["", "1,0,0", skeleton_line() + ",7", "a\x01b"],
+    "bad_number": [skeleton_line(sample_id="x"), skeleton_line(count="-1"), skeleton_line(sample_id="1" * 19)],
+    "bad_label": [skeleton_line(click="2"), skeleton_line(conversion=""), skeleton_line(click="01 ")],
+    "conversion_without_click": [skeleton_line(conversion="1")],
+    "bad_context_id": [skeleton_line(context="ab"), skeleton_line(context="g" * 16), skeleton_line(context="A" * 16)],
+    "empty_id": [skeleton_line(features="205\x02\x031.0")],
+    "bad_feature": [
+        skeleton_line(features="205"),
+        skeleton_line(features="205\x027"),
+        skeleton_line(features="205\x02x\x031.0"),
+        skeleton_line(features="205\x027\x03-1.0"),
+        skeleton_line(features="205\x027\x03nan"),
+        skeleton_line(features="205\x027\x031."),
+        skeleton_line(features="205\x027\x03"),
+        skeleton_line(features="205\x02" + "9" * 30 + "\x031.0"),
+        skeleton_line(features=ITEM + "\x01"),
+        skeleton_line(features=ITEM + "\r"),
+    ],
+    "unknown_field": [skeleton_line(features="999\x027\x031.0"), skeleton_line(features="205_14\x027\x031.0")],
+    "field_on_wrong_side": [skeleton_line(features="101\x027\x031.0")],
+    "repeated_single_field": [skeleton_line(features=f"{ITEM}\x01{ITEM}", count="2")],
+    "feature_count_mismatch": [
+        skeleton_line(count="2"),
+        skeleton_line(count="0"),
+        skeleton_line(features=""),
+        skeleton_line(count="999999999999"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("reason", "line"), [(r, line) for r, lines in BROKEN_SKELETONS.items() for line in lines])
+def test_a_broken_line_is_set_aside_with_its_reason_and_text(reason: str, line: str):
+    good = skeleton_line()
+    table = parse(f"{good}\n{line}\n{good}\n".encode(), common=False, base=1000)
+    unpacker = Unpacker(8)
+    for batch in table.to_batches():
+        list(unpacker.add(batch))
+    broken = [r for r in unpacker.rejected if r.text is not None]
+    assert [(QUARANTINE_REASONS[r.reason], r.text, r.file_number, r.offset) for r in broken] == [
+        (reason, line.encode(), 3, 1000 + len(good) + 1)
+    ]
+    assert len(unpacker.rejected) - len(broken) == 2  # the good lines, which have no common record here
+
+
+def test_broken_common_lines():
+    lines = [
+        f"{CONTEXT},1",
+        f"{CONTEXT},x,{ITEM}",
+        f"zz,1,{ITEM}",
+        f"{CONTEXT},1,{ITEM}",
+        f"{CONTEXT},1,101\x027\x031.0,5",
+    ]
+    table = parse("".join(line + "\n" for line in lines).encode(), common=True)
+    reasons = [QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] for blob in table["blob"].to_pylist()]
+    assert reasons == [
+        "wrong_column_count", "bad_number", "bad_context_id", "field_on_wrong_side", "wrong_column_count",
+    ]  # fmt: skip
+
+
+def test_only_an_incomplete_last_line_is_truncated():
+    whole, cut = skeleton_line().encode(), skeleton_line()[:-3].encode()
+    assert parse(whole, common=False, unterminated=True)["kind"].to_pylist() == [packed.KIND_IMPRESSIONS]
+    (blob,) = parse(cut, common=False, unterminated=True)["blob"].to_pylist()
+    assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "truncated_line"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.booleans())
+def test_any_bytes_are_parsed_or_set_aside(text: bytes, common: bool):
+    lines = text.split(b"\n")
+    table = parse(b"".join(line + b"\n" for line in lines), common=common)
+    broken = [b for b, kind in zip(table["blob"].to_pylist(), table["kind"].to_pylist(), strict=True) if kind == 2]
+    texts = [blob[8 : 8 + int.from_bytes(blob[4:8], "little")] for blob in broken]
+    assert texts == lines  # no random text is a valid line
+
+
+@pytest.mark.parametrize("range_bytes", [97, 5000, 1 << 20])
+def test_reading_equals_plain_python_whatever_the_ranges(tmp_path: Path, range_bytes: int):
+    logs = random_logs(seed=3, num_contexts=25)
+    files = []
+    for number, lines in enumerate((logs.common, logs.skeleton)):
+        path = tmp_path / f"{number}.csv"
+        path.write_text("".join(line + "\n" for line in lines))
+        files.append(LogFile(number, str(path), number == 0, path.stat().st_size))
+    reader = RawLogReader(
+        {
+            "files": files_to_json(files),
+            "range_bytes": str(range_bytes),
+            "hash_seed": "5",
+            "buckets": json.dumps(BUCKETS),
+        }
+    )
+    batches = [batch for task in reader.partitions() for batch in reader.read(task)]
+    order = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
+    rows = pa.Table.from_batches(batches).sort_by(order).combine_chunks()
+    unpacker = Unpacker(max_impressions=4)
+    out = [table for batch in rows.to_batches(7) for table in unpacker.add(batch)]
+    samples = pa.Table.from_batches([*out, *unpacker.finish()])
+    samples.validate(full=True)
+    found, expected = impressions_of_samples(samples), expected_impressions(logs, BUCKETS, 5)
+    assert found.keys() == expected.keys()
+    for sample_id, impression in expected.items():
+        weights = [w for values in impression["fields"].values() for _, w in values]
+        assert [w for v in found[sample_id]["fields"].values() for _, w in v] == pytest.approx(weights, rel=1e-6)
+        for side in (impression, found[sample_id]):
+            side["fields"] = {name: [i for i, _ in values] for name, values in side["fields"].items()}
+        assert found[sample_id] == impression

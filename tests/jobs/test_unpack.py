@@ -1,0 +1,101 @@
+"""Packed rows to sample rows: independent of how the rows were cut into batches, and nothing lost."""
+
+import random
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.raw_source import LogFile, Parser
+from jobs.unpack import DUPLICATE_COMMON_RECORD, NO_COMMON_RECORD, Unpacker
+from schemas.fields import FIELDS
+from tests.jobs.raw_lines import RawLogs, random_logs
+
+BUCKETS = {f.name: 50 for f in FIELDS}
+BY_ORDER = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
+
+
+def packed_rows(logs: RawLogs) -> pa.Table:
+    batches = []
+    for number, lines in enumerate((logs.common, logs.skeleton)):
+        text = "".join(line + "\n" for line in lines).encode()
+        batches += Parser(LogFile(number, "", number == 0, 0), 0, BUCKETS).rows((0, text, False))
+    return pa.Table.from_batches(batches).sort_by(BY_ORDER).combine_chunks()
+
+
+def unpack(rows: pa.Table, cuts: list[int], max_impressions: int) -> tuple[pa.Table, Unpacker]:
+    unpacker = Unpacker(max_impressions)
+    bounds = [0, *sorted(cuts), rows.num_rows]
+    out = []
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for batch in rows.slice(begin, end - begin).combine_chunks().to_batches():
+            out += unpacker.add(batch)
+    out += unpacker.finish()
+    return pa.Table.from_batches(out).combine_chunks(), unpacker
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 5),
+    max_impressions=st.integers(1, 12),
+    cuts=st.lists(st.integers(0, 60), max_size=12),
+    missing=st.integers(0, 10),
+    repeated=st.integers(0, 3),
+)
+def test_batches_make_no_difference_and_nothing_is_lost(seed, max_impressions, cuts, missing, repeated):
+    logs = random_logs(seed, num_contexts=20)
+    rng = random.Random(seed)
+    removed = [logs.common.pop() for _ in range(missing)]
+    again = rng.sample(logs.common, repeated)
+    logs.common += again
+    rows = packed_rows(logs)
+    table, unpacker = unpack(rows, [min(cut, rows.num_rows) for cut in cuts], max_impressions)
+    whole, _ = unpack(rows, [], max_impressions)
+    table.validate(full=True)
+    assert table.equals(whole)
+
+    without = {line.split(",")[0] for line in removed}
+    orphans = [line for line in logs.skeleton if line.split(",")[3] in without]
+    good = {int(line.split(",")[0]): line.split(",")[3] for line in logs.skeleton if line not in orphans}
+    found = [i for ids in table["sample_id"].to_pylist() for i in ids]
+    assert sorted(found) == sorted(good)
+    reasons = [line.reason for line in unpacker.rejected]
+    assert reasons.count(NO_COMMON_RECORD) == len(orphans)
+    assert reasons.count(DUPLICATE_COMMON_RECORD) == repeated
+    assert unpacker.num_contexts == len(set(good.values()))
+    assert max(map(len, table["sample_id"].to_pylist())) <= max_impressions
+
+
+def test_a_context_fills_its_rows_before_it_begins_another():
+    logs = random_logs(1, num_contexts=1, most_impressions=0)
+    context = logs.common[0].split(",")[0]
+    logs.skeleton = [f"{i},0,0,{context},0," for i in range(1, 24)]
+    rows = packed_rows(logs)
+    table, _ = unpack(rows, [1], max_impressions=10)
+    assert [len(ids) for ids in table["sample_id"].to_pylist()] == [10, 10, 3]
+
+
+def test_a_line_without_its_common_record_says_where_it_is():
+    logs = random_logs(2, num_contexts=3)
+    logs.common.clear()
+    unpacker = Unpacker(10)
+    for batch in packed_rows(RawLogs(logs.skeleton, ["0" * 16 + ",0,"])).to_batches():
+        assert list(unpacker.add(batch)) == []
+    assert list(unpacker.finish()) == []
+    text = "".join(line + "\n" for line in logs.skeleton)
+    found = {text[r.offset :].split("\n")[0] for r in unpacker.rejected}
+    assert found == set(logs.skeleton)
+    assert {r.file_number for r in unpacker.rejected} == {1}
+
+
+def test_user_id_is_null_where_field_101_is_missing():
+    context = "0" * 15
+    logs = RawLogs(
+        skeleton=[f"1,1,0,{context}1,0,", f"2,0,0,{context}2,0,"],
+        common=[f"{context}1,1,101\x02123456\x031.0", f"{context}2,0,"],
+    )
+    table, _ = unpack(packed_rows(logs), [], 10)
+    assert table["user_id"].to_pylist() == [123456, None]
+    assert table["user_101"].to_pylist()[1] == 0
+    assert pytest.approx(table["click"].to_pylist()[0]) == [1]
