@@ -1,0 +1,1 @@
+"""ESMM in PyTorch: loader, sharded embeddings, model, trainer, predictor."""

@@ -1,0 +1,75 @@
+"""One training batch: B impressions over U contexts, ids already in the fused table's row space."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from schemas.fields import FIELDS, USER_FIELDS
+
+
+def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
+    """First row of each field in the fused table; fields lie in the order of `FIELDS`."""
+    offsets, start = {}, 0
+    for field in FIELDS:
+        offsets[field.name] = start
+        start += buckets[field.name]
+    return offsets
+
+
+@dataclass
+class Bags:
+    """Ids of F fields for N contexts or impressions, as weighted bags, field-major.
+
+    ids: int64 [T], rows of the fused table. weights: float32 [T]. offsets: int64 [F*N + 1];
+    bag f*N + n holds ids[offsets[f*N + n] : offsets[f*N + n + 1]] of field f of the n-th owner.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    offsets: Tensor
+
+
+@dataclass
+class Batch:
+    """B impressions over U contexts.
+
+    context_index: int64 [B], which of the U contexts an impression belongs to.
+    click, conversion: float32 [B]. user: bags of the 13 user fields for U contexts.
+    impression: bags of the 10 item, cross and context fields for B impressions.
+    keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
+    """
+
+    context_index: Tensor
+    click: Tensor
+    conversion: Tensor
+    user: Bags
+    impression: Bags
+    keys: pa.Table | None = None
+
+    @property
+    def num_impressions(self) -> int:
+        return self.click.shape[0]
+
+    @property
+    def num_contexts(self) -> int:
+        return (self.user.offsets.shape[0] - 1) // len(USER_FIELDS)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; copies from pinned memory do not wait."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        def move_bags(bags: Bags) -> Bags:
+            return Bags(move(bags.ids), move(bags.weights), move(bags.offsets))
+
+        return Batch(
+            move(self.context_index),
+            move(self.click),
+            move(self.conversion),
+            move_bags(self.user),
+            move_bags(self.impression),
+            self.keys,
+        )

@@ -1,0 +1,407 @@
+"""The loader on real Parquet files, against a slow assembly from plain Python rows."""
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from esmm.batch import Bags, Batch, field_offsets
+from esmm.data import Loader
+from esmm.schedule import row_groups, shard
+from schemas import samples, storage
+from schemas.errors import InputError
+from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
+from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
+
+Row = dict[str, Any]
+WeightedBag = list[tuple[int, float]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("samples") / "split=train"
+    write_samples(path, num_rows=41, seed=1, num_files=3, rows_per_row_group=5)
+    return path
+
+
+def sample_ids(batch: Batch) -> list[int]:
+    assert batch.keys is not None
+    return batch.keys["sample_id"].to_pylist()
+
+
+def epoch_ids(loader: Loader, epoch: int = 0) -> list[list[int]]:
+    return [sample_ids(batch) for batch in loader.epoch(epoch)]
+
+
+# ---- What is in a batch ----------------------------------------------------------------------------
+
+
+def weigh(field: Field, ids: list[int], weights: list[float]) -> WeightedBag:
+    """Fused ids and final weights of one bag, as the design says it."""
+    start = field_offsets(TEST_BUCKETS)[field.name]
+    if field.name in ("109_14", "110_14", "127_14", "150_14", "210"):
+        total = sum(weights)
+        weights = [w / total for w in weights]
+    return [(start + i, w) for i, w in zip(ids, weights, strict=True)]
+
+
+def user_bag(row: Row, field: Field) -> WeightedBag:
+    ids = row[field.column]
+    ids = ids if field.multi else [ids]
+    return weigh(field, ids, row[field.weight_column] if field.weighted else [1.0] * len(ids))
+
+
+def impression_bag(row: Row, field: Field, i: int) -> WeightedBag:
+    low, high = i, i + 1
+    if field.multi:
+        low = sum(row[field.length_column][:i])
+        high = low + row[field.length_column][i]
+    ids = row[field.column][low:high]
+    return weigh(field, ids, row[field.weight_column][low:high] if field.weighted else [1.0] * len(ids))
+
+
+def bag_of(bags: Bags, num_owners: int, field: int, owner: int) -> WeightedBag:
+    low, high = bags.offsets[field * num_owners + owner : field * num_owners + owner + 2].tolist()
+    return list(zip(bags.ids[low:high].tolist(), bags.weights[low:high].tolist(), strict=True))
+
+
+def assert_same_bag(found: WeightedBag, expected: WeightedBag) -> None:
+    assert [i for i, _ in found] == [i for i, _ in expected]
+    assert [w for _, w in found] == pytest.approx([w for _, w in expected], rel=1e-5)
+
+
+def check_batch(batch: Batch, of_sample: dict[int, tuple[Row, int]]) -> None:
+    """Compare every impression of a batch with its row in the files."""
+    assert batch.keys is not None
+    for k, key in enumerate(batch.keys.to_pylist()):
+        row, i = of_sample[key["sample_id"]]
+        labels = {name: row[name][i] for name in ("click", "conversion")}
+        assert (
+            key
+            == {name: row[name] for name in ("context_id", "user_id")}
+            | {"sample_id": key["sample_id"]}
+            | labels
+        )
+        assert (batch.click[k], batch.conversion[k]) == (labels["click"], labels["conversion"])
+        context = int(batch.context_index[k])
+        for f, field in enumerate(USER_FIELDS):
+            assert_same_bag(bag_of(batch.user, batch.num_contexts, f, context), user_bag(row, field))
+        for f, field in enumerate(IMPRESSION_FIELDS):
+            found = bag_of(batch.impression, batch.num_impressions, f, k)
+            assert_same_bag(found, impression_bag(row, field, i))
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 12])
+def test_batches_hold_what_the_rows_hold(folder: Path, shuffle_window: int) -> None:
+    rows = read_rows(folder)
+    of_sample = {sample_id: (row, i) for row in rows for i, sample_id in enumerate(row["sample_id"])}
+    loader = Loader(str(folder), batch_size=7, shuffle_window=shuffle_window, seed=3, with_keys=True)
+    batches = list(loader.epoch(0))
+    for batch in batches:
+        check_batch(batch, of_sample)
+    # Seven does not divide the contexts, so some of them lie across a border.
+    owners = [set(batch.keys["context_id"].to_pylist()) for batch in batches if batch.keys is not None]
+    assert sum(map(len, owners)) > len(rows)
+
+
+def test_contexts_appear_once_per_batch(folder: Path) -> None:
+    for batch in Loader(str(folder), batch_size=30, shuffle_window=20, with_keys=True).epoch(0):
+        assert batch.keys is not None
+        assert len(set(batch.keys["context_id"].to_pylist())) == batch.num_contexts
+        assert batch.context_index.unique().tolist() == list(range(batch.num_contexts))
+
+
+def test_without_shuffling_batches_follow_the_files(folder: Path) -> None:
+    expected = [sample_id for row in read_rows(folder) for sample_id in row["sample_id"]]
+    batches = epoch_ids(Loader(str(folder), batch_size=10, with_keys=True))
+    assert [i for batch in batches for i in batch] == expected
+
+
+def test_types(folder: Path) -> None:
+    batch = next(Loader(str(folder), batch_size=10).epoch(0))
+    assert batch.keys is None
+    tensors = [batch.context_index, batch.click, batch.user.ids, batch.user.weights, batch.user.offsets]
+    names = ["int64", "float32", "int64", "float32", "int64"]
+    assert [str(tensor.dtype) for tensor in tensors] == [f"torch.{name}" for name in names]
+
+
+# ---- Every impression once, and the same number of steps -------------------------------------------
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 16])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 12])  # 9 row groups: with 12 ranks three have none
+def test_every_impression_once_over_all_ranks(folder: Path, world_size: int, shuffle_window: int) -> None:
+    loaders = [
+        Loader(
+            str(folder),
+            batch_size=8,
+            rank=r,
+            world_size=world_size,
+            shuffle_window=shuffle_window,
+            with_keys=True,
+        )
+        for r in range(world_size)
+    ]
+    batches = [epoch_ids(loader, epoch=1) for loader in loaders]
+    everything = Counter(sample_id for row in read_rows(folder) for sample_id in row["sample_id"])
+    assert Counter(i for rank in batches for batch in rank for i in batch) == everything
+    for rank, loader in enumerate(loaders):
+        sizes = [len(batch) for batch in batches[rank]]
+        assert len(sizes) == loader.steps == loaders[0].steps
+        assert sizes == [loader.schedule.batch_size_of(rank, step) for step in range(loader.steps)]
+        assert sum(sizes) == loader.num_impressions
+    for step in range(loaders[0].steps):
+        assert sum(len(rank[step]) for rank in batches) == loaders[0].schedule.global_batch_size(step)
+
+
+def test_ranks_read_the_row_groups_of_the_schedule(folder: Path) -> None:
+    loader = Loader(str(folder), batch_size=8, rank=1, world_size=2, with_keys=True)
+    expected: list[int] = []
+    for group in shard(row_groups(loader.manifest), 1, 2):
+        table = pq.ParquetFile(folder / group.file).read_row_group(group.index)
+        expected += [i for ids in table["sample_id"].to_pylist() for i in ids]
+    assert [i for batch in epoch_ids(loader) for i in batch] == expected
+
+
+def test_no_row_group_is_lost_however_the_threads_run(tmp_path: Path) -> None:
+    """Petastorm's pool may report the end too early; one row group per thread makes that likely."""
+    write_samples(tmp_path / "s", num_rows=4, rows_per_row_group=1, num_files=1)
+    loader = Loader(str(tmp_path / "s"), batch_size=5, with_keys=True, num_threads=4)
+    first = epoch_ids(loader)
+    for _ in range(30):
+        assert epoch_ids(loader) == first
+
+
+# ---- Order -----------------------------------------------------------------------------------------
+
+
+def test_order_depends_on_seed_and_epoch_only(folder: Path) -> None:
+    def ids(seed: int, epoch: int, num_threads: int) -> list[list[int]]:
+        options = {"batch_size": 16, "shuffle_window": 10, "with_keys": True, "num_threads": num_threads}
+        return epoch_ids(Loader(str(folder), seed=seed, **options), epoch)  # type: ignore[arg-type]
+
+    reference = ids(0, 0, 2)
+    assert ids(0, 0, 1) == ids(0, 0, 3) == reference
+    assert ids(0, 1, 2) != reference
+    assert ids(1, 0, 2) != reference
+
+
+def test_row_groups_are_shuffled_too(folder: Path) -> None:
+    def first_contexts(epoch: int) -> set[str]:
+        batch = next(Loader(str(folder), batch_size=12, shuffle_window=1, with_keys=True).epoch(epoch))
+        assert batch.keys is not None
+        return set(batch.keys["context_id"].to_pylist())
+
+    assert len({frozenset(first_contexts(epoch)) for epoch in range(8)}) > 3
+
+
+# ---- Stopping early, errors ------------------------------------------------------------------------
+
+
+def test_leaving_an_epoch_ends_its_threads(folder: Path) -> None:
+    before = threading.active_count()
+    loader = Loader(str(folder), batch_size=2, shuffle_window=10)
+    for _ in loader.epoch(0):
+        break
+    assert threading.active_count() == before
+
+    def fail(batch: Batch) -> None:
+        raise RuntimeError("the trainer failed")
+
+    with pytest.raises(RuntimeError, match="the trainer failed"):
+        list(map(fail, loader.epoch(1)))
+    assert threading.active_count() == before
+    assert len(list(loader.epoch(2))) == loader.steps
+    assert threading.active_count() == before
+    assert loader.wait_seconds > 0
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A sample set of one's own to break."""
+    write_samples(tmp_path / "s", num_rows=20, seed=2, num_files=2, rows_per_row_group=4)
+    return tmp_path / "s"
+
+
+def load(folder: Path) -> None:
+    """Read everything; whatever happens, no thread may survive."""
+    before = threading.active_count()
+    try:
+        list(Loader(str(folder), batch_size=8, shuffle_window=8, with_keys=True).epoch(0))
+    finally:
+        assert threading.active_count() == before
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Replace the second file by a changed table of which the manifest knows the size only."""
+    file = folder / "part-00001.parquet"
+    pq.write_table(change(pq.read_table(file)), file, row_group_size=4)
+    content = storage.read_json(str(folder / samples.MANIFEST_NAME))
+    content["files"][1]["bytes"] = file.stat().st_size
+    storage.write_json(str(folder / samples.MANIFEST_NAME), content)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a folder of samples, found nothing"):
+        load(tmp_path / "nowhere")
+
+
+def test_unpublished_folder(broken: Path) -> None:
+    (broken / samples.SUCCESS_NAME).unlink()
+    with pytest.raises(InputError, match="expected published samples"):
+        load(broken)
+
+
+def test_missing_file(broken: Path) -> None:
+    (broken / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match="part-00001.parquet: file not found, but the manifest names it"):
+        load(broken)
+
+
+def test_truncated_file(broken: Path) -> None:
+    file = broken / "part-00001.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="part-00001.parquet: expected .* bytes as in the manifest"):
+        load(broken)
+
+
+def test_file_that_is_not_parquet(broken: Path) -> None:
+    file = broken / "part-00001.parquet"
+    file.write_bytes(b"x" * file.stat().st_size)
+    # Not `load`: Petastorm's own pool for reading footers lives as long as the error it met.
+    with pytest.raises(InputError, match="part-00001.parquet: not a readable Parquet file"):
+        list(Loader(str(broken), batch_size=8).epoch(0))
+
+
+def test_damaged_pages(broken: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = broken / "part-00001.parquet"
+    content = bytearray(file.read_bytes())
+    content[100:4000] = b"\xff" * 3900
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="part-00001.parquet, row group 0: cannot be read"):
+        load(broken)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_more_rows_than_the_manifest_counts(broken: Path) -> None:
+    rewrite(broken, lambda table: pa.concat_tables([table, table]))
+    with pytest.raises(InputError, match="part-00001.parquet: its row groups do not hold"):
+        load(broken)
+
+
+def test_fewer_row_groups_than_the_manifest_counts(broken: Path) -> None:
+    rewrite(broken, lambda table: table.slice(0, 4))
+    with pytest.raises(InputError, match="part-00001.parquet: its row groups do not hold"):
+        load(broken)
+
+
+def test_other_impressions_than_the_manifest_counts(broken: Path) -> None:
+    rewrite(broken, lambda table: table.take(list(reversed(range(table.num_rows)))))
+    with pytest.raises(InputError, match="part-00001.parquet: its row groups do not hold"):
+        load(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("user_121", lambda rows: [57] * len(rows), "column user_121: expected buckets 0 to 56, found 57"),
+        (
+            "item_206",
+            lambda rows: [[-1] * len(r) for r in rows],
+            "column item_206: expected buckets .* found -1",
+        ),
+        ("item_205", lambda rows: [r + [1] for r in rows], "column item_205: its lists are not as long"),
+        (
+            "user_109_14_weight",
+            lambda rows: [[] for _ in rows],
+            "column user_109_14_weight: its lists are not as long",
+        ),
+        ("cross_853_length", lambda rows: [[9] * len(r) for r in rows], "cross_853_length: does not add up"),
+        ("user_122", lambda rows: [None] * len(rows), "column user_122: expected no nulls, found"),
+        ("click", lambda rows: [[None] * len(r) for r in rows], "column click: expected no nulls, found"),
+    ],
+)
+def test_values_that_contradict_the_schema(broken: Path, name: str, values: Any, message: str) -> None:
+    def nullable(table: pa.Table) -> pa.Table:
+        """Without the schema's `not null`, or nulls could not be written."""
+        fields = [
+            pa.field(f.name, pa.list_(f.type.value_type) if pa.types.is_list(f.type) else f.type)
+            for f in table.schema
+        ]
+        return table.cast(pa.schema(fields))
+
+    def change(table: pa.Table) -> pa.Table:
+        table = nullable(table)
+        index = table.column_names.index(name)
+        column = pa.array(values(table[name].to_pylist()), table.schema.field(name).type)
+        return table.set_column(index, table.schema.field(name), column)
+
+    rewrite(broken, change)
+    with pytest.raises(InputError, match=f"part-00001.parquet, row group .: .*{message}"):
+        load(broken)
+
+
+def test_missing_column(broken: Path) -> None:
+    rewrite(broken, lambda table: table.drop(["item_216"]))
+    with pytest.raises(InputError, match="part-00001.parquet, row group .: column item_216 is missing"):
+        load(broken)
+
+
+def test_column_of_another_type(broken: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        index = table.column_names.index("user_121")
+        return table.set_column(index, "user_121", table["user_121"].cast(pa.int64()))
+
+    rewrite(broken, change)
+    with pytest.raises(InputError, match="column user_121: expected int32, found int64"):
+        load(broken)
+
+
+def test_no_impressions(tmp_path: Path) -> None:
+    write_samples(tmp_path / "s", num_rows=0, num_files=1)
+    with pytest.raises(InputError, match="expected at least one impression, found none"):
+        load(tmp_path / "s")
+
+
+# ---- Shapes of files, other file systems -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_rows": 3, "num_files": 5},  # files without rows
+        {"num_rows": 1, "num_files": 1, "max_impressions": 1},
+        {"num_rows": 12, "missing": 1.0},  # all lists empty, all ids missing, no user
+        {"num_rows": 12, "missing": 0.0, "mean_list": 40.0},
+    ],
+)
+def test_odd_sample_sets(tmp_path: Path, options: dict[str, Any]) -> None:
+    write_samples(tmp_path / "s", **options)
+    rows = read_rows(tmp_path / "s")
+    of_sample = {sample_id: (row, i) for row in rows for i, sample_id in enumerate(row["sample_id"])}
+    batches = list(Loader(str(tmp_path / "s"), batch_size=9, shuffle_window=4, with_keys=True).epoch(0))
+    assert sorted(i for batch in batches for i in sample_ids(batch)) == sorted(of_sample)
+    for batch in batches:
+        check_batch(batch, of_sample)
+
+
+def test_another_file_system(folder: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/bucket/samples", recursive=True)
+    try:
+        found = epoch_ids(Loader("memory://bucket/samples", batch_size=10, shuffle_window=10, with_keys=True))
+        assert found == epoch_ids(Loader(str(folder), batch_size=10, shuffle_window=10, with_keys=True))
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+def test_weights_of_bags_are_finite(folder: Path) -> None:
+    for batch in Loader(str(folder), batch_size=50).epoch(0):
+        for bags in (batch.user, batch.impression):
+            assert np.isfinite(bags.weights.numpy()).all()
