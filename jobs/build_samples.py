@@ -2,7 +2,12 @@
 
 import argparse
 import json
+import sys
 import time
+from pathlib import Path
+
+if not __package__:  # spark-submit puts this folder on the path, not the project's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pyspark.sql import SparkSession
 

@@ -35,17 +35,20 @@ def spark_session(app_name: str, **conf: str) -> SparkSession:
     for key, value in defaults.getAll():
         merged.setIfMissing(key, value)
     if merged.get("spark.master", "local").startswith("local"):
-        _stay_on_this_machine(merged)
+        _set_local_defaults(merged)
     if not sys.stderr.isatty():
         merged.set("spark.ui.showConsoleProgress", "false")
     return SparkSession.builder.config(conf=merged).appName(app_name).getOrCreate()
 
 
-def _stay_on_this_machine(conf: SparkConf) -> None:
-    """Local mode: no open port to the network, this interpreter and this project for the workers."""
+def _set_local_defaults(conf: SparkConf) -> None:
+    """Local mode: no port open to the network, a task per piece of work that is worth one, and this
+    interpreter and this project for the Python workers."""
     conf.setIfMissing("spark.driver.bindAddress", "127.0.0.1")
     conf.setIfMissing("spark.driver.host", "127.0.0.1")
     conf.setIfMissing("spark.ui.enabled", "false")
+    # Spark's 200 shuffle partitions make every shuffle of small data seconds long.
+    conf.setIfMissing("spark.sql.shuffle.partitions", str(4 * (os.cpu_count() or 1)))
     conf.setIfMissing("spark.executorEnv.PYTHONPATH", str(PROJECT))
     # Spark would take the first python3 on the PATH, which may lack pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

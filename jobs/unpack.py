@@ -96,7 +96,8 @@ class Unpacker:
         if not unfinished:
             return plan
         at = plan.at[plan.first[-2] :]
-        ends = [unpack_kernel.impression_end(rows.words, p) for p in at]
+        words = _frozen(rows.words)
+        ends = [unpack_kernel.impression_end(words, p) for p in at]
         self._open.impressions = np.concatenate([rows.words[b:e] for b, e in zip(at, ends, strict=True)])
         return _Plan(plan.context[:-1], plan.key[:-1], plan.first[:-1], plan.at[: plan.first[-2]], plan.orphans, plan.again)
 
@@ -145,6 +146,13 @@ def _prepend(state: _Open, rows: _Rows) -> _Rows:
     )
 
 
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only view: numba would compile a kernel once more for arrays that can be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     shortest = packed.IMPRESSION_HEADER + len(IMPRESSION_FIELDS)
     most = int(rows.ends[-1]) // shortest + 1
@@ -152,8 +160,8 @@ def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     first, at = np.empty(most + 1, np.int64), np.empty(most, np.int64)
     orphans, again = np.empty((most, 2), np.int64), np.empty(len(rows.keys), np.int64)
     num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
-        rows.words, rows.keys, rows.kinds, rows.begins.astype(np.int64), rows.ends.astype(np.int64),
-        max_impressions, context, key, first, at, orphans, again,
+        _frozen(rows.words), _frozen(rows.keys), _frozen(rows.kinds),
+        rows.begins.astype(np.int64), rows.ends.astype(np.int64), max_impressions, context, key, first, at, orphans, again,
     )  # fmt: skip
     return _Plan(
         context[:num_rows], key[:num_rows], first[: num_rows + 1],
@@ -191,6 +199,7 @@ def _repeated(rows: _Rows, again: np.ndarray) -> list[Rejected]:
 
 def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:
     """The planned rows as a record batch in the layout of `schemas.samples`; buffers are not copied."""
+    words = _frozen(words)
     num_rows, num_impressions = len(plan.key), len(plan.at)
     totals = unpack_kernel.count_values(words, plan.context, plan.at)
     weighted = totals * packed.FIELD_WEIGHTED

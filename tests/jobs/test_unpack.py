@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import parse_kernel, unpack_kernel
 from jobs.raw_source import LogFile, Parser
 from jobs.unpack import DUPLICATE_COMMON_RECORD, NO_COMMON_RECORD, Unpacker
 from schemas.fields import FIELDS
@@ -99,3 +100,14 @@ def test_user_id_is_null_where_field_101_is_missing():
     assert table["user_id"].to_pylist() == [123456, None]
     assert table["user_101"].to_pylist()[1] == 0
     assert pytest.approx(table["click"].to_pylist()[0]) == [1]
+
+
+def test_each_kernel_is_compiled_for_one_kind_of_arguments():
+    """Another kind would be compiled anew, for seconds, in every worker of a job."""
+    rows = packed_rows(random_logs(4, num_contexts=30))
+    unpack(rows, [], 10)
+    unpack(rows, [5, 6, 7, 20], 3)
+    for kernel in (unpack_kernel.plan_rows, unpack_kernel.count_values, unpack_kernel.fill_columns):
+        assert len(kernel.signatures) == 1
+    for kernel in (parse_kernel.parse_common, parse_kernel.parse_skeleton):
+        assert len(kernel.signatures) == 1

@@ -1,0 +1,215 @@
+"""Draw demo logs in Ali-CCP's raw format from a planted world whose true probabilities are known.
+
+python -m jobs.make_demo_logs --out data/raw
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.demo_chunks import CHUNK, SPLITS, Drawer, Result, Sampler, Task, calibrate
+from jobs.demo_plan import Plan, draw_plan
+from jobs.demo_world import MAX_CONTEXTS, World, build_world
+from schemas import storage
+from schemas.errors import InputError, exit_with_message
+from schemas.fields import FIELDS
+
+log = logging.getLogger("make_demo_logs")
+
+SUMMARY_NAME = "demo_logs.json"
+TRUTH_HEADER = b"sample_id,p_ctr,p_cvr\n"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the logs depend on; equal options give equal bytes."""
+
+    contexts: int = 8000  # common records of the training half; the test half has half as many
+    seed: int = 1
+    ctr: float = 0.04  # clicks per impression
+    cvr: float = 0.15  # conversions per click
+    list_scale: float = 1.0  # scales the lengths of the histories
+
+    def check(self) -> None:
+        """Raise one `InputError` that names every option out of its range."""
+        wrong = []
+        if not 2 <= self.contexts <= MAX_CONTEXTS:
+            wrong.append(f"--contexts: expected 2 to {MAX_CONTEXTS}, found {self.contexts}")
+        if self.seed < 0:
+            wrong.append(f"--seed: expected a whole number >= 0, found {self.seed}")
+        for name, rate in (("--ctr", self.ctr), ("--cvr", self.cvr)):
+            if not 0.0 < rate < 1.0:
+                wrong.append(f"{name}: expected a share between 0 and 1 (0.04 is 4 %), found {rate}")
+        if not 0.0 <= self.list_scale <= 4.0:
+            wrong.append(f"--list-scale: expected 0 to 4, found {self.list_scale}")
+        if wrong:
+            raise InputError("; ".join(wrong) + ". See --help.")
+
+
+def make_tasks(plans: tuple[Plan, ...]) -> list[Task]:
+    """All chunks; within a file in the order of the file."""
+    tasks = []
+    for split, plan in enumerate(plans):
+        for kind, total in (("skeleton", plan.segment_context.shape[0]), ("common", plan.contexts)):
+            tasks += [Task(split, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
+    return tasks
+
+
+_drawer: Drawer | None = None  # of this worker process
+
+
+def _start_worker(*arguments: Any) -> None:
+    global _drawer
+    _drawer = Drawer(*arguments)
+
+
+def _draw_in_worker(task: Task) -> Result:
+    assert _drawer is not None  # the pool's initializer ran first
+    return _drawer.draw(task)
+
+
+def draw_in_order(tasks: list[Task], processes: int, drawer_arguments: tuple[Any, ...]) -> Iterator[Result]:
+    """The drawn tasks in order; at most four chunks per process are in memory."""
+    if processes == 1:
+        yield from map(Drawer(*drawer_arguments).draw, tasks)
+        return
+    with ProcessPoolExecutor(processes, initializer=_start_worker, initargs=drawer_arguments) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(_draw_in_worker, task))
+            if len(waiting) >= 4 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def with_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
+    """Pass results on: a bar on a terminal, else a log line per tenth."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(results, total=total, unit="chunk", desc="demo logs")
+        return
+    for done, result in enumerate(results, start=1):
+        yield result
+        if done * 10 // total > (done - 1) * 10 // total:
+            log.info("drawn %d of %d chunks", done, total)
+
+
+def write_files(folder: str, results: Iterator[Result]) -> dict[str, dict[str, int]]:
+    """Append the chunks to their files in `folder`; returns the counts per split."""
+    counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
+    fs, path = storage.filesystem(folder)
+    fs.makedirs(path, exist_ok=True)
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for result in results:
+            for name, part in result.parts.items():
+                if name not in files:
+                    files[name] = stack.enter_context(fs.open(f"{path}/{name}", "wb"))
+                    files[name].write(TRUTH_HEADER if name.startswith("truth") else b"")
+                files[name].write(part)
+            total = counts[SPLITS[result.split]]
+            for key, value in result.counts.items():
+                total[key] = total.get(key, 0) + value
+    return counts
+
+
+def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> dict[str, Any]:
+    """Draw both halves into the folder `out`, which appears whole or not at all; returns its summary."""
+    options.check()
+    storage.refuse_complete(out, overwrite)
+    world = build_world(options.seed, options.contexts)
+    halves = (options.contexts, options.contexts // 2)
+    plans = tuple(draw_plan(options.seed, split, half, world) for split, half in enumerate(halves))
+    intercepts = calibrate(Sampler(world, plans[0], options.list_scale), options.ctr, options.cvr)
+    tasks = make_tasks(plans)
+    staging = storage.staging_name(out)
+    try:
+        results = draw_in_order(tasks, processes, (world, plans, options.list_scale, intercepts))
+        counts = write_files(staging, with_progress(results, len(tasks)))
+        summary = {"options": asdict(options), "world": describe_world(world), "splits": counts}
+        storage.write_json(f"{staging}/{SUMMARY_NAME}", summary)
+        storage.publish(staging, out)
+    finally:
+        storage.discard(staging)
+    return summary
+
+
+def describe_world(world: World) -> dict[str, int]:
+    """How many of each kind there are."""
+    kinds = ("categories", "shops", "brands", "nodes")
+    sizes = {kind: int(size) for kind, size in zip(kinds, world.sizes, strict=True)}
+    return {"users": world.num_users, "items": world.num_items, **sizes, "largest_id": largest_id(world)}
+
+
+def largest_id(world: World) -> int:
+    """The last id of the last field (position)."""
+    return int(world.id_start[len(FIELDS) - 1] + 2 * world.id_stride)
+
+
+def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, Options]:
+    default = Options()
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.make_demo_logs",
+        description="Draw raw logs in Ali-CCP's format from a world whose true probabilities are known.",
+        epilog="example: python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1",
+    )
+    parser.add_argument("--out", required=True, help="folder to make; must not hold anything yet")
+    parser.add_argument(
+        "--contexts",
+        type=int,
+        default=default.contexts,
+        help="common records of the training half, 57.9 impressions each on average; the test half has half "
+        "as many (default %(default)s: about 460,000 impressions and 230 MB for training)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=default.seed, help="equal seeds, equal bytes (%(default)s)"
+    )
+    parser.add_argument("--ctr", type=float, default=default.ctr, help="clicks per impression (%(default)s)")
+    parser.add_argument(
+        "--cvr",
+        type=float,
+        default=default.cvr,
+        help="conversions per click (default %(default)s; the real data have 0.0055, with which a demo would "
+        "hold hardly any conversion)",
+    )
+    parser.add_argument(
+        "--list-scale",
+        type=float,
+        default=default.list_scale,
+        help="scales the lengths of the history lists, 608 entries on average (default %(default)s)",
+    )
+    parser.add_argument("--processes", type=int, default=num_cores(), help="default: all cores, %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    args = parser.parse_args(arguments)
+    if args.processes < 1:
+        raise InputError(f"--processes: expected at least 1, found {args.processes}.")
+    return args, Options(args.contexts, args.seed, args.ctr, args.cvr, args.list_scale)
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    args, options = parse_args()
+    summary = make_logs(args.out, options, args.processes, args.overwrite)
+    for split, counts in summary["splits"].items():
+        megabytes = (counts["skeleton_bytes"] + counts["common_bytes"]) / 1e6
+        print(
+            f"{args.out} {split}: {counts['rows']:,} impressions, {counts['contexts']:,} contexts, "
+            f"{counts['clicks']:,} clicks, {counts['conversions']:,} conversions, {megabytes:.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

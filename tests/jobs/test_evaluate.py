@@ -1,0 +1,364 @@
+"""Evaluation from published predictions to metrics.json, against scikit-learn and numpy."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from sklearn.metrics import log_loss, roc_auc_score
+
+from jobs import evaluate
+from jobs.prediction_files import check_paths
+from schemas.errors import InputError
+from schemas.predictions import arrow_schema
+from schemas.samples import SUCCESS_NAME
+
+PROJECT = Path(__file__).resolve().parents[2]
+Columns = dict[str, Any]
+
+
+def draw(n: int = 600) -> tuple[Columns, Columns]:
+    """Predictions and truth of n impressions; scores with ties."""
+    rng = np.random.default_rng(1)
+    true_ctr, true_cvr = rng.uniform(0.05, 0.6, n), rng.uniform(0.05, 0.7, n)
+    click = rng.random(n) < true_ctr
+    conversion = click & (rng.random(n) < true_cvr)
+    p_ctr = np.round(np.clip(true_ctr + rng.normal(0, 0.1, n), 0.01, 0.99), 2).astype(np.float32)
+    p_cvr = np.round(np.clip(true_cvr + rng.normal(0, 0.2, n), 0.01, 0.99), 2).astype(np.float32)
+    sample_id = rng.permutation(n) + 1
+    predictions = {
+        "sample_id": sample_id,
+        "context_id": [f"{i // 7:016x}" for i in range(n)],
+        "user_id": [None if i % 10 == 0 else i for i in range(n)],
+        "click": click.astype(np.int8),
+        "conversion": conversion.astype(np.int8),
+        "p_ctr": p_ctr,
+        "p_cvr": p_cvr,
+        "p_ctcvr": p_ctr * p_cvr,
+    }
+    return predictions, {"sample_id": sample_id, "p_ctr": true_ctr, "p_cvr": true_cvr}
+
+
+def write_predictions(folder: Path, columns: Columns, num_files: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.parquet"):
+        old.unlink()
+    table = pa.table(columns, schema=arrow_schema().remove_metadata())
+    for index, rows in enumerate(np.array_split(np.arange(table.num_rows), num_files)):
+        pq.write_table(table.take(pa.array(rows)), folder / f"part-{index}.parquet")
+    (folder / SUCCESS_NAME).touch()
+    return folder
+
+
+def write_truth(file: Path, columns: Columns) -> Path:
+    rows = zip(*(columns[name].tolist() for name in ("sample_id", "p_ctr", "p_cvr")), strict=True)
+    file.write_text("sample_id,p_ctr,p_cvr\n" + "".join(f"{i},{a!r},{b!r}\n" for i, a, b in rows))
+    return file
+
+
+def run(spark: SparkSession, predictions: Path, truth: Path | None = None) -> Columns:
+    """What metrics.json holds after one evaluation; paths are checked as the command does."""
+    out = predictions.parent / "metrics.json"
+    args = argparse.Namespace(predictions=str(predictions), out=str(out), truth=str(truth) if truth else None)
+    check_paths(args.predictions, args.truth)
+    evaluate.run(spark, args)
+    return json.loads(out.read_text())
+
+
+def expected_pair_auc(scores: np.ndarray, weight: np.ndarray) -> float:
+    """Weighted AUC over all n^2 pairs: row i is weight[i] positives and 1 - weight[i] negatives."""
+    wins = (scores[:, None] > scores[None, :]) + 0.5 * (scores[:, None] == scores[None, :])
+    pairs = weight[:, None] * (1 - weight)[None, :]
+    return float((wins * pairs).sum() / pairs.sum())
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Columns, Columns]:
+    return draw()
+
+
+@pytest.fixture(scope="module")
+def metrics(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, drawn: tuple[Columns, Columns]
+) -> Columns:
+    folder = tmp_path_factory.mktemp("evaluate")
+    predictions, truth = drawn
+    write_truth(folder / "truth_test.csv", truth)
+    return run(spark, write_predictions(folder / "predictions", predictions), folder / "truth_*.csv")
+
+
+def scores_of(task: str, drawn: tuple[Columns, Columns]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, predicted and true probability of the impressions a task is judged on."""
+    p, t = drawn
+    clicked = p["click"] == 1
+    return {
+        "ctr": (p["click"], p["p_ctr"], t["p_ctr"]),
+        "cvr": (p["conversion"][clicked], p["p_cvr"][clicked], t["p_cvr"][clicked]),
+        "ctcvr": (p["click"] * p["conversion"], p["p_ctcvr"], t["p_ctr"] * t["p_cvr"]),
+    }[task]
+
+
+@pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])
+def test_tasks_equal_scikit_learn(task: str, metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
+    label, predicted, true = scores_of(task, drawn)
+    auc, best = roc_auc_score(label, predicted), roc_auc_score(label, true)
+    standard_error = metrics[task].pop("auc_standard_error")
+    assert metrics[task] == pytest.approx(
+        {
+            "auc": auc,
+            "log_loss": log_loss(label, predicted.astype(np.float64)),
+            "rows": len(label),
+            "positives": int(label.sum()),
+            "mean_predicted": predicted.astype(np.float64).mean(),
+            "mean_actual": label.mean(),
+            "best_auc": best,
+            "share_of_best": (auc - 0.5) / (best - 0.5),
+        },
+        abs=1e-9,
+    )
+    assert 0 < standard_error < 0.1
+
+
+def test_cvr_on_all_impressions_is_judged_by_the_truth(
+    metrics: Columns, drawn: tuple[Columns, Columns]
+) -> None:
+    predictions, truth = drawn
+    p_cvr, true, clicked = predictions["p_cvr"].astype(np.float64), truth["p_cvr"], predictions["click"] == 1
+    found = metrics["cvr_all_impressions"]
+    # True probabilities are rounded to 2^-20 where they serve as weights.
+    assert found["auc"] == pytest.approx(expected_pair_auc(p_cvr, true), abs=1e-6)
+    assert found["best_auc"] == pytest.approx(expected_pair_auc(true, true), abs=1e-6)
+    for name, rows in {"all": clicked | True, "clicked": clicked, "unclicked": ~clicked}.items():
+        expected = {"rows": rows.sum(), "mean_predicted": p_cvr[rows].mean(), "mean_true": true[rows].mean()}
+        assert found[name] == pytest.approx(expected, abs=1e-9)
+
+
+def test_same_bytes_whatever_the_files_and_their_order(
+    spark: SparkSession, tmp_path: Path, drawn: tuple[Columns, Columns]
+) -> None:
+    predictions, truth = drawn
+    truth_file = write_truth(tmp_path / "truth.csv", truth)
+    order = np.random.default_rng(3).permutation(len(predictions["click"]))
+    shuffled = {name: [values[i] for i in order] for name, values in predictions.items()}
+    written = []
+    for columns, num_files in ((predictions, 1), (shuffled, 5)):
+        run(spark, write_predictions(tmp_path / "predictions", columns, num_files), truth_file)
+        written.append((tmp_path / "metrics.json").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_without_conversions_the_auc_is_null_with_a_reason(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, _ = draw(50)
+    predictions["conversion"] = np.zeros(50, np.int8)
+    found = run(spark, write_predictions(tmp_path / "predictions", predictions))
+    for task in ("cvr", "ctcvr"):
+        assert found[task]["auc"] is None and found[task]["auc_standard_error"] is None
+        assert found[task]["reason"] == "no positives: the AUC is undefined"
+        assert found[task]["log_loss"] > 0
+    assert "reason" not in found["ctr"] and "best_auc" not in found["ctr"]
+    assert "cvr_all_impressions" not in found
+
+
+def test_without_clicks_cvr_has_no_rows(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, _ = draw(20)
+    predictions["click"] = predictions["conversion"] = np.zeros(20, np.int8)
+    found = run(spark, write_predictions(tmp_path / "predictions", predictions))["cvr"]
+    assert (found["rows"], found["log_loss"], found["mean_predicted"], found["mean_actual"]) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    assert found["reason"] == "no positives and no negatives: the AUC is undefined"
+
+
+def test_probabilities_of_zero_and_one_cost_as_their_float32_neighbours(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    predictions, _ = draw(4)
+    predictions |= {
+        "click": np.array([1, 1, 0, 0], np.int8),
+        "conversion": np.zeros(4, np.int8),
+        "p_ctr": np.array([0.0, 1.0, 0.0, 1.0], np.float32),
+    }
+    found = run(spark, write_predictions(tmp_path / "predictions", predictions))["ctr"]["log_loss"]
+    above_zero = np.nextafter(np.float32(0), np.float32(1), dtype=np.float32).astype(np.float64)
+    below_one = np.nextafter(np.float32(1), np.float32(0), dtype=np.float32).astype(np.float64)
+    costs = [-np.log(above_zero), -np.log(below_one), -np.log1p(-above_zero), -np.log(1 - below_one)]
+    assert found == pytest.approx(np.mean(costs), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "p_ctr",
+            np.nan,
+            r"expected p_ctr in \[0, 1\], found 1 of 30 rows without, for example sample_id \d+: NaN",
+        ),
+        ("p_ctcvr", 1.5, r"expected p_ctcvr in \[0, 1\], found 1 of 30 .*: 1.5"),
+        ("p_cvr", -0.1, r"expected p_cvr in \[0, 1\], found 1 of 30 .*: -0.1"),
+        ("click", 2, "expected click 0 or 1, found 1 of 30 .*: 2"),
+        ("conversion", -1, "expected conversion 0 or 1, found 1 of 30 .*: -1"),
+    ],
+)
+def test_impossible_values(
+    spark: SparkSession, tmp_path: Path, column: str, value: float, message: str
+) -> None:
+    predictions, _ = draw(30)
+    predictions[column][11] = value
+    with pytest.raises(InputError, match=message):
+        run(spark, write_predictions(tmp_path / "predictions", predictions))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_conversion_without_click(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, _ = draw(30)
+    predictions["click"][:] = 0
+    predictions["conversion"][:] = 0
+    predictions["conversion"][:2] = 1
+    with pytest.raises(
+        InputError, match=r"conversion=1 only with click=1, found 2 of 30 .*click=0 conversion=1"
+    ):
+        run(spark, write_predictions(tmp_path / "predictions", predictions))
+
+
+def test_other_columns(spark: SparkSession, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    for file in folder.glob("*.parquet"):
+        pq.write_table(pq.read_table(file).drop(["p_cvr"]).cast(_double_p_ctr(), safe=False), file)
+    with pytest.raises(InputError, match=r"p_ctr float \(found double\), p_cvr float \(found none\)"):
+        run(spark, folder)
+
+
+def _double_p_ctr() -> pa.Schema:
+    schema = arrow_schema()
+    schema = schema.remove(schema.get_field_index("p_cvr"))
+    return schema.set(schema.get_field_index("p_ctr"), pa.field("p_ctr", pa.float64()))
+
+
+def test_not_parquet(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    (folder / SUCCESS_NAME).touch()
+    with pytest.raises(InputError, match="expected Parquet files inside, found none"):
+        run(spark, folder)
+    (folder / "part-0.parquet").write_text("sample_id,p_ctr\n1,0.5\n")
+    with pytest.raises(InputError, match="expected Parquet files, found one that is not"):
+        run(spark, folder)
+
+
+def test_no_rows(spark: SparkSession, tmp_path: Path) -> None:
+    columns: Columns = {name: [] for name in arrow_schema().names}
+    with pytest.raises(InputError, match="expected at least one row, found none"):
+        run(spark, write_predictions(tmp_path / "predictions", columns, num_files=1))
+
+
+def test_paths_are_checked_before_spark_starts(tmp_path: Path) -> None:
+    published = write_predictions(tmp_path / "predictions", draw(5)[0])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "other.csv").write_text("sample_id,click\n1,0\n")
+    for predictions, truth, message in [
+        (tmp_path / "nowhere", None, "expected a folder of predictions, found nothing"),
+        (tmp_path / "file", None, "expected a folder of predictions, found a file"),
+        (tmp_path / "empty", None, "expected published predictions"),
+        (published, tmp_path / "truth_*.csv", "expected a truth file, found none"),
+        (
+            published,
+            tmp_path / "other.csv",
+            "expected the header sample_id,p_ctr,p_cvr, found 'sample_id,click'",
+        ),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_paths(str(predictions), str(truth) if truth else None)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "known", "message"),
+    [
+        (
+            [1, 2, 3, 4],
+            [1, 2, 3],
+            "a truth line for every prediction, found 1 of 4 .* sample_id 4: only predicted",
+        ),
+        (
+            [1, 2, 3],
+            [0, 1, 2, 3],
+            "a prediction for every truth line, found 1 of 4 .* sample_id 0: only in the truth",
+        ),
+        ([1, 2, 3], [1, 2, 2, 3], "expected each sample_id once, found 3 predictions for 4 pairs"),
+        ([1, 2, 2, 3], [1, 2, 3], "expected each sample_id once, found 3 truth for 4 pairs"),
+    ],
+)
+def test_truth_of_other_impressions(
+    spark: SparkSession, tmp_path: Path, predicted: list[int], known: list[int], message: str
+) -> None:
+    predictions, truth = draw(4)
+    predictions = {name: values[: len(predicted)] for name, values in predictions.items()}
+    folder = write_predictions(tmp_path / "predictions", predictions | {"sample_id": predicted})
+    truth = {name: values[: len(known)] for name, values in truth.items()}
+    file = write_truth(tmp_path / "truth.csv", truth | {"sample_id": np.array(known)})
+    with pytest.raises(InputError, match=message):
+        run(spark, folder, file)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("7,0.5", "p_cvr in .*sample_id 7: null"), ("x,0.1,0.1", "whole sample_id")]
+)
+def test_broken_truth_line(spark: SparkSession, tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "truth.csv").write_text(f"sample_id,p_ctr,p_cvr\n1,0.1,0.1\n{line}\n")
+    with pytest.raises(InputError, match=message):
+        run(spark, write_predictions(tmp_path / "predictions", draw(5)[0]), tmp_path / "truth.csv")
+
+
+def command(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYSPARK_PYTHON", None)
+    return subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    predictions, truth = draw()
+    write_predictions(tmp_path / "predictions", predictions)
+    write_truth(tmp_path / "truth.csv", truth)
+    arguments = [
+        f"--predictions={tmp_path}/predictions",
+        f"--out={tmp_path}/m.json",
+        f"--truth={tmp_path}/truth.csv",
+    ]
+    done = command([sys.executable, "-m", "jobs.evaluate", *arguments], PROJECT)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "m.json").read_text())
+    table = done.stdout.splitlines()
+    assert [line.split()[:2] for line in table[2:5]] == [["CTR", "all"], ["CVR", "clicked"], ["CTCVR", "all"]]
+    assert f"{written['ctr']['auc']:.4f}" in table[2]
+    assert f"{written['cvr_all_impressions']['auc']:.4f}" in table[5]
+
+
+def test_spark_submit_from_another_folder_reports_bad_data_without_traceback(tmp_path: Path) -> None:
+    predictions, _ = draw(30)
+    predictions["p_ctr"][3] = np.nan
+    write_predictions(tmp_path / "predictions", predictions)
+    script = ["spark-submit", "--master", "local[1]", str(PROJECT / "jobs" / "evaluate.py")]
+    done = command([*script, "--predictions=predictions", "--out=m.json"], tmp_path)
+    assert done.returncode == 2, done.stderr
+    # spark-submit passes on both streams of the script as its own stdout.
+    assert "error: predictions: expected p_ctr in [0, 1], found 1 of 30" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr and "\tat " not in done.stdout + done.stderr
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_missing_path_is_one_line(tmp_path: Path) -> None:
+    arguments = ["--predictions", str(tmp_path / "nowhere"), "--out", str(tmp_path / "m.json")]
+    done = command([sys.executable, "-m", "jobs.evaluate", *arguments], PROJECT)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
