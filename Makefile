@@ -1,0 +1,78 @@
+# Every target is one of the project's own commands; they run from this folder and work without make as well.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+SIZE ?= default
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYSPARK_PYTHON := $(CURDIR)/.venv/bin/python
+export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
+# Looked up for every command and not once: set-up may just have installed it.
+export JAVA_HOME = $(shell scripts/java_home.sh)
+
+AIRFLOW = PATH="$$PATH:$(CURDIR)/.venv-airflow/bin" \
+	AIRFLOW_HOME="$(CURDIR)/build/airflow" \
+	AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/airflow_dags" \
+	AIRFLOW__CORE__LOAD_EXAMPLES=False \
+	AIRFLOW__API__HOST=127.0.0.1 \
+	AIRFLOW_CONN_ESMM_SPARK='{"conn_type": "spark", "host": "local[*]"}'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Make or update .venv (every target that needs it does so by itself)
+	@scripts/setup.sh main
+
+.PHONY: setup-airflow
+setup-airflow: setup ## Make or update .venv-airflow
+	@scripts/setup.sh airflow
+
+.PHONY: demo
+demo: setup ## From raw logs to the three AUCs on planted data (SIZE=tiny for a quick look)
+	@.venv/bin/python -m scripts.demo --size $(SIZE)
+
+.PHONY: test
+test: setup ## Run the tests, but for the slow ones
+	.venv/bin/python -m pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup ## Run the slow tests
+	.venv/bin/python -m pytest -m slow
+
+.PHONY: test-airflow
+test-airflow: setup-airflow ## Run the tests of the DAG
+	.venv-airflow/bin/python -m pytest tests/airflow
+
+.PHONY: lint
+lint: setup ## Check style, formatting, types and who may import whom
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+.PHONY: format
+format: setup ## Format the code and repair what can be repaired
+	ruff check --fix .
+	ruff format .
+
+.PHONY: bench
+bench: setup ## Measure the stages on this machine
+	@.venv/bin/python -m benchmarks.bench
+
+.PHONY: airflow
+airflow: setup-airflow ## Run Airflow with the DAG on this machine, on SQLite (http://localhost:8080)
+	@$(AIRFLOW) .venv-airflow/bin/airflow standalone
+
+.PHONY: lock
+lock: ## Resolve requirements/*.in into requirements/*.lock anew
+	@scripts/lock.sh
+
+.PHONY: clean
+clean: ## Delete what runs leave behind
+	rm -rf build dist metastore_db spark-warehouse .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -path ./.venv-airflow -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Delete the environments too
+	rm -rf .venv .venv-airflow

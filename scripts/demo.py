@@ -1,0 +1,215 @@
+"""The whole road on demo data: raw logs, samples, training on two workers, predictions, the three AUCs."""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+LAST_LINES = 25
+EXAMPLE = "example:\n  make demo SIZE=tiny        (the same as: python -m scripts.demo --size tiny)\n"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much data: options of make_demo_logs, and of training where the configuration's do not fit."""
+
+    logs: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+
+
+SIZES = {
+    "default": Size(),
+    "tiny": Size(
+        logs=("--contexts", "300", "--list-scale", "0.2"),
+        train=("--set", "train.batch_size=256", "--set", "train.log_every=10"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command; `outcome` says what it made, read from the outputs themselves."""
+
+    name: str
+    command: list[str]
+    output: Path
+    outcome: Callable[[], str]
+
+
+class StageFailed(Exception):
+    """A stage ended with another exit code than 0."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "scripts.demo", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="default")
+    parser.add_argument("--out", default="build/demo", help="the demo goes to a folder of its size in there")
+    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("--workers", type=int, default=2, help="Horovod workers")
+    return parser.parse_args()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
+    """The commands in order; each finds its input where the one before left it."""
+    raw, samples, run = out / "raw", out / "samples", out / "run"
+    train, test = samples / "split=train", samples / "split=test"
+    predictions, metrics = run / "predictions", run / "metrics.json"
+    python = [sys.executable, "-m"]
+    workers_command = [str(BIN / "horovodrun"), "-np", str(workers), "-H", f"localhost:{workers}", *python]
+
+    def build(split: str, folder: Path) -> Stage:
+        command = [*python, "jobs.build_samples", "--skeleton", str(raw / f"sample_skeleton_{split}.csv")]
+        command += ["--common", str(raw / f"common_features_{split}.csv"), "--out", str(folder), "--config", config]
+        return Stage(f"build samples, {split}", [*command, "--overwrite"], folder, lambda: _samples_outcome(folder))
+
+    return [
+        Stage(
+            "draw raw logs",
+            [*python, "jobs.make_demo_logs", "--out", str(raw), *size.logs, "--overwrite"],
+            raw,
+            lambda: _logs_outcome(raw),
+        ),
+        build("train", train),
+        build("test", test),
+        Stage(
+            f"train, {workers} workers",
+            [*workers_command, "esmm.train", "--config", config, "--train", str(train), "--valid", str(test)]
+            + ["--run", str(run), *size.train, "--overwrite"],
+            run,
+            lambda: _training_outcome(run),
+        ),
+        Stage(
+            f"predict, {workers} workers",
+            [*workers_command, "esmm.predict", "--run", str(run), "--samples", str(test)]
+            + ["--out", str(predictions), "--overwrite"],
+            predictions,
+            lambda: f"{read_json(predictions / '_manifest.json')['rows']:,} predictions",
+        ),
+        Stage(
+            "evaluate",
+            [*python, "jobs.evaluate", "--predictions", str(predictions), "--out", str(metrics)]
+            + ["--truth", str(raw / "truth_test.csv")],
+            metrics,
+            lambda: f"{read_json(metrics)['ctr']['rows']:,} impressions judged",
+        ),
+    ]
+
+
+def _logs_outcome(raw: Path) -> str:
+    lines = sum(path.stat().st_size for path in raw.glob("*.csv") if not path.name.startswith("truth"))
+    return f"{lines / 1e6:,.0f} MB of raw logs"
+
+
+def _samples_outcome(folder: Path) -> str:
+    made = read_json(folder / "_manifest.json")
+    counts, broken = made["counts"], sum(made["quarantine"].values())
+    return f"{counts['impressions']:,} impressions in {counts['rows']:,} rows, {broken} lines quarantined"
+
+
+def _training_outcome(run: Path) -> str:
+    last = json.loads((run / "train.jsonl").read_text().splitlines()[-1])
+    return f"step {last['step']:,}"
+
+
+def run_stage(number: int, total: int, stage: Stage, log: Path) -> None:
+    """Run one command, its output going to a log; a line before and after, live progress on a terminal."""
+    head = f"[{number}/{total}] {stage.name}"
+    live = sys.stdout.isatty()
+    if not live:
+        print(f"{head} ...", flush=True)
+    begin = time.monotonic()
+    code = _run_logged(stage.command, log, head if live else None)
+    seconds = time.monotonic() - begin
+    if code:
+        raise StageFailed(_failure(stage, log, code))
+    print(f"{head}: {stage.outcome()}, {seconds:.1f} s -> {_short(stage.output)}", flush=True)
+
+
+def _run_logged(command: list[str], log: Path, head: str | None) -> int:
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            stream.write(line)
+            stream.flush()
+            if head:
+                print(f"\r\033[K{head}: {line.strip()[:90]}", end="", flush=True)
+    if head:
+        print("\r\033[K", end="")
+    return process.returncode
+
+
+def _failure(stage: Stage, log: Path, code: int) -> str:
+    last = "\n".join(f"    {line}" for line in log.read_text().splitlines()[-LAST_LINES:])
+    rerun = shlex.join([_short(Path(part)) if part.startswith("/") else part for part in stage.command])
+    return (
+        f"stage '{stage.name}' failed with exit code {code}. The last lines of {_short(log)}:\n{last}\n"
+        f"To run this stage again:\n    PATH={_short(BIN)}:$PATH {rerun}"
+    )
+
+
+def _short(path: Path) -> str:
+    """A path below the project as seen from there."""
+    absolute = path if path.is_absolute() else PROJECT / path
+    return str(absolute.relative_to(PROJECT)) if absolute.is_relative_to(PROJECT) else str(path)
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """CTR, CVR on clicked impressions and CTCVR, each beside the best that could be reached."""
+    header = f"{'task':<7}{'over':<21}{'AUC':>8}{'best':>8}{'share':>8}{'rows':>11}{'positives':>11}"
+    lines = [header, "-" * len(header)]
+    for task, over in (("ctr", "all impressions"), ("cvr", "clicked impressions"), ("ctcvr", "all impressions")):
+        found = metrics[task]
+        numbers = "".join(
+            f"{_number(found[key], form):>8}" for key, form in (("auc", ".4f"), ("best_auc", ".4f"), ("share_of_best", ".0%"))
+        )
+        lines.append(f"{task.upper():<7}{over:<21}{numbers}{found['rows']:>11,}{found['positives']:>11,}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def main() -> None:
+    args = parse_args()
+    out = (PROJECT / args.out / args.size).resolve()
+    logs = out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    todo = stages(SIZES[args.size], out, args.config, args.workers)
+    try:
+        for number, stage in enumerate(todo, 1):
+            name = stage.name.replace(", ", "-").replace(" ", "-")
+            run_stage(number, len(todo), stage, logs / f"{number}-{name}.log")
+    except StageFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        sys.exit(1)
+    print(f"\n{table(read_json(out / 'run' / 'metrics.json'))}")
+    print("best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5); CVR of clicks is 10 %,")
+    print("higher than in real logs, so that a small demo has conversions.")
+    print(f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/", flush=True)
+
+
+if __name__ == "__main__":
+    main()
