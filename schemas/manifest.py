@@ -83,8 +83,12 @@ def require_same(first: str, second: str) -> None:
     one, two = read(first), read(second)
     if one["fingerprint"] == two["fingerprint"]:
         return
-    differing = [k for k in ("hash", "hash_seed", "buckets") if one[k] != two[k]]  # type: ignore[literal-required]
-    details = "; ".join(f"{k}: {one[k]} against {two[k]}" for k in differing)  # type: ignore[literal-required]
+    settings = {
+        "hash": (one["hash"], two["hash"]),
+        "hash_seed": (one["hash_seed"], two["hash_seed"]),
+        "buckets": (one["buckets"], two["buckets"]),
+    }
+    details = "; ".join(f"{name}: {a} against {b}" for name, (a, b) in settings.items() if a != b)
     raise InputError(
         f"{second}: its samples do not fit those of {first} ({details or 'another column layout'}). "
         "Build both with the same configuration."
