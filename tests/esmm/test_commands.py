@@ -1,0 +1,292 @@
+"""esmm.train and esmm.predict from end to end, and what they answer to bad input."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from esmm import checkpoint
+from esmm.predict import predict
+from esmm.run_folder import RunFolder
+from esmm.scoring import auc
+from esmm.train import train
+from schemas import predictions
+from schemas.errors import EXIT_BAD_INPUT, InputError
+from tests.esmm.conftest import ONE_WORKER, Command
+from tests.esmm.sample_files import read_rows, write_samples
+
+CONFIG = {
+    "model": {"embedding_dim": 4, "towers": [8, 4]},
+    "train": {"batch_size": 32, "epochs": 2, "log_every": 3, "keep_checkpoints": 1},
+}
+
+
+class Inputs:
+    """Samples and a configuration, and the arguments that use them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.train, self.valid, self.config = folder / "train", folder / "valid", folder / "config.yaml"
+        write_samples(self.train, num_rows=60, seed=1)
+        write_samples(self.valid, num_rows=30, seed=2)
+        self.config.write_text(yaml.safe_dump(CONFIG))
+
+    def arguments(self, run: Path, *more: str, **changed: Path) -> list[str]:
+        options = {"config": self.config, "train": self.train, "valid": self.valid, "run": run, **changed}
+        return [text for name, value in options.items() for text in (f"--{name}", str(value))] + list(more)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of one worker."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(ONE_WORKER, inputs.arguments(folder))
+    return folder
+
+
+def _predict(run: Path, samples: Path, out: Path, *more: str) -> pa.Table:
+    predict(ONE_WORKER, ["--run", str(run), "--samples", str(samples), "--out", str(out), *more])
+    return _read(out)
+
+
+def _read(out: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("part-*.parquet")))
+
+
+def _log(run: Path, kind: str) -> list[dict[str, float]]:
+    entries = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["kind"] == kind]
+
+
+def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
+    names = {"config.yaml", "versions.json", "command.txt", "train.jsonl", "checkpoints", "_SUCCESS", ".lock"}
+    assert {entry.name for entry in run.iterdir()} == names
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["seed"] == 42
+    assert (
+        (run / "command.txt").read_text().startswith(f"python -m esmm.train --config {inputs.config} --train")
+    )
+    assert json.loads((run / "versions.json").read_text())["torch"].startswith("2.")
+    assert len(list((run / "checkpoints").iterdir())) == 1, "keep_checkpoints is 1"
+    epochs = _log(run, "epoch")
+    assert [entry["epoch"] for entry in epochs] == [1, 2]
+    assert checkpoint.read_state(checkpoint.latest(run)).step == epochs[-1]["step"]
+    assert _log(run, "train")[0].keys() >= {
+        "loss_ctr",
+        "loss_ctcvr",
+        "impressions_per_second",
+        "loader_share",
+    }
+
+
+def test_predictions_are_every_impression_once_with_its_labels(
+    run: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    table = _predict(run, inputs.valid, tmp_path / "out")
+    assert table.schema.equals(predictions.arrow_schema())
+    expected = {
+        sample: (row["context_id"], row["user_id"], row["click"][i], row["conversion"][i])
+        for row in read_rows(inputs.valid)
+        for i, sample in enumerate(row["sample_id"])
+    }
+    keys = ["context_id", "user_id", "click", "conversion"]
+    found = {row["sample_id"]: tuple(row[key] for key in keys) for row in table.to_pylist()}
+    assert found == expected and table.num_rows == len(expected)
+    p_ctr, p_cvr, p_ctcvr = (table[name].to_numpy() for name in ("p_ctr", "p_cvr", "p_ctcvr"))
+    assert p_ctr.std() > 0
+    np.testing.assert_allclose(p_ctcvr, p_ctr * p_cvr, rtol=1e-6)
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["rows"] == len(expected)
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_the_logged_auc_is_that_of_the_predictions(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    table = _predict(run, inputs.valid, tmp_path / "out")
+    names = ("p_ctr", "p_cvr", "p_ctcvr", "click", "conversion")
+    p_ctr, p_cvr, p_ctcvr, click, conversion = (table[name].to_numpy() for name in names)
+    last = _log(run, "epoch")[-1]
+    assert last["auc_ctr"] == auc(p_ctr, click)
+    assert last["auc_cvr"] == auc(p_cvr[click == 1], conversion[click == 1])
+    assert last["auc_ctcvr"] == auc(p_ctcvr, click * conversion)
+
+
+def test_the_same_seed_gives_the_same_bits(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    train(ONE_WORKER, inputs.arguments(tmp_path / "again"))
+    first, second = (checkpoint.read_state(checkpoint.latest(folder)) for folder in (run, tmp_path / "again"))
+    assert first.sha256 == second.sha256
+    tables = [
+        _predict(folder, inputs.valid, tmp_path / f"out_{folder.name}")
+        for folder in (run, tmp_path / "again")
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_two_workers_train_and_predict(inputs: Inputs, tmp_path: Path, command: Command) -> None:
+    run, out = tmp_path / "two", tmp_path / "out"
+    trained = command("-m", "esmm.train", *inputs.arguments(run), workers=2)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("validation AUC") == 1, "rank 0 alone sums up"
+    names = {path.name for path in checkpoint.latest(run).glob("table-*")}
+    assert names == {"table-00000-of-00002.safetensors", "table-00001-of-00002.safetensors"}
+    predicted = command(
+        "-m", "esmm.predict", "--run", run, "--samples", inputs.valid, "--out", out, workers=2
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    two = _read(out).sort_by("sample_id")
+    one = _predict(run, inputs.valid, tmp_path / "one").sort_by("sample_id")
+    assert len(list(out.glob("part-*.parquet"))) == 2
+    assert two["sample_id"].equals(one["sample_id"])
+    np.testing.assert_allclose(two["p_ctcvr"].to_numpy(), one["p_ctcvr"].to_numpy(), rtol=1e-5)
+
+
+# ---- Bad input -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_input_is_one_message_and_exit_code_2(
+    inputs: Inputs, tmp_path: Path, command: Command, workers: int
+) -> None:
+    arguments = inputs.arguments(tmp_path / "run", valid=tmp_path / "nowhere")
+    done = command("-m", "esmm.train", *arguments, workers=workers)
+    message = f"error: {tmp_path / 'nowhere'}: expected a folder of samples, found nothing."
+    assert done.stderr.count(message) == 1
+    assert 'esmm/train.py"' not in done.stderr, "no traceback of ours"
+    # horovodrun itself ends with 1 and names the worker's exit code.
+    assert done.returncode == (EXIT_BAD_INPUT if workers == 1 else 1)
+    assert workers == 1 or f"Exit code: {EXIT_BAD_INPUT}" in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_a_complete_run_is_not_trained_again(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with pytest.raises(InputError, match="complete run.*--overwrite"):
+        train(ONE_WORKER, inputs.arguments(copy))
+    before = checkpoint.read_state(checkpoint.latest(copy))
+    assert before == checkpoint.read_state(checkpoint.latest(run)), "it is still there"
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--set", "train.seed=1"))
+    assert checkpoint.read_state(checkpoint.latest(copy)).sha256 != before.sha256
+
+
+def test_a_crashed_run_makes_place_but_a_live_one_does_not(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    (copy / "checkpoints" / ".step-000099.partial").mkdir()
+    live = RunFolder.start(copy, overwrite=False)
+    with pytest.raises(InputError, match="another training run"):
+        train(ONE_WORKER, inputs.arguments(copy))
+    live.close()
+    train(ONE_WORKER, inputs.arguments(copy))
+    assert (copy / "_SUCCESS").exists()
+    assert not (copy / "checkpoints" / ".step-000099.partial").exists()
+
+
+def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="something else than a run"):
+        train(ONE_WORKER, inputs.arguments(tmp_path, "--overwrite"))
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def _other_samples(folder: Path, **options: int) -> Path:
+    write_samples(folder, num_rows=10, **options)  # type: ignore[arg-type]
+    return folder
+
+
+def test_samples_that_do_not_fit_each_other_are_refused(inputs: Inputs, tmp_path: Path) -> None:
+    other = _other_samples(tmp_path / "other", hash_seed=5)
+    with pytest.raises(InputError, match="hash_seed: 0 against 5"):
+        train(ONE_WORKER, inputs.arguments(tmp_path / "run", valid=other))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_trained_stops_the_run(inputs: Inputs, tmp_path: Path) -> None:
+    settings = ["--set", "optimizer.dense.learning_rate=1e30", "--set", "optimizer.sparse.learning_rate=1e30"]
+    with pytest.raises(InputError, match="training diverged.*learning_rate"):
+        train(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings))
+    assert not (tmp_path / "run" / "_SUCCESS").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists(), "no checkpoint of a broken model"
+
+
+Damage = Callable[[Path], object]
+
+
+def _without_success(run: Path) -> None:
+    (run / "_SUCCESS").unlink()
+
+
+def _without_checkpoints(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def _with_another_network(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("embedding_dim: 4", "embedding_dim: 6"))
+
+
+def _with_a_flipped_byte(run: Path) -> None:
+    path = checkpoint.latest(run) / "table-00000-of-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _without_a_shard(run: Path) -> None:
+    (checkpoint.latest(run) / "table-00000-of-00001.safetensors").unlink()
+
+
+def _with_broken_state(run: Path) -> None:
+    (checkpoint.latest(run) / "state.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_success, "expected a complete run"),
+        (_without_checkpoints, "expected a checkpoint"),
+        (_with_another_network, "another model.*embedding_dim: expected 6, found 4"),
+        (_with_a_flipped_byte, "SHA-256"),
+        (_without_a_shard, "file not found"),
+        (_with_broken_state, "state.json"),
+        (shutil.rmtree, "expected a run folder, found nothing"),
+    ],
+)
+def test_a_broken_run_predicts_nothing(
+    run: Path, inputs: Inputs, tmp_path: Path, damage: Damage, message: str
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    damage(copy)
+    with pytest.raises(InputError, match=message):
+        _predict(copy, inputs.valid, tmp_path / "out")
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"copy"}, "nothing half-written"
+
+
+def test_samples_of_other_hash_settings_are_not_predicted(run: Path, tmp_path: Path) -> None:
+    other = _other_samples(tmp_path / "other", hash_seed=5)
+    with pytest.raises(InputError, match="samples fingerprint"):
+        _predict(run, other, tmp_path / "out")
+
+
+def test_predictions_are_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    first = _predict(run, inputs.valid, tmp_path / "out")
+    with pytest.raises(InputError, match="a complete output"):
+        _predict(run, inputs.train, tmp_path / "out")
+    assert _read(tmp_path / "out").equals(first)
+    assert _predict(run, inputs.train, tmp_path / "out", "--overwrite").num_rows != first.num_rows
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"], "no staging folder is left"
+
+
+def test_unreadable_samples_leave_no_predictions(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    broken = shutil.copytree(inputs.valid, tmp_path / "broken")
+    file = next(broken.glob("part-*.parquet"))
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(InputError, match=file.name):
+        _predict(run, broken, tmp_path / "out")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["broken"]

@@ -1,0 +1,112 @@
+"""N workers with batch B/N compute what one worker computes with batch B."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from esmm import checkpoint
+from esmm.distributed import World
+from esmm.step import TrainStep, make_model
+from tests.esmm import twenty_steps
+from tests.esmm.conftest import ONE_WORKER, Command
+from tests.esmm.plain_batches import random_batch, to_batch
+
+
+def _losses(run: Path) -> np.ndarray:
+    return np.array(json.loads((run / "losses.json").read_text()))
+
+
+def _load(run: Path, optimizer: str, world: World) -> TrainStep:
+    config = twenty_steps.make_config(optimizer)
+    trained = TrainStep(config, make_model(config.model, twenty_steps.NUM_ROWS, world), world)
+    newest = checkpoint.latest(run)
+    state = checkpoint.read_state(newest)
+    checkpoint.require_fit(newest, state, config.model, "0" * 16, twenty_steps.NUM_ROWS)
+    checkpoint.load_training(newest, state, trained)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of twenty_steps.py with one worker."""
+    folder = tmp_path_factory.mktemp("one")
+    for optimizer in twenty_steps.OPTIMIZERS:
+        twenty_steps.train(optimizer, folder, ONE_WORKER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """Output of twenty_steps.py with two workers."""
+    return _run_workers(tmp_path_factory.mktemp("two"), command, 2)
+
+
+def _run_workers(folder: Path, command: Command, workers: int) -> Path:
+    done = command("-m", "tests.esmm.twenty_steps", folder, workers=workers)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("optimizer", twenty_steps.OPTIMIZERS)
+def test_two_workers_compute_what_one_computes(one: Path, two: Path, optimizer: str) -> None:
+    _assert_same_training(two / optimizer, one / optimizer, optimizer)
+
+
+@pytest.mark.slow
+def test_three_workers_compute_what_one_computes(one: Path, tmp_path: Path, command: Command) -> None:
+    three = _run_workers(tmp_path, command, 3)
+    for optimizer in twenty_steps.OPTIMIZERS:
+        _assert_same_training(three / optimizer, one / optimizer, optimizer)
+
+
+def _assert_same_training(many: Path, one: Path, optimizer: str) -> None:
+    assert len(_losses(one)) == twenty_steps.STEPS
+    np.testing.assert_allclose(_losses(many), _losses(one), rtol=1e-5)
+    trained, expected = _load(many, optimizer, ONE_WORKER), _load(one, optimizer, ONE_WORKER)
+    _assert_close(trained.model.embedding.table, expected.model.embedding.table)
+    for name, state in expected.sparse.state.items():
+        _assert_close(trained.sparse.state[name], state)
+    for parameter, other in zip(trained.parameters, expected.parameters, strict=True):
+        _assert_close(parameter.detach(), other.detach())
+
+
+def _assert_close(found: Tensor, expected: Tensor) -> None:
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_batches_repeat_ids_within_and_across_workers() -> None:
+    whole = random_batch(random.Random(1), num_contexts=5, num_impressions=24, num_rows=twenty_steps.NUM_ROWS)
+    ids = [to_batch(whole.part(rank, 2)).impression.ids.tolist() for rank in range(2)]
+    assert len(set(ids[0])) < len(ids[0])
+    assert set(ids[0]) & set(ids[1])
+
+
+def test_training_moves_rows_by_far_more_than_the_tolerance(one: Path) -> None:
+    config = twenty_steps.make_config("rowwise_adagrad")
+    model = make_model(config.model, twenty_steps.NUM_ROWS, ONE_WORKER)
+    model.embedding.initialise(config.train.seed, config.model.embedding_init)
+    trained = _load(one / "rowwise_adagrad", "rowwise_adagrad", ONE_WORKER)
+    moved = (trained.model.embedding.table - model.embedding.table).abs()
+    assert moved.median() > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", twenty_steps.OPTIMIZERS)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_checkpoint_of_two_workers_loads_on_any_number(two: Path, optimizer: str, workers: int) -> None:
+    newest = checkpoint.latest(two / optimizer)
+    shards = [load_file(newest / checkpoint.table_file(rank, 2)) for rank in range(2)]
+    for rank in range(workers):
+        reader = World(workers, rank, 0, 1, torch.device("cpu"))
+        trained = _load(two / optimizer, optimizer, reader)
+        tensors = {"rows": trained.model.embedding.table, **trained.sparse.state}
+        for name, found in tensors.items():
+            rows = range(rank, twenty_steps.NUM_ROWS, workers)
+            expected = [shards[row % 2][name][row // 2].numpy() for row in rows]
+            np.testing.assert_array_equal(found.numpy(), np.array(expected))
+    assert trained.step == twenty_steps.STEPS

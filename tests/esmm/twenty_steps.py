@@ -1,0 +1,54 @@
+"""Trains 20 steps on any number of workers and writes losses and checkpoints: used by test_workers.py.
+
+horovodrun -np 2 python -m tests.esmm.twenty_steps OUT
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from esmm import checkpoint
+from esmm.config import Config
+from esmm.distributed import World
+from esmm.step import TrainStep, initialise, make_model
+from tests.esmm.plain_batches import random_batch, to_batch
+
+NUM_ROWS = 101  # odd, so that shards differ in size
+STEPS, STEPS_OF_ALL = 20, 15  # after STEPS_OF_ALL only rank 0 has impressions left
+OPTIMIZERS = ("rowwise_adagrad", "lazy_adam")
+
+
+def make_config(optimizer: str) -> Config:
+    return Config.model_validate(
+        {
+            "model": {"embedding_dim": 6, "towers": [16, 8]},
+            "optimizer": {"sparse": {"name": optimizer, "learning_rate": 0.02}},
+        }
+    )
+
+
+def train(optimizer: str, out: Path, world: World) -> None:
+    """Each step's batch is the same whatever the number of workers: they share its impressions."""
+    config, rng = make_config(optimizer), random.Random(1)
+    model = make_model(config.model, NUM_ROWS, world)
+    initialise(model, config)
+    trained, losses = TrainStep(config, model, world), []
+    for step in range(STEPS):
+        whole = random_batch(rng, num_contexts=5, num_impressions=24, num_rows=NUM_ROWS)
+        share = whole.part(world.rank, world.size)
+        if step >= STEPS_OF_ALL:
+            share = whole.part(0, 1) if world.is_first else whole.part(1, 1)
+        sums = trained(to_batch(share), len(whole.impressions))
+        world.sum_([sums], "losses")
+        losses.append((sums / len(whole.impressions)).tolist())
+    run = out / optimizer
+    checkpoint.save(run, config, "0" * 16, 1, trained, world)
+    if world.is_first:
+        (run / "losses.json").write_text(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    started = World.start()
+    for name in OPTIMIZERS:
+        train(name, Path(sys.argv[1]), started)
