@@ -1,0 +1,141 @@
+"""The speed of every stage on the demo's data and this machine, in one run: `make bench`."""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks import loader, train_step
+from benchmarks.plain_spark import plain_samples
+from jobs import build_samples, warm_up
+from jobs.config import SamplesConfig, load_samples_config
+from jobs.session import spark_session
+from schemas import manifest, storage
+from schemas.errors import exit_with_message
+
+LOG = logging.getLogger("bench")
+EXAMPLE = "example:\n  make bench      (the same as: python -m benchmarks.bench --out build/bench)\n"
+BATCH_SIZES = (1024, 8192)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "benchmarks.bench",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", default="build/bench", help="folder for logs, samples and bench.json")
+    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each route from raw logs to samples")
+    return parser.parse_args()
+
+
+def timed(work: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def draw_logs(raw: Path) -> dict[str, float]:
+    """The demo's logs, drawn once and kept."""
+    if storage.is_complete(str(raw)):
+        return {}
+    LOG.info("drawing raw logs")
+    command = [sys.executable, "-m", "jobs.make_demo_logs", "--out", str(raw), "--overwrite"]
+    seconds = timed(lambda: subprocess.run(command, check=True, capture_output=True))
+    return {"seconds": seconds, "megabytes": sum(path.stat().st_size for path in raw.glob("*_*.csv")) / 1e6}
+
+
+def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[str, Any]:
+    """Raw logs to samples, ours and the plain Spark SQL route in turn; the start of Spark is not counted."""
+    skeleton, common = (str(out / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features"))
+    files = build_samples.find_logs(skeleton, common)
+    warm_up.compile_kernels()
+    spark = spark_session("bench", **(build_samples.SPARK_OPTIONS | {"spark.master": "local[2]"}))
+
+    def plain() -> None:
+        table = plain_samples(spark, skeleton, common, settings.all_buckets(), settings.hash_seed)
+        table.write.mode("overwrite").option("compression", "zstd").parquet(str(out / "plain"))
+
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    try:
+        for repeat in range(repeats):
+            LOG.info("raw logs to samples, run %d of %d", repeat + 1, repeats)
+            samples = str(out / "samples")
+            seconds["ours"].append(
+                timed(lambda: build_samples.run(spark, files, settings, samples, overwrite=True))
+            )
+            seconds["plain"].append(timed(plain))
+    finally:
+        spark.stop()
+    return _samples_figures(sum(file.size for file in files) / 1e6, seconds, str(out / "samples"))
+
+
+def _samples_figures(megabytes: float, seconds: dict[str, list[float]], samples: str) -> dict[str, Any]:
+    ours, plain = (statistics.median(seconds[route]) for route in ("ours", "plain"))
+    written = sum(file["bytes"] for file in manifest.read(samples)["files"]) / 1e6
+    return {
+        "raw_megabytes": megabytes,
+        "megabytes_per_second": megabytes / ours,
+        "plain_megabytes_per_second": megabytes / plain,
+        "ratio": plain / ours,
+        "size_of_raw": written / megabytes,
+        "seconds": seconds,
+    }
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    model = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {"date": date.today().isoformat(), "processor": model, "cores": str(len(os.sched_getaffinity(0)))}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures for a person."""
+    samples = results["samples"]
+    lines = [
+        f"{results['machine']['date']}, {results['machine']['processor']}, {results['machine']['cores']} cores",
+        f"raw logs to samples   {samples['megabytes_per_second']:10,.0f} MB/s of raw log "
+        f"({samples['ratio']:.1f} x plain Spark SQL's {samples['plain_megabytes_per_second']:.1f}), "
+        f"{samples['size_of_raw']:.1%} of the raw size",
+    ]
+    for name, unit in (
+        ("loader", "impressions/s alone"),
+        ("train", "impressions/s, one worker, batches in memory"),
+    ):
+        for size in BATCH_SIZES:
+            found = results[name][str(size)]["impressions_per_second"]
+            lines.append(f"{name:<8} batch {size:>6}  {found:10,.0f} {unit}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    out = Path(args.out)
+    results: dict[str, Any] = {"machine": machine(), "logs": draw_logs(out / "raw")}
+    results["samples"] = measure_samples(out, load_samples_config(args.config), args.repeats)
+    for name, measure in (("loader", loader.measure), ("train", train_step.measure)):
+        LOG.info("%s", name)
+        results[name] = {str(size): measure(str(out / "samples"), size) for size in BATCH_SIZES}
+    storage.write_json(str(out / "bench.json"), results)
+    print(f"\n{table(results)}\nAll figures: {out / 'bench.json'}", flush=True)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

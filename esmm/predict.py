@@ -1,0 +1,114 @@
+"""Predict with a trained run, one row per impression. See `python -m esmm.predict --help`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from esmm import checkpoint, run_folder
+from esmm.batch import Batch
+from esmm.config import Config
+from esmm.data import Loader
+from esmm.distributed import World, run
+from esmm.model import Esmm
+from esmm.scoring import score
+from esmm.step import make_model
+from esmm.train import open_loader
+from schemas import predictions, samples, storage
+
+ROWS_PER_ROW_GROUP = 1 << 17
+EXAMPLE = """example:
+  python -m esmm.predict --run runs/demo --samples samples/split=test --out runs/demo/predictions
+"""
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m esmm.predict",
+        description="Write the predictions of a run's newest checkpoint. Works under horovodrun too.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", required=True, help="folder that esmm.train has written")
+    parser.add_argument("--samples", required=True, help="folder of samples to predict")
+    parser.add_argument("--out", required=True, help="folder to write, one Parquet file per worker")
+    parser.add_argument("--overwrite", action="store_true", help="replace predictions that stand there")
+    return parser.parse_args(arguments)
+
+
+def predict(world: World, arguments: list[str]) -> None:
+    """One prediction run, on this worker."""
+    options = parse_arguments(arguments)
+    world.on_first(lambda: storage.refuse_complete(options.out, options.overwrite))
+    config = world.together(lambda: run_folder.read_config(Path(options.run)))
+    loader = world.together(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
+    model, state = load(Path(options.run), config, loader, world)
+    staging = world.on_first(lambda: _make_staging(options.out))
+    try:
+        rows = _write_part(f"{staging}/part-{world.rank:05d}.parquet", score(model, loader, world))
+        total = torch.tensor([rows])
+        world.sum_([total], "rows")
+        world.barrier()
+        if world.is_first:
+            content = {"rows": int(total), "run": options.run, "step": state.step, "epoch": state.epoch}
+            storage.write_json(f"{staging}/{samples.MANIFEST_NAME}", content)
+            storage.publish(staging, options.out)
+            print(
+                f"{options.out}: predictions of {int(total)} impressions, step {state.step} of {options.run}"
+            )
+    finally:
+        if world.is_first:
+            storage.discard(staging)
+
+
+def load(path: Path, config: Config, loader: Loader, world: World) -> tuple[Esmm, checkpoint.State]:
+    """The model of a run's newest checkpoint, which must fit the loader's samples."""
+    newest = world.together(lambda: checkpoint.latest(path))
+    state = world.together(lambda: checkpoint.read_state(newest))
+    num_rows = sum(loader.manifest["buckets"].values())
+    fingerprint = loader.manifest["fingerprint"]
+    world.together(lambda: checkpoint.require_fit(newest, state, config.model, fingerprint, num_rows))
+    model = make_model(config.model, num_rows, world)
+    world.together(lambda: checkpoint.load_model(newest, state, model))
+    return model, state
+
+
+def _make_staging(out: str) -> str:
+    staging = storage.staging_name(out)
+    fs, path = storage.filesystem(staging)
+    fs.makedirs(path)
+    return staging
+
+
+def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
+    """Write one worker's predictions; a worker without any writes a file without rows."""
+    fs, target = storage.filesystem(path)
+    rows, waiting = 0, [predictions.arrow_schema().empty_table()]
+    with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, predictions.arrow_schema()) as writer:
+        for batch, scores in scored:
+            waiting.append(_to_table(batch, scores))
+            rows += batch.num_impressions
+            if sum(table.num_rows for table in waiting) >= ROWS_PER_ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return rows
+
+
+def _to_table(batch: Batch, scores: Tensor) -> pa.Table:
+    """Keys and probabilities of a batch in the layout of `schemas.predictions`."""
+    assert batch.keys is not None, "the loader was opened with_keys"
+    table = batch.keys
+    for name, column in zip(("p_ctr", "p_cvr", "p_ctcvr"), scores.numpy().T, strict=True):
+        table = table.append_column(name, pa.array(column))
+    return table.select(predictions.arrow_schema().names).cast(predictions.arrow_schema())
+
+
+if __name__ == "__main__":
+    run(lambda world: predict(world, sys.argv[1:]))

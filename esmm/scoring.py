@@ -1,0 +1,45 @@
+"""A model's probabilities for all impressions of a loader, for validation and prediction."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from esmm.auc import auc
+from esmm.batch import Batch
+from esmm.data import Loader
+from esmm.distributed import World
+from esmm.loss import probabilities
+from esmm.model import Esmm
+
+
+def score(model: Esmm, loader: Loader, world: World) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches of this rank with p_ctr, p_cvr, p_ctcvr [B, 3], on the CPU.
+
+    All ranks take the same number of steps, since each step looks up rows on every rank.
+    """
+    with torch.no_grad():
+        for batch in loader.epoch(0):
+            ctr, cvr, _ = model.forward(batch.to(world.device))
+            yield batch, torch.stack(probabilities(ctr, cvr), 1).cpu()
+
+
+def validation_auc(model: Esmm, loader: Loader, world: World) -> dict[str, float | None]:
+    """Exact AUC over all workers' impressions, on rank 0; empty on the others.
+
+    CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.
+    """
+    scored = [
+        torch.cat([scores, batch.click.unsqueeze(1), batch.conversion.unsqueeze(1)], 1)
+        for batch, scores in score(model, loader, world)
+    ]
+    rows = world.gather_to_first(torch.cat(scored), "validation")
+    if rows is None:
+        return {}
+    p_ctr, p_cvr, p_ctcvr, click, conversion = rows.numpy().T
+    clicked = click > 0
+    return {
+        "auc_ctr": auc(p_ctr, click),
+        "auc_cvr": auc(p_cvr[clicked], conversion[clicked]),
+        "auc_ctcvr": auc(p_ctcvr, click * conversion),
+    }

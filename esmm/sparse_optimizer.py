@@ -1,0 +1,69 @@
+"""Optimisers that touch only the rows of a step. Their state is dealt over ranks like the rows themselves."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from esmm.config import SparseOptimizerConfig
+
+
+class SparseOptimizer(Protocol):
+    """state: the optimiser's memory by name, each tensor with one entry per row of the shard."""
+
+    state: dict[str, Tensor]
+
+    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
+        """Move rows of a table [R, D] against their gradient.
+
+        rows: int64 [n], no row twice. values: [n, D], what the table holds there. gradient: [n, D].
+        step: number of this step over the whole run, from 1.
+        """
+
+
+class RowwiseAdagrad:
+    """Adagrad with one accumulator per row instead of one per number.
+
+    s += mean(g^2); w -= lr * g / (sqrt(s) + eps), as FBGEMM's EXACT_ROWWISE_ADAGRAD.
+    """
+
+    EPS = 1e-8
+
+    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
+        self.learning_rate = learning_rate
+        self.state = {"squares": torch.zeros(num_rows, device=device)}
+
+    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
+        squares = self.state["squares"]
+        total = squares.index_select(0, rows).add_(gradient.square().mean(1))
+        squares.index_copy_(0, rows, total)
+        scale = total.sqrt_().add_(self.EPS).reciprocal_().unsqueeze(1)
+        table.index_copy_(0, rows, torch.addcmul(values, gradient, scale, value=-self.learning_rate))
+
+
+class LazyAdam:
+    """Adam whose moments decay only when their row is touched; equal to `torch.optim.SparseAdam`."""
+
+    BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
+        self.learning_rate = learning_rate
+        self.state = {name: torch.zeros(num_rows, dim, device=device) for name in ("mean", "square")}
+
+    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
+        mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - self.BETA1)
+        square = self.state["square"].index_select(0, rows).lerp_(gradient.square(), 1 - self.BETA2)
+        self.state["mean"].index_copy_(0, rows, mean)
+        self.state["square"].index_copy_(0, rows, square)
+        step_size = self.learning_rate * (1 - self.BETA2**step) ** 0.5 / (1 - self.BETA1**step)
+        table.index_copy_(
+            0, rows, torch.addcdiv(values, mean, square.sqrt_().add_(self.EPS), value=-step_size)
+        )
+
+
+def make_sparse_optimizer(
+    config: SparseOptimizerConfig, num_rows: int, dim: int, device: torch.device
+) -> RowwiseAdagrad | LazyAdam:
+    """The configured optimiser with empty state for a shard of a table."""
+    kind = LazyAdam if config.name == "lazy_adam" else RowwiseAdagrad
+    return kind(num_rows, dim, config.learning_rate, device)
