@@ -52,14 +52,28 @@ def spark_job(task_id: str, job: str, arguments: list[str]) -> SparkSubmitOperat
 
 def build_samples(split: str) -> SparkSubmitOperator:
     """Samples of one half of the day."""
-    raw = ["--skeleton", f"{RAW}/sample_skeleton_{split}*.csv*", "--common", f"{RAW}/common_features_{split}*.csv*"]
+    raw = [
+        "--skeleton",
+        f"{RAW}/sample_skeleton_{split}*.csv*",
+        "--common",
+        f"{RAW}/common_features_{split}*.csv*",
+    ]
     out = ["--out", f"{SAMPLES}/split={split}", "--config", CONFIG, "--overwrite"]
     return spark_job(f"build_samples_{split}", "build_samples", raw + out)
 
 
 def horovod_job(task_id: str, module: str, arguments: list[str]) -> BashOperator:
     """One of the project's distributed commands on all workers."""
-    start = [f"{HOME}/.venv/bin/horovodrun", "-np", WORKERS, "-H", f"localhost:{WORKERS}", PYTHON, "-m", module]
+    start = [
+        f"{HOME}/.venv/bin/horovodrun",
+        "-np",
+        WORKERS,
+        "-H",
+        f"localhost:{WORKERS}",
+        PYTHON,
+        "-m",
+        module,
+    ]
     # shlex would quote the braces of the templates, which are filled in only later.
     command = " ".join(part if "{{" in part else shlex.quote(part) for part in [*start, *arguments])
     return BashOperator(task_id=task_id, bash_command=command, cwd=HOME, env=ENVIRONMENT, append_env=True)

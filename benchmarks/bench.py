@@ -1,7 +1,6 @@
 """The speed of every stage on the demo's data and this machine, in one run: `make bench`."""
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -63,6 +62,9 @@ def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[st
     warm_up.compile_kernels()
     spark = spark_session("bench", **(build_samples.SPARK_OPTIONS | {"spark.master": "local[2]"}))
 
+    def ours() -> None:
+        build_samples.run(spark, files, settings, str(out / "samples"), overwrite=True)
+
     def plain() -> None:
         table = plain_samples(spark, skeleton, common, settings.all_buckets(), settings.hash_seed)
         table.write.mode("overwrite").option("compression", "zstd").parquet(str(out / "plain"))
@@ -71,10 +73,7 @@ def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[st
     try:
         for repeat in range(repeats):
             LOG.info("raw logs to samples, run %d of %d", repeat + 1, repeats)
-            samples = str(out / "samples")
-            seconds["ours"].append(
-                timed(lambda: build_samples.run(spark, files, settings, samples, overwrite=True))
-            )
+            seconds["ours"].append(timed(ours))
             seconds["plain"].append(timed(plain))
     finally:
         spark.stop()
@@ -106,13 +105,13 @@ def machine() -> dict[str, str]:
 
 def table(results: dict[str, Any]) -> str:
     """The figures for a person."""
-    samples = results["samples"]
-    lines = [
-        f"{results['machine']['date']}, {results['machine']['processor']}, {results['machine']['cores']} cores",
+    samples, measured_on = results["samples"], results["machine"]
+    raw = (
         f"raw logs to samples   {samples['megabytes_per_second']:10,.0f} MB/s of raw log "
         f"({samples['ratio']:.1f} x plain Spark SQL's {samples['plain_megabytes_per_second']:.1f}), "
-        f"{samples['size_of_raw']:.1%} of the raw size",
-    ]
+        f"{samples['size_of_raw']:.1%} of the raw size"
+    )
+    lines = [f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores", raw]
     for name, unit in (
         ("loader", "impressions/s alone"),
         ("train", "impressions/s, one worker, batches in memory"),

@@ -34,12 +34,17 @@ SPARK_OPTIONS = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "jobs.build_samples", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        "jobs.build_samples",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--skeleton", required=True, help="sample skeletons: a file or glob, .csv or .csv.gz")
     parser.add_argument("--common", required=True, help="common features: a file or glob, .csv or .csv.gz")
     parser.add_argument("--out", required=True, help="folder of samples to publish")
-    parser.add_argument("--config", help="YAML file whose section `samples` is used; default: built-in settings")
+    parser.add_argument(
+        "--config", help="YAML file whose section `samples` is used; default: built-in settings"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     return parser.parse_args()
 
@@ -56,11 +61,15 @@ def _expand(pattern: str) -> list[tuple[str, int]]:
     fs, path = storage.filesystem(pattern)
     names = sorted(fs.glob(path))
     if not names:
-        raise InputError(f"{pattern}: no such file. Expected raw logs (.csv or .csv.gz), given as a path or a glob.")
+        raise InputError(
+            f"{pattern}: no such file. Expected raw logs (.csv or .csv.gz), given as a path or a glob."
+        )
     files = []
     for name in names:
         if not fs.isfile(name):
-            raise InputError(f"{name}: expected a file, found a folder. Give a glob such as '{pattern}/*.csv'.")
+            raise InputError(
+                f"{name}: expected a file, found a folder. Give a glob such as '{pattern}/*.csv'."
+            )
         if not name.endswith((".csv", ".csv.gz")):
             raise InputError(f"{name}: expected a name that ends with .csv or .csv.gz.")
         size = int(fs.size(name))
@@ -122,12 +131,14 @@ def check(staged: manifest.Manifest, settings: SamplesConfig, out: str, staging:
     fs, source = storage.filesystem(f"{staging}/{samples.QUARANTINE_FOLDER}")
     if num_broken:
         fs.mv(source, storage.filesystem(kept)[1], recursive=True)
-    counts = "\n".join(f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in staged["quarantine"].items())
+    counts = "\n".join(
+        f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in staged["quarantine"].items()
+    )
+    where = f"The broken lines are in {kept}. " if num_broken else ""
     raise InputError(
-        f"nothing was published to {out}: {num_broken} of {num_broken + num_good} lines are broken ({share:.2%}, "
-        f"allowed are {settings.max_broken_share:.2%}), {num_good} impressions are good.\n{counts}\n"
-        + (f"The broken lines are in {kept}. " if num_broken else "")
-        + "Mend the logs, or raise samples.max_broken_share."
+        f"nothing was published to {out}: {num_broken} of {num_broken + num_good} lines are broken "
+        f"({share:.2%}, allowed are {settings.max_broken_share:.2%}), {num_good} impressions are good.\n"
+        f"{counts}\n{where}Mend the logs, or raise samples.max_broken_share."
     )
 
 
@@ -136,8 +147,8 @@ def summary(published: manifest.Manifest, out: str, seconds: float) -> str:
     megabytes = raw / 1e6 if isinstance(raw, int) else 0.0
     written = sum(file["bytes"] for file in published["files"]) / 1e6
     content = (
-        f"{out}: {counts['impressions']:,} impressions of {counts['contexts']:,} contexts in {counts['rows']:,} rows, "
-        f"{counts['clicks']:,} clicks, {counts['conversions']:,} conversions"
+        f"{out}: {counts['impressions']:,} impressions of {counts['contexts']:,} contexts "
+        f"in {counts['rows']:,} rows, {counts['clicks']:,} clicks, {counts['conversions']:,} conversions"
     )
     work = (
         f"{megabytes:,.0f} MB of raw logs to {written:,.0f} MB in {len(published['files'])} files, "
@@ -148,7 +159,9 @@ def summary(published: manifest.Manifest, out: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def run(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, out: str, overwrite: bool) -> None:
+def run(
+    spark: SparkSession, files: list[LogFile], settings: SamplesConfig, out: str, overwrite: bool
+) -> None:
     """Build the samples of some raw files and publish them whole."""
     storage.refuse_complete(out, overwrite)
     staging = storage.staging_name(out)

@@ -87,7 +87,9 @@ def record_batch(
     num_rows = len(keys)
     offsets = (starts * 4).astype(np.int32)
     blob = pa.Array.from_buffers(pa.binary(), num_rows, [None, pa.py_buffer(offsets), pa.py_buffer(words)])
-    return pa.RecordBatch.from_arrays([pa.array(keys), pa.array(kinds), pa.array(orders), blob], schema=arrow_schema())
+    return pa.RecordBatch.from_arrays(
+        [pa.array(keys), pa.array(kinds), pa.array(orders), blob], schema=arrow_schema()
+    )
 
 
 assert len(IMPRESSION_FIELDS) + NUM_USER_FIELDS == NUM_FIELDS and FIELDS[:NUM_USER_FIELDS] == USER_FIELDS

@@ -82,7 +82,7 @@ def _whole_number(data, begin, end):
 
 @njit(cache=True, nogil=True)
 def _decimal_number(data, begin, end):
-    """A plain decimal number >= 0 such as 1.09861, or -1.0: signs, exponents and NaN are not in the format."""
+    """A plain decimal number >= 0 such as 1.09861, else -1.0: no signs, exponents or NaN in the format."""
     mantissa = np.int64(0)
     digits = 0
     fraction = -1
@@ -138,47 +138,66 @@ def _field_at(data, begin, end):
 
 
 @njit(cache=True, nogil=True)
-def _parse_features(data, begin, end, expected, first, last, salts, buckets, fields, ids, weights, counts, user_id):
+def _find(data, begin, end, byte):
+    """Position of the first such byte in data[begin:end], or end."""
+    for i in range(begin, end):
+        if data[i] == byte:
+            return i
+    return end
+
+
+@njit(cache=True, nogil=True)
+def _parse_feature(data, begin, end, first, last, counts, feature):
+    """Parse one feature that begins at `begin` of a list that ends at `end`; reason, value, where it ends.
+
+    feature [2]: field index and raw id are written there. Only fields first..last-1 belong here.
+    """
+    mark = _find(data, begin, end, 2)
+    field = _field_at(data, begin, mark)
+    if mark == end:
+        return BAD_FEATURE, 0.0, end
+    if field < 0:
+        return UNKNOWN_FIELD, 0.0, end
+    if field < first or field >= last:
+        return WRONG_SIDE, 0.0, end
+    begin_id = mark + 1
+    mark = _find(data, begin_id, end, 3)
+    if mark == begin_id:
+        return EMPTY_ID, 0.0, end
+    feature[0], feature[1] = field, _whole_number(data, begin_id, mark)
+    if mark == end or feature[1] < 0:
+        return BAD_FEATURE, 0.0, end
+    begin_value = mark + 1
+    mark = _find(data, begin_value, end, 1)
+    value = _decimal_number(data, begin_value, mark)
+    if value < 0.0 or mark == end - 1:
+        return BAD_FEATURE, 0.0, end
+    if counts[field] > 0 and not FIELD_MULTI[field]:
+        return REPEATED_SINGLE, 0.0, end
+    return 0, value, mark
+
+
+@njit(cache=True, nogil=True)
+def _parse_features(
+    data, begin, end, expected, first, last, salts, buckets, fields, ids, weights, counts, user_id
+):  # fmt: skip
     """Parse one feature list into scratch arrays; 0 or the reason code.
 
     fields, ids, weights [expected]: field index, bucket, value of each feature, in the line's order.
-    counts [23]: values per field. user_id [1]: the raw id of field 101. Only fields first..last-1 belong here.
+    counts [23]: values per field. user_id [1]: the raw id of field 101.
     """
     counts[:] = 0
     user_id[0] = -1
+    feature = np.empty(2, np.int64)
     found = 0
     position = begin
     while position < end:
         if found >= expected:
             return COUNT_MISMATCH
-        mark = position
-        while mark < end and data[mark] != 2:
-            mark += 1
-        field = _field_at(data, position, mark)
-        if mark == end:
-            return BAD_FEATURE
-        if field < 0:
-            return UNKNOWN_FIELD
-        if field < first or field >= last:
-            return WRONG_SIDE
-        position = mark + 1
-        mark = position
-        while mark < end and data[mark] != 3:
-            mark += 1
-        if mark == position:
-            return EMPTY_ID
-        feature_id = _whole_number(data, position, mark)
-        if mark == end or feature_id < 0:
-            return BAD_FEATURE
-        position = mark + 1
-        mark = position
-        while mark < end and data[mark] != 1:
-            mark += 1
-        value = _decimal_number(data, position, mark)
-        if value < 0.0 or mark == end - 1:
-            return BAD_FEATURE
-        if counts[field] > 0 and not FIELD_MULTI[field]:
-            return REPEATED_SINGLE
+        reason, value, mark = _parse_feature(data, position, end, first, last, counts, feature)
+        if reason:
+            return reason
+        field, feature_id = feature[0], feature[1]
         counts[field] += 1
         fields[found] = field
         ids[found] = np.int64(bucket_of(np.uint64(feature_id), salts[field], buckets[field]))
@@ -244,14 +263,6 @@ def _reason_or_comma(data, begin, end, reason):
 
 
 @njit(cache=True, nogil=True)
-def _line_end(data, begin, end):
-    for i in range(begin, end):
-        if data[i] == LINE_FEED:
-            return i
-    return end
-
-
-@njit(cache=True, nogil=True)
 def parse_common(data, base, salts, buckets, words, floats, keys, orders, starts, bad):
     """Parse the lines in data (uint8), the first of which lies at byte offset `base` of its file.
 
@@ -271,7 +282,7 @@ def parse_common(data, base, salts, buckets, words, floats, keys, orders, starts
     position = 0
     begin = 0
     while begin < len(data):
-        end = _line_end(data, begin, len(data))
+        end = _find(data, begin, len(data), LINE_FEED)
         reason = 0
         key = np.uint64(0)
         expected = np.int64(0)
@@ -352,7 +363,7 @@ def parse_skeleton(data, base, max_run, salts, buckets, words, floats, keys, ord
     position = 0
     begin = 0
     while begin < len(data):
-        end = _line_end(data, begin, len(data))
+        end = _find(data, begin, len(data), LINE_FEED)
         reason, key = _skeleton_head(data, begin, end, commas, head)
         if reason == 0:
             reason = _parse_features(

@@ -24,7 +24,9 @@ CHUNK_BYTES = 8 << 20
 MAX_RUN = 256  # impressions in one packed row: what a writer must be able to hold at least
 TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
 
-Chunk = tuple[int, bytes, bool]  # byte offset of its first line, whole lines, whether the last lacks its line feed
+Chunk = tuple[
+    int, bytes, bool
+]  # byte offset of its first line, whole lines, whether the last lacks its line feed
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def open_log(file: LogFile) -> IO[bytes]:
     return cast(IO[bytes], gzip.GzipFile(fileobj=stream) if file.compressed else stream)
 
 
-def read_chunks(stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
+def read_chunks(
+    stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Chunk]:
     """Whole lines of a range in chunks of about `chunk_bytes`; a chunk never ends within a line."""
     offset = begin
     if begin > 0:
@@ -77,7 +81,9 @@ def read_chunks(stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int
         offset = begin - 1 + len(stream.readline())
     pending: list[bytes] = []
     while end is None or offset < end:
-        wanted = chunk_bytes if end is None else min(chunk_bytes, max(end - offset - sum(map(len, pending)), 0))
+        wanted = (
+            chunk_bytes if end is None else min(chunk_bytes, max(end - offset - sum(map(len, pending)), 0))
+        )
         block = stream.read(wanted) if wanted else stream.readline()
         if not block:
             rest = b"".join(pending)
@@ -110,7 +116,11 @@ class Parser:
         data = np.frombuffer(lines, np.uint8)
         most = len(data) // 16 + 2  # no good line is shorter than its 16-digit context id
         words = np.empty(len(data) + 64, np.int32)
-        keys, orders, starts = (np.empty(most, np.uint64), np.empty(most, np.int64), np.empty(most + 1, np.int64))
+        keys, orders, starts = (
+            np.empty(most, np.uint64),
+            np.empty(most, np.int64),
+            np.empty(most + 1, np.int64),
+        )
         bad = np.empty((lines.count(b"\n") + 1, 3), np.int64)
         into = (self._salts, self._buckets, words, words.view(np.float32), keys, orders, starts, bad)
         if self._file.common:
@@ -166,7 +176,8 @@ class RawLogReader(DataSourceReader):
                     yield from parser.rows(chunk)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
-                f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). Fetch it again."
+                f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). "
+                "Fetch it again."
             ) from error
 
 

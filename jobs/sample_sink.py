@@ -123,7 +123,9 @@ class SampleWriter(DataSourceArrowWriter):
         for rows in unpacker.finish():
             file.add(rows)
         size = file.close()
-        quarantine = _write_quarantine(f"{self._staging}/{samples.QUARANTINE_FOLDER}", name, unpacker, self._files)
+        quarantine = _write_quarantine(
+            f"{self._staging}/{samples.QUARANTINE_FOLDER}", name, unpacker, self._files
+        )
         return TaskMessage(
             partition=partition,
             samples_file=name if size else None,
@@ -153,7 +155,9 @@ class SampleWriter(DataSourceArrowWriter):
         storage.discard(self._staging)
 
     def _manifest(self, done: list[TaskMessage]) -> manifest.Manifest:
-        counts: Counter[str] = Counter(dict.fromkeys(("contexts", "rows", "impressions", "clicks", "conversions"), 0))
+        counts: Counter[str] = Counter(
+            dict.fromkeys(("contexts", "rows", "impressions", "clicks", "conversions"), 0)
+        )
         quarantine: Counter[str] = Counter()
         for message in done:
             counts.update(message.counts)

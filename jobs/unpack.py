@@ -92,14 +92,23 @@ class Unpacker:
         context = rows.words[rows.begins[of_key[0]] : rows.ends[of_key[0]]].copy() if len(of_key) else None
         mine = bool(len(plan.key) and plan.key[-1] == key)
         unfinished = mine and plan.first[-1] - plan.first[-2] < self._max
-        self._open = _Open(int(key), context, NO_WORDS, mine or (self._open.counted and self._open.key == key))
+        self._open = _Open(
+            int(key), context, NO_WORDS, mine or (self._open.counted and self._open.key == key)
+        )
         if not unfinished:
             return plan
         at = plan.at[plan.first[-2] :]
         words = _frozen(rows.words)
         ends = [unpack_kernel.impression_end(words, p) for p in at]
         self._open.impressions = np.concatenate([rows.words[b:e] for b, e in zip(at, ends, strict=True)])
-        return _Plan(plan.context[:-1], plan.key[:-1], plan.first[:-1], plan.at[: plan.first[-2]], plan.orphans, plan.again)
+        return _Plan(
+            plan.context[:-1],
+            plan.key[:-1],
+            plan.first[:-1],
+            plan.at[: plan.first[-2]],
+            plan.orphans,
+            plan.again,
+        )
 
 
 @dataclass
@@ -126,7 +135,9 @@ def _select(rows: _Rows | None, keep: np.ndarray | None) -> _Rows:
     if rows is None or keep is None:
         none = np.empty(0, np.int64)
         return _Rows(NO_WORDS, none.astype(np.uint64), none.astype(np.int8), none, none, none)
-    return _Rows(rows.words, rows.keys[keep], rows.kinds[keep], rows.orders[keep], rows.begins[keep], rows.ends[keep])
+    return _Rows(
+        rows.words, rows.keys[keep], rows.kinds[keep], rows.orders[keep], rows.begins[keep], rows.ends[keep]
+    )
 
 
 def _prepend(state: _Open, rows: _Rows) -> _Rows:
@@ -161,7 +172,8 @@ def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     orphans, again = np.empty((most, 2), np.int64), np.empty(len(rows.keys), np.int64)
     num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
         _frozen(rows.words), _frozen(rows.keys), _frozen(rows.kinds),
-        rows.begins.astype(np.int64), rows.ends.astype(np.int64), max_impressions, context, key, first, at, orphans, again,
+        rows.begins.astype(np.int64), rows.ends.astype(np.int64),
+        max_impressions, context, key, first, at, orphans, again,
     )  # fmt: skip
     return _Plan(
         context[:num_rows], key[:num_rows], first[: num_rows + 1],
@@ -194,7 +206,9 @@ def _orphans(rows: _Rows, orphans: np.ndarray) -> list[Rejected]:
 
 def _repeated(rows: _Rows, again: np.ndarray) -> list[Rejected]:
     orders = rows.orders[again].tolist()
-    return [Rejected(DUPLICATE_COMMON_RECORD, o >> packed.OFFSET_BITS, o & packed.OFFSET_MASK) for o in orders]
+    return [
+        Rejected(DUPLICATE_COMMON_RECORD, o >> packed.OFFSET_BITS, o & packed.OFFSET_MASK) for o in orders
+    ]
 
 
 def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:

@@ -32,7 +32,9 @@ def impression_end(words, position):
 
 
 @njit(cache=True, nogil=True)
-def plan_rows(words, keys, kinds, begins, ends, max_impressions, row_context, row_key, row_first, at, orphans, again):
+def plan_rows(
+    words, keys, kinds, begins, ends, max_impressions, row_context, row_key, row_first, at, orphans, again
+):
     """Which impressions make up which sample row.
 
     Row i of the input is words[begins[i] : ends[i]]. Output, each array large enough for the worst case:
@@ -139,7 +141,16 @@ def fill_columns(
         position = row_context[row]
         user_id[row] = _read_int64(words, position)
         _copy_fields(
-            words, floats, position + CONTEXT_HEADER, 0, NUM_USER_FIELDS, ids, weights, begin, weight_begin, cursor
+            words,
+            floats,
+            position + CONTEXT_HEADER,
+            0,
+            NUM_USER_FIELDS,
+            ids,
+            weights,
+            begin,
+            weight_begin,
+            cursor,
         )
         for k in range(row_first[row], row_first[row + 1]):
             position = at[k]

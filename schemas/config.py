@@ -45,4 +45,6 @@ def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "Mode
             option = ".".join(str(part) for part in item["loc"])
             found = "" if item["type"] == "missing" else f", found {item['input']!r}"
             mistakes.append(f"  {option}: {item['msg']}{found}")
-        raise InputError(f"{where}: {len(mistakes)} mistake(s) in the configuration:\n" + "\n".join(mistakes)) from error
+        raise InputError(
+            f"{where}: {len(mistakes)} mistake(s) in the configuration:\n" + "\n".join(mistakes)
+        ) from error

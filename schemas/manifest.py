@@ -57,7 +57,9 @@ def read(folder: str) -> Manifest:
     fs, path = storage.filesystem(folder)
     if not fs.isdir(path):
         found = "a file" if fs.exists(path) else "nothing"
-        raise InputError(f"{folder}: expected a folder of samples, found {found}. Make it with jobs.build_samples.")
+        raise InputError(
+            f"{folder}: expected a folder of samples, found {found}. Make it with jobs.build_samples."
+        )
     if not storage.is_complete(folder):
         raise InputError(
             f"{folder}: expected published samples ({samples.SUCCESS_NAME} inside), found none. "

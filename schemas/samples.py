@@ -57,7 +57,9 @@ def _impression_columns() -> list[Column]:
     for field in IMPRESSION_FIELDS:
         columns.append(Column(field.column, "int32", True, f"bucket of {field.meaning}; 0 missing"))
         if field.multi:
-            columns.append(Column(field.length_column, "int32", True, f"values of {field.name} per impression"))
+            columns.append(
+                Column(field.length_column, "int32", True, f"values of {field.name} per impression")
+            )
         if field.weighted:
             columns.append(Column(field.weight_column, "float32", True, f"values of {field.name}"))
     return columns

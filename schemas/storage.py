@@ -37,7 +37,9 @@ def refuse_complete(folder: str, overwrite: bool) -> None:
     if overwrite or not fs.exists(path) or not fs.ls(path, detail=False):
         return
     state = "a complete output" if is_complete(folder) else "a folder that is not empty"
-    raise InputError(f"{folder}: found {state}, expected no folder there. Choose another one or pass --overwrite.")
+    raise InputError(
+        f"{folder}: found {state}, expected no folder there. Choose another one or pass --overwrite."
+    )
 
 
 def publish(staging: str, folder: str) -> None:

@@ -45,13 +45,16 @@ class Stage:
     outcome: Callable[[], str]
 
 
-class StageFailed(Exception):
+class StageError(Exception):
     """A stage ended with another exit code than 0."""
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "scripts.demo", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        "scripts.demo",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", choices=SIZES, default="default")
     parser.add_argument("--out", default="build/demo", help="the demo goes to a folder of its size in there")
@@ -75,8 +78,17 @@ def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
 
     def build(split: str, folder: Path) -> Stage:
         command = [*python, "jobs.build_samples", "--skeleton", str(raw / f"sample_skeleton_{split}.csv")]
-        command += ["--common", str(raw / f"common_features_{split}.csv"), "--out", str(folder), "--config", config]
-        return Stage(f"build samples, {split}", [*command, "--overwrite"], folder, lambda: _samples_outcome(folder))
+        command += [
+            "--common",
+            str(raw / f"common_features_{split}.csv"),
+            "--out",
+            str(folder),
+            "--config",
+            config,
+        ]
+        return Stage(
+            f"build samples, {split}", [*command, "--overwrite"], folder, lambda: _samples_outcome(folder)
+        )
 
     return [
         Stage(
@@ -137,7 +149,7 @@ def run_stage(number: int, total: int, stage: Stage, log: Path) -> None:
     code = _run_logged(stage.command, log, head if live else None)
     seconds = time.monotonic() - begin
     if code:
-        raise StageFailed(_failure(stage, log, code))
+        raise StageError(_failure(stage, log, code))
     print(f"{head}: {stage.outcome()}, {seconds:.1f} s -> {_short(stage.output)}", flush=True)
 
 
@@ -178,10 +190,15 @@ def table(metrics: dict[str, Any]) -> str:
     """CTR, CVR on clicked impressions and CTCVR, each beside the best that could be reached."""
     header = f"{'task':<7}{'over':<21}{'AUC':>8}{'best':>8}{'share':>8}{'rows':>11}{'positives':>11}"
     lines = [header, "-" * len(header)]
-    for task, over in (("ctr", "all impressions"), ("cvr", "clicked impressions"), ("ctcvr", "all impressions")):
+    for task, over in (
+        ("ctr", "all impressions"),
+        ("cvr", "clicked impressions"),
+        ("ctcvr", "all impressions"),
+    ):
         found = metrics[task]
         numbers = "".join(
-            f"{_number(found[key], form):>8}" for key, form in (("auc", ".4f"), ("best_auc", ".4f"), ("share_of_best", ".0%"))
+            f"{_number(found[key], form):>8}"
+            for key, form in (("auc", ".4f"), ("best_auc", ".4f"), ("share_of_best", ".0%"))
         )
         lines.append(f"{task.upper():<7}{over:<21}{numbers}{found['rows']:>11,}{found['positives']:>11,}")
     return "\n".join(lines)
@@ -202,13 +219,18 @@ def main() -> None:
         for number, stage in enumerate(todo, 1):
             name = stage.name.replace(", ", "-").replace(" ", "-")
             run_stage(number, len(todo), stage, logs / f"{number}-{name}.log")
-    except StageFailed as failure:
+    except StageError as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(1)
     print(f"\n{table(read_json(out / 'run' / 'metrics.json'))}")
-    print("best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5); CVR of clicks is 10 %,")
+    print(
+        "best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5); CVR of clicks is 10 %,"
+    )
     print("higher than in real logs, so that a small demo has conversions.")
-    print(f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/", flush=True)
+    print(
+        f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

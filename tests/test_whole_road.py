@@ -20,7 +20,7 @@ from tests.jobs.raw_lines import impressions_of_samples
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIG = """
-samples: {{max_broken_share: 0.05, rows_per_row_group: 8, raw_bytes_per_file: 1000000, buckets: {{{buckets}}}}}
+samples: {{max_broken_share: 0.05, rows_per_row_group: 8, buckets: {{{buckets}}}}}
 loader: {{shuffle_window: 64}}
 model: {{embedding_dim: 4, towers: [16, 8]}}
 train: {{batch_size: 252, epochs: 1, seed: 3}}
@@ -48,25 +48,35 @@ def road(spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("road")
     command("jobs.make_demo_logs", "--out", str(folder / "raw"), "--contexts", "60", "--list-scale", "0.05")
     with open(folder / "raw/sample_skeleton_train.csv", "ab") as stream:
-        stream.write(b"900001,1,0\n900002,0,0,ffffffffffffffff,0,\n900003,x,0,ffffffffffffffff,0,\n900004,1,1,00")
+        stream.write(
+            b"900001,1,0\n900002,0,0,ffffffffffffffff,0,\n900003,x,0,ffffffffffffffff,0,\n900004,1,1,00"
+        )
     buckets = ", ".join(f'"{name}": {size}' for name, size in BUCKETS.items())
     (folder / "config.yaml").write_text(CONFIG.format(buckets=buckets))
     logs = [str(folder / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features")]
-    settings = SamplesConfig(max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS)
-    build_samples.run(spark, build_samples.find_logs(*logs), settings, str(folder / "samples"), overwrite=False)
+    settings = SamplesConfig(
+        max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS
+    )
+    build_samples.run(
+        spark, build_samples.find_logs(*logs), settings, str(folder / "samples"), overwrite=False
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def sample_ids(road) -> Counter[int]:
     """The sample_id of every impression in the samples."""
-    tables = [pq.read_table(str(path), columns=["sample_id"]) for path in (road / "samples").glob("part-*.parquet")]
+    tables = [
+        pq.read_table(str(path), columns=["sample_id"]) for path in (road / "samples").glob("part-*.parquet")
+    ]
     return Counter(i for table in tables for row in table["sample_id"].to_pylist() for i in row)
 
 
 def test_every_raw_line_is_in_the_samples_or_in_the_quarantine(road, sample_ids):
     lines = (road / "raw/sample_skeleton_train.csv").read_bytes().splitlines()
-    quarantine = pq.read_table(sorted(str(p) for p in (road / "samples" / QUARANTINE_FOLDER).iterdir())).to_pylist()
+    quarantine = pq.read_table(
+        sorted(str(p) for p in (road / "samples" / QUARANTINE_FOLDER).iterdir())
+    ).to_pylist()
     expected = Counter(lines)
     for row in quarantine:
         expected.subtract([row["text"]])
@@ -75,7 +85,9 @@ def test_every_raw_line_is_in_the_samples_or_in_the_quarantine(road, sample_ids)
     reasons = Counter(row["reason"] for row in quarantine)
     assert reasons.pop("conversion_without_click") == sum(b",0,1," in line[:20] for line in lines)
     assert reasons == {"wrong_column_count": 1, "no_common_record": 1, "bad_label": 1, "truncated_line": 1}
-    assert manifest.read(str(road / "samples"))["quarantine"] == dict(Counter(row["reason"] for row in quarantine))
+    assert manifest.read(str(road / "samples"))["quarantine"] == dict(
+        Counter(row["reason"] for row in quarantine)
+    )
 
 
 def test_samples_equal_those_of_plain_spark_sql(spark, road):
@@ -83,7 +95,9 @@ def test_samples_equal_those_of_plain_spark_sql(spark, road):
     clean = road / "clean.csv"
     good = (road / "raw/sample_skeleton_train.csv").read_bytes().splitlines()[:-4]
     clean.write_bytes(b"\n".join(good) + b"\n")
-    plain = plain_samples(spark, str(clean), str(road / "raw/common_features_train.csv"), BUCKETS, 0).toArrow()
+    plain = plain_samples(
+        spark, str(clean), str(road / "raw/common_features_train.csv"), BUCKETS, 0
+    ).toArrow()
     ours = pq.read_table(sorted(str(path) for path in (road / "samples").glob("part-*.parquet")))
     expected, found = impressions_of_samples(plain), impressions_of_samples(ours)
     assert len(found) > 1000
@@ -95,7 +109,12 @@ def test_every_impression_reaches_one_rank_once(road, sample_ids, world_size):
     seen: Counter[int] = Counter()
     for rank in range(world_size):
         loader = Loader(
-            str(road / "samples"), batch_size=100, rank=rank, world_size=world_size, shuffle_window=20, with_keys=True
+            str(road / "samples"),
+            batch_size=100,
+            rank=rank,
+            world_size=world_size,
+            shuffle_window=20,
+            with_keys=True,
         )
         for batch in loader.epoch(0):
             assert batch.keys is not None
@@ -115,7 +134,14 @@ def trained(road):
 def test_every_impression_is_predicted_once(road, sample_ids, trained, workers):
     out = road / f"predictions-{workers}"
     command(
-        "esmm.predict", "--run", str(trained), "--samples", str(road / "samples"), "--out", str(out), workers=workers
+        "esmm.predict",
+        "--run",
+        str(trained),
+        "--samples",
+        str(road / "samples"),
+        "--out",
+        str(out),
+        workers=workers,
     )
     table = pq.read_table(sorted(str(path) for path in out.glob("*.parquet")))
     assert Counter(table["sample_id"].to_pylist()) == sample_ids

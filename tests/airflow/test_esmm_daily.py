@@ -22,7 +22,9 @@ train: {batch_size: 256, epochs: 1, seed: 1}
 def airflow(tmp_path_factory):
     """The environment of an Airflow with an empty SQLite database, this DAG and a day's folder."""
     home = tmp_path_factory.mktemp("airflow")
-    buckets = ", ".join(f'"{name}": 4096' for name in ("110_14", "127_14", "150_14", "205", "207", "216", "509", "702"))
+    buckets = ", ".join(
+        f'"{name}": 4096' for name in ("110_14", "127_14", "150_14", "205", "207", "216", "509", "702")
+    )
     (home / "tiny.yaml").write_text(TINY.replace("{BUCKETS}", "{" + buckets + "}"))
     environment = os.environ | {
         "PATH": f"{PROJECT}/.venv/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -35,7 +37,9 @@ def airflow(tmp_path_factory):
         "ESMM_CONFIG": str(home / "tiny.yaml"),
         "ESMM_WORKERS": "2",
     }
-    subprocess.run(["airflow", "db", "migrate"], env=environment, check=True, capture_output=True, timeout=240)
+    subprocess.run(
+        ["airflow", "db", "migrate"], env=environment, check=True, capture_output=True, timeout=240
+    )
     return home, environment
 
 
@@ -62,7 +66,9 @@ def test_imports_without_errors_or_deprecations(airflow):
     assert json.loads(in_airflow(environment, script)) == [{}, {}, ["esmm_daily"]]
 
 
-RENDER = IMPORT + """
+RENDER = (
+    IMPORT
+    + """
 from datetime import datetime, timezone
 context = {"data_interval_start": datetime(2026, 11, 22, tzinfo=timezone.utc)}
 shown = {}
@@ -72,6 +78,7 @@ for task in dag.tasks:
     shown[task.task_id] = [command, sorted(task.upstream_task_ids)]
 print(json.dumps(shown))
 """
+)
 
 
 def test_the_commands_of_a_day(airflow):
@@ -81,22 +88,22 @@ def test_the_commands_of_a_day(airflow):
     workers = f"{PROJECT}/.venv/bin/horovodrun -np 2 -H localhost:2 {PYTHON} -m"
     expected = {
         f"build_samples_{split}": [
-            f"{PROJECT}/jobs/build_samples.py --skeleton {raw}/sample_skeleton_{split}*.csv* "
-            f"--common {raw}/common_features_{split}*.csv* --out {samples}/split={split} "
-            f"--config {config} --overwrite",
+            " ".join(
+                [
+                    f"{PROJECT}/jobs/build_samples.py --skeleton {raw}/sample_skeleton_{split}*.csv*",
+                    f"--common {raw}/common_features_{split}*.csv* --out {samples}/split={split}",
+                    f"--config {config} --overwrite",
+                ]
+            ),
             [],
         ]
         for split in ("train", "test")
     }
-    expected["train"] = [
-        f"{workers} esmm.train --config {config} --train {samples}/split=train --valid {samples}/split=test "
-        f"--run {run} --overwrite",
-        ["build_samples_test", "build_samples_train"],
-    ]
-    expected["predict"] = [
-        f"{workers} esmm.predict --run {run} --samples {samples}/split=test --out {run}/predictions --overwrite",
-        ["train"],
-    ]
+    train = f"esmm.train --config {config} --train {samples}/split=train --valid {samples}/split=test"
+    predict = f"esmm.predict --run {run} --samples {samples}/split=test --out {run}/predictions"
+    upstream = ["build_samples_test", "build_samples_train"]
+    expected["train"] = [f"{workers} {train} --run {run} --overwrite", upstream]
+    expected["predict"] = [f"{workers} {predict} --overwrite", ["train"]]
     expected["evaluate"] = [
         f"{PROJECT}/jobs/evaluate.py --predictions {run}/predictions --out {run}/metrics.json",
         ["predict"],
@@ -108,7 +115,17 @@ def test_the_commands_of_a_day(airflow):
 def test_a_day_runs_from_raw_logs_to_metrics_and_runs_again(airflow):
     home, environment = airflow
     raw = home / f"data/raw/ds={DAY}"
-    logs = [PYTHON, "-m", "jobs.make_demo_logs", "--out", str(raw), "--contexts", "120", "--list-scale", "0.1"]
+    logs = [
+        PYTHON,
+        "-m",
+        "jobs.make_demo_logs",
+        "--out",
+        str(raw),
+        "--contexts",
+        "120",
+        "--list-scale",
+        "0.1",
+    ]
     subprocess.run(logs, cwd=PROJECT, check=True, capture_output=True, timeout=240)
     first = run_day(environment, home)
     assert first["ctr"]["rows"] > 1000

@@ -16,14 +16,18 @@ from schemas.fields import FIELDS
 from tests.jobs.raw_lines import expected_impressions, impressions_of_samples, random_logs, write_logs
 
 BUCKETS = {f.name: 1000 for f in FIELDS}
-SETTINGS = SamplesConfig(buckets=BUCKETS, impressions_per_row=5, rows_per_row_group=7, raw_bytes_per_file=40_000)
+SETTINGS = SamplesConfig(
+    buckets=BUCKETS, impressions_per_row=5, rows_per_row_group=7, raw_bytes_per_file=40_000
+)
 
 
 def read(folder: Path):
     return pq.read_table(sorted(str(p) for p in folder.glob("part-*.parquet")))
 
 
-def build(spark, skeleton: str, common: str, out: Path, settings: SamplesConfig = SETTINGS) -> manifest.Manifest:
+def build(
+    spark, skeleton: str, common: str, out: Path, settings: SamplesConfig = SETTINGS
+) -> manifest.Manifest:
     build_samples.run(spark, build_samples.find_logs(skeleton, common), settings, str(out), overwrite=False)
     return manifest.read(str(out))
 
@@ -60,7 +64,7 @@ def built(spark, broken_logs, tmp_path_factory):
 
 
 def test_samples_equal_a_plain_reading_of_the_logs(built, broken_logs):
-    out, made = built
+    out, _ = built
     table = read(out)
     assert table.schema.equals(samples.arrow_schema())
     found, expected = impressions_of_samples(table), expected_impressions(broken_logs[0], BUCKETS, 0)
@@ -68,7 +72,9 @@ def test_samples_equal_a_plain_reading_of_the_logs(built, broken_logs):
     for sample_id, impression in expected.items():
         for name, values in impression["fields"].items():
             assert [i for i, _ in found[sample_id]["fields"][name]] == [i for i, _ in values]
-            assert [w for _, w in found[sample_id]["fields"][name]] == pytest.approx([w for _, w in values], rel=1e-6)
+            assert [w for _, w in found[sample_id]["fields"][name]] == pytest.approx(
+                [w for _, w in values], rel=1e-6
+            )
         assert {k: v for k, v in found[sample_id].items() if k != "fields"} == {
             k: v for k, v in impression.items() if k != "fields"
         }
@@ -137,7 +143,11 @@ def test_too_many_broken_lines_stop_the_job_and_keep_the_lines(spark, broken_log
     assert str(tmp_path / "out.rejected") in str(error.value)
     kept = pq.read_table(sorted(str(p) for p in (tmp_path / "out.rejected").iterdir()))
     assert sorted(kept["text"].to_pylist()) == sorted(line.encode() for line in bad.values())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["common_features.csv", "out.rejected", "sample_skeleton.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "common_features.csv",
+        "out.rejected",
+        "sample_skeleton.csv",
+    ]
 
 
 def test_a_failing_task_publishes_nothing_and_leaves_nothing(spark, tmp_path):
@@ -147,7 +157,11 @@ def test_a_failing_task_publishes_nothing_and_leaves_nothing(spark, tmp_path):
     cut.write_bytes(gzip.compress(Path(skeleton).read_bytes())[:-40])
     with pytest.raises(InputError, match=r"cut\.csv\.gz.*end-of-stream"):
         build(spark, str(cut), common, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["common_features.csv", "cut.csv.gz", "sample_skeleton.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "common_features.csv",
+        "cut.csv.gz",
+        "sample_skeleton.csv",
+    ]
 
 
 def test_published_samples_are_not_replaced_unless_asked(spark, tmp_path):
@@ -186,7 +200,10 @@ def test_the_command_reports_all_mistakes_of_a_configuration_without_a_traceback
     config.write_text("samples: {hash_seed: -1, rows_per_row_group: 0, nonsense: 1, buckets: {'999': 5}}")
     command = [sys.executable, "-m", "jobs.build_samples", "--skeleton", "x", "--common", "y"]
     done = subprocess.run(
-        [*command, "--out", str(tmp_path / "o"), "--config", str(config)], capture_output=True, text=True, check=False
+        [*command, "--out", str(tmp_path / "o"), "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

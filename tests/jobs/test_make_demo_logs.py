@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,8 +130,8 @@ def test_sample_ids_count_from_one_and_every_context_has_its_record(halves: tupl
 
 def test_skeleton_is_grouped_in_the_main_and_the_common_file_is_not_in_its_order(train: Half) -> None:
     contexts = [row.head[3] for row in train.skeleton]
-    runs = [b for a, b in zip([None, *contexts], contexts) if a != b]  # noqa: B905
-    assert 400 < len(runs) < 420  # some contexts are torn in two
+    runs = 1 + sum(a != b for a, b in pairwise(contexts))
+    assert 400 < runs < 420  # some contexts are torn in two
     first_seen = list(dict.fromkeys(contexts))
     assert train.common_order != first_seen
     same_place = sum(a == b for a, b in zip(train.common_order, first_seen, strict=True))
@@ -166,7 +167,7 @@ def test_ids_form_one_space_without_overlap(halves: tuple[Half, Half]) -> None:
     assert set(seen) == set(SIDES)
     ranges = sorted((min(ids), max(ids)) for ids in seen.values())
     assert ranges[0][0] >= 1 and ranges[-1][1] <= LARGEST_ID
-    assert all(before[1] < after[0] for before, after in zip(ranges, ranges[1:]))  # noqa: B905
+    assert all(before[1] < after[0] for before, after in pairwise(ranges))
     assert {len(seen[field]) for field in ("301", "124", "125", "129")} == {3, 2, 7, 4}
 
 
@@ -196,6 +197,23 @@ def test_coverage_is_near_that_of_the_real_logs(train: Half) -> None:
     assert share(rows, "210") == pytest.approx(6.1, abs=0.6)
     positions = sorted(Counter(next(iter(r.features["301"])) for r in rows).values())
     assert np.array(positions) / len(rows) == pytest.approx([0.008, 0.382, 0.61], abs=0.02)
+
+
+def test_cross_fields_and_items_are_as_frequent_as_in_the_real_logs() -> None:
+    """At the default size: in a small world users and items meet more often."""
+    world = build_world(1, 8000)
+    plan = draw_plan(1, 0, 8000, world)
+    lines = Sampler(world, plan, 1.0).skeleton(0, 1000, np.zeros(2))
+    rows, features = lines.labels.shape[0], lines.start[-1]
+    tokens = dict(zip(SIDES, np.bincount(lines.field[:features], minlength=len(FIELDS)) / rows, strict=True))
+    assert tokens["508"] == pytest.approx(0.70, abs=0.03)
+    assert tokens["509"] == pytest.approx(0.22, abs=0.03)
+    assert tokens["702"] == pytest.approx(0.22, abs=0.03)
+    assert tokens["853"] == pytest.approx(1.40, abs=0.15)
+    items = lines.id[:features][lines.field[:features] == FIELD_INDEX["205"]]
+    _, seen = np.unique(items, return_counts=True)
+    assert 0.3 < (seen == 1).mean() < 0.6
+    assert seen[seen >= 5].sum() > 0.6 * rows
 
 
 def test_history_lengths_and_impressions_have_the_real_means_and_tails(train: Half) -> None:

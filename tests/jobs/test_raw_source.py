@@ -65,10 +65,18 @@ def skeleton_line(**changes: str) -> str:
 
 BROKEN_SKELETONS = {
     "wrong_column_count": ["", "1,0,0", skeleton_line() + ",7", "a\x01b"],
-    "bad_number": [skeleton_line(sample_id="x"), skeleton_line(count="-1"), skeleton_line(sample_id="1" * 19)],
+    "bad_number": [
+        skeleton_line(sample_id="x"),
+        skeleton_line(count="-1"),
+        skeleton_line(sample_id="1" * 19),
+    ],
     "bad_label": [skeleton_line(click="2"), skeleton_line(conversion=""), skeleton_line(click="01 ")],
     "conversion_without_click": [skeleton_line(conversion="1")],
-    "bad_context_id": [skeleton_line(context="ab"), skeleton_line(context="g" * 16), skeleton_line(context="A" * 16)],
+    "bad_context_id": [
+        skeleton_line(context="ab"),
+        skeleton_line(context="g" * 16),
+        skeleton_line(context="A" * 16),
+    ],
     "empty_id": [skeleton_line(features="205\x02\x031.0")],
     "bad_feature": [
         skeleton_line(features="205"),
@@ -82,7 +90,10 @@ BROKEN_SKELETONS = {
         skeleton_line(features=ITEM + "\x01"),
         skeleton_line(features=ITEM + "\r"),
     ],
-    "unknown_field": [skeleton_line(features="999\x027\x031.0"), skeleton_line(features="205_14\x027\x031.0")],
+    "unknown_field": [
+        skeleton_line(features="999\x027\x031.0"),
+        skeleton_line(features="205_14\x027\x031.0"),
+    ],
     "field_on_wrong_side": [skeleton_line(features="101\x027\x031.0")],
     "repeated_single_field": [skeleton_line(features=f"{ITEM}\x01{ITEM}", count="2")],
     "feature_count_mismatch": [
@@ -94,7 +105,9 @@ BROKEN_SKELETONS = {
 }
 
 
-@pytest.mark.parametrize(("reason", "line"), [(r, line) for r, lines in BROKEN_SKELETONS.items() for line in lines])
+@pytest.mark.parametrize(
+    ("reason", "line"), [(r, line) for r, lines in BROKEN_SKELETONS.items() for line in lines]
+)
 def test_a_broken_line_is_set_aside_with_its_reason_and_text(reason: str, line: str):
     good = skeleton_line()
     table = parse(f"{good}\n{line}\n{good}\n".encode(), common=False, base=1000)
@@ -135,7 +148,9 @@ def test_only_an_incomplete_last_line_is_truncated():
 def test_any_bytes_are_parsed_or_set_aside(text: bytes, common: bool):
     lines = text.split(b"\n")
     table = parse(b"".join(line + b"\n" for line in lines), common=common)
-    broken = [b for b, kind in zip(table["blob"].to_pylist(), table["kind"].to_pylist(), strict=True) if kind == 2]
+    broken = [
+        b for b, kind in zip(table["blob"].to_pylist(), table["kind"].to_pylist(), strict=True) if kind == 2
+    ]
     texts = [blob[8 : 8 + int.from_bytes(blob[4:8], "little")] for blob in broken]
     assert texts == lines  # no random text is a valid line
 
@@ -167,7 +182,9 @@ def test_reading_equals_plain_python_whatever_the_ranges(tmp_path: Path, range_b
     assert found.keys() == expected.keys()
     for sample_id, impression in expected.items():
         weights = [w for values in impression["fields"].values() for _, w in values]
-        assert [w for v in found[sample_id]["fields"].values() for _, w in v] == pytest.approx(weights, rel=1e-6)
+        assert [w for v in found[sample_id]["fields"].values() for _, w in v] == pytest.approx(
+            weights, rel=1e-6
+        )
         for side in (impression, found[sample_id]):
             side["fields"] = {name: [i for i, _ in values] for name, values in side["fields"].items()}
         assert found[sample_id] == impression

@@ -1,6 +1,7 @@
 """Packed rows to sample rows: independent of how the rows were cut into batches, and nothing lost."""
 
 import random
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -29,7 +30,7 @@ def unpack(rows: pa.Table, cuts: list[int], max_impressions: int) -> tuple[pa.Ta
     unpacker = Unpacker(max_impressions)
     bounds = [0, *sorted(cuts), rows.num_rows]
     out = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         for batch in rows.slice(begin, end - begin).combine_chunks().to_batches():
             out += unpacker.add(batch)
     out += unpacker.finish()
