@@ -5,6 +5,7 @@ pool of threads; `esmm.rows` turns each into flat arrays on those threads, `esmm
 batches on one thread of its own, a few batches ahead of the training step.
 """
 
+import logging
 import re
 import time
 import warnings
@@ -19,6 +20,8 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.filesystem import FileSystem
 
+# Its advice on folders without Petastorm's own metadata does not concern plain Parquet.
+logging.getLogger("petastorm").setLevel(logging.WARNING)
 # Petastorm needs pyarrow's old dataset classes, which warn at every use that they are old.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 

@@ -111,7 +111,7 @@ def test_the_commands_of_a_day(airflow):
     assert json.loads(in_airflow(environment, RENDER)) == expected
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)  # the real stages, twice
 def test_a_day_runs_from_raw_logs_to_metrics_and_runs_again(airflow):
     home, environment = airflow
     raw = home / f"data/raw/ds={DAY}"
@@ -131,6 +131,10 @@ def test_a_day_runs_from_raw_logs_to_metrics_and_runs_again(airflow):
     assert first["ctr"]["rows"] > 1000
     assert 0 < first["ctcvr"]["positives"] <= first["cvr"]["rows"] < first["ctr"]["rows"]
     assert 0 < first["ctr"]["auc"] < 1
+    again = run_day(environment, home)
+    assert {task: again[task]["rows"] for task in ("ctr", "cvr", "ctcvr")} == {
+        task: first[task]["rows"] for task in ("ctr", "cvr", "ctcvr")
+    }
 
 
 def run_day(environment: dict[str, str], home: Path) -> dict:
