@@ -42,6 +42,10 @@ def check_paths(predictions: str, truth: str | None) -> None:
             f"{predictions}: expected published predictions ({SUCCESS_NAME} inside), found none. "
             "Make them with esmm.predict, or wait until it has finished."
         )
+    if not fs.glob(f"{path}/*.parquet"):
+        raise InputError(
+            f"{predictions}: expected Parquet files, found none. Give the --out folder of esmm.predict."
+        )
     if truth is not None:
         _check_truth_header(truth)
 

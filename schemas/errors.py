@@ -11,9 +11,19 @@ class InputError(Exception):
 
 
 def exit_with_message(main: Callable[[], None]) -> None:
-    """Run a command; turn an `InputError` into one message on stderr and exit code 2."""
+    """Run a command; turn an `InputError` into one message on stderr and exit code 2.
+
+    So too an error of the file system about a path: a folder that can't be written, a full disk.
+    """
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_BAD_INPUT)
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}. Check the path, its permissions and the space left."
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_BAD_INPUT)

@@ -65,6 +65,11 @@ def read(folder: str) -> Manifest:
             f"{folder}: expected published samples ({samples.SUCCESS_NAME} inside), found none. "
             "Make them with jobs.build_samples, or wait until it has finished."
         )
+    if not fs.exists(f"{path}/{samples.MANIFEST_NAME}"):
+        raise InputError(
+            f"{folder}: expected samples ({samples.MANIFEST_NAME} inside), found a folder of something else. "
+            "Give the --out folder of jobs.build_samples."
+        )
     return read_staged(folder)
 
 

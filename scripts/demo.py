@@ -223,10 +223,9 @@ def main() -> None:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(1)
     print(f"\n{table(read_json(out / 'run' / 'metrics.json'))}")
-    print(
-        "best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5); CVR of clicks is 10 %,"
-    )
-    print("higher than in real logs, so that a small demo has conversions.")
+    cvr = read_json(out / "raw" / "demo_logs.json")["options"]["cvr"]
+    print("best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5).")
+    print(f"CVR of clicks is {cvr:.0%}, not 0.5 % as in real logs, so that a small demo has conversions.")
     print(
         f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/",
         flush=True,

@@ -1,0 +1,120 @@
+"""Whole or not at all: publishing, replacing, and what readers are told about folders that don't fit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas import config, manifest, samples, storage
+from schemas.errors import InputError
+from schemas.fields import FIELDS
+
+BUCKETS = {field.name: 10 for field in FIELDS}
+
+
+def staged(out: Path, text: str) -> str:
+    staging = storage.staging_name(str(out))
+    Path(staging).mkdir(parents=True)
+    (Path(staging) / "file").write_text(text)
+    return staging
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_publishing_replaces_a_whole_folder_by_a_whole_folder(tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    storage.publish(staged(out, "first"), str(out))
+    (out / "only-in-the-first").touch()
+    storage.publish(staged(out, "second"), str(out))
+    assert (out / "file").read_text() == "second"
+    assert names(out) == ["_SUCCESS", "file"]
+    assert names(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("content", ["_SUCCESS", "something"])
+def test_what_stands_there_is_not_replaced_unasked(tmp_path: Path, content: str):
+    (tmp_path / content).touch()
+    with pytest.raises(InputError, match="--overwrite"):
+        storage.refuse_complete(str(tmp_path), overwrite=False)
+    storage.refuse_complete(str(tmp_path), overwrite=True)
+    storage.refuse_complete(str(tmp_path / "new"), overwrite=False)
+
+
+def test_json_is_written_whole_and_read_with_clear_errors(tmp_path: Path):
+    path = tmp_path / "a" / "x.json"
+    storage.write_json(str(path), {"n": 1})
+    storage.write_json(str(path), {"n": 2})
+    assert storage.read_json(str(path)) == {"n": 2}
+    assert names(path.parent) == ["x.json"]
+    for text, message in (("{", "expected JSON"), ("[]", "expected a JSON object, found list")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            storage.read_json(str(path))
+
+
+def write_manifest(folder: Path, hash_seed: int = 0, **changes: object) -> str:
+    folder.mkdir()
+    content = manifest.build(
+        hash_seed=hash_seed, buckets=BUCKETS, counts={}, quarantine={}, source={}, files=[]
+    )
+    (folder / samples.MANIFEST_NAME).write_text(json.dumps({**content, **changes}))
+    (folder / samples.SUCCESS_NAME).touch()
+    return str(folder)
+
+
+def test_samples_of_another_version_or_not_published_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="expected a folder of samples, found nothing"):
+        manifest.read(str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="schema version 1, found 99.*Build them again"):
+        manifest.read(write_manifest(tmp_path / "future", schema_version=99))
+    unpublished = Path(write_manifest(tmp_path / "unpublished"))
+    (unpublished / samples.SUCCESS_NAME).unlink()
+    with pytest.raises(InputError, match="expected published samples"):
+        manifest.read(str(unpublished))
+    (unpublished / samples.SUCCESS_NAME).touch()
+    (unpublished / samples.MANIFEST_NAME).unlink()
+    with pytest.raises(InputError, match="found a folder of something else"):
+        manifest.read(str(unpublished))
+
+
+def test_samples_of_other_hash_settings_do_not_go_together(tmp_path: Path):
+    first, second = write_manifest(tmp_path / "a"), write_manifest(tmp_path / "b", hash_seed=7)
+    manifest.require_same(first, write_manifest(tmp_path / "c"))
+    with pytest.raises(InputError, match="hash_seed: 0 against 7"):
+        manifest.require_same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "expected YAML"),
+        ("- 1", "expected sections"),
+        ("sampels: {}\nmodle: {}", "unknown section sampels, modle"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        config.read_yaml(str(path))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["jobs.make_demo_logs", "--contexts", "4", "--out", "{blocked}/out"],
+        ["esmm.train", "--config", "configs/demo.yaml", "--train", "x", "--valid", "x", "--run", "y"],
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_message(tmp_path: Path, command: list[str]):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    line = [sys.executable, "-m", *(part.format(blocked=blocked) for part in command)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1

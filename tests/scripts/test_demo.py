@@ -1,0 +1,41 @@
+"""The demo names the stage that failed, shows its log and the command that runs it again."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.demo import SIZES, Stage, StageError, run_stage, stages, table
+
+
+def test_a_failing_stage_is_named_with_its_last_lines_and_its_command(tmp_path: Path):
+    script = "import sys; print('first'); print('the reason', file=sys.stderr); sys.exit(3)"
+    stage = Stage("break things", [sys.executable, "-c", script], tmp_path, lambda: "never")
+    with pytest.raises(StageError) as error:
+        run_stage(1, 1, stage, tmp_path / "log")
+    text = str(error.value)
+    for part in (
+        "'break things' failed with exit code 3",
+        "    first",
+        "    the reason",
+        "run this stage again",
+    ):
+        assert part in text
+
+
+def test_each_stage_reads_what_the_one_before_has_written(tmp_path: Path):
+    found = stages(SIZES["tiny"], tmp_path, "configs/demo.yaml", workers=2)
+    written: set[str] = set()
+    for stage in found:
+        inputs = [
+            part for part in stage.command if part.startswith(str(tmp_path)) and part != str(stage.output)
+        ]
+        assert all(any(part.startswith(out) for out in written) for part in inputs)
+        written.add(str(stage.output))
+    assert len(found) == 6
+
+
+def test_the_table_shows_what_is_undefined_as_such():
+    task = {"auc": None, "best_auc": 0.75, "share_of_best": None, "rows": 1000, "positives": 0}
+    lines = table({"ctr": task, "cvr": task, "ctcvr": task}).splitlines()
+    assert lines[2].split() == ["CTR", "all", "impressions", "-", "0.7500", "-", "1,000", "0"]
