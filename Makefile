@@ -42,7 +42,7 @@ test-slow: setup ## Run the slow tests
 
 .PHONY: test-airflow
 test-airflow: setup-airflow ## Run the tests of the DAG
-	.venv-airflow/bin/python -m pytest tests/airflow
+	.venv-airflow/bin/python -m pytest --confcutdir=tests/airflow tests/airflow
 
 .PHONY: lint
 lint: setup ## Check style, formatting, types and who may import whom

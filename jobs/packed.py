@@ -39,11 +39,20 @@ IMPRESSION_HEADER = 5
 NUM_USER_FIELDS = len(USER_FIELDS)
 NUM_FIELDS = len(FIELDS)
 
-FIELD_MULTI = np.array([f.multi for f in FIELDS], dtype=np.bool_)
-FIELD_WEIGHTED = np.array([f.weighted for f in FIELDS], dtype=np.bool_)
-
+SHORTEST_FEATURE = len("205_7_1_")  # bytes, the separator behind it included
 HISTORY_SUFFIX = "_14"
 FIELD_CODES = 2000
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only view: numba would compile a kernel once more for arrays that can be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+FIELD_MULTI = frozen(np.array([f.multi for f in FIELDS], dtype=np.bool_))
+FIELD_WEIGHTED = frozen(np.array([f.weighted for f in FIELDS], dtype=np.bool_))
 
 
 def _field_code(name: str) -> int:
@@ -59,17 +68,23 @@ def field_of_code() -> np.ndarray:
     return table
 
 
-FIELD_OF_CODE = field_of_code()
+FIELD_OF_CODE = frozen(field_of_code())
 
 
 def salts(hash_seed: int) -> np.ndarray:
     """uint64 [23]: the seed with which each field's ids are hashed."""
-    return np.array([field_salt(f.name, hash_seed) for f in FIELDS], dtype=np.uint64)
+    return frozen(np.array([field_salt(f.name, hash_seed) for f in FIELDS], dtype=np.uint64))
 
 
 def bucket_sizes(buckets: dict[str, int]) -> np.ndarray:
     """uint64 [23]: the size of each field's hash range."""
-    return np.array([buckets[f.name] for f in FIELDS], dtype=np.uint64)
+    return frozen(np.array([buckets[f.name] for f in FIELDS], dtype=np.uint64))
+
+
+def most_words(num_lines: int, num_bytes: int) -> int:
+    """No more words than this come from so many lines of so many bytes together."""
+    per_line = max(CONTEXT_HEADER, IMPRESSION_HEADER) + 2 * NUM_FIELDS
+    return num_lines * per_line + num_bytes // SHORTEST_FEATURE * 2
 
 
 def arrow_schema() -> "pa.Schema":

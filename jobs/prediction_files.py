@@ -44,7 +44,8 @@ def check_paths(predictions: str, truth: str | None) -> None:
         )
     if not fs.glob(f"{path}/*.parquet"):
         raise InputError(
-            f"{predictions}: expected Parquet files, found none. Give the --out folder of esmm.predict."
+            f"{predictions}: expected Parquet files inside, found none. "
+            "Give the --out folder of esmm.predict."
         )
     if truth is not None:
         _check_truth_header(truth)
@@ -177,10 +178,6 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
-        if "UNABLE_TO_INFER_SCHEMA" in text:
-            raise InputError(
-                f"{path}: expected Parquet files inside, found none. Run esmm.predict again."
-            ) from error
         if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
             raise InputError(
                 f"{path}: expected Parquet files, found one that is not. Run esmm.predict again."

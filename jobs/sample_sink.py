@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,9 +20,11 @@ from pyspark.sql.types import StructType
 
 from jobs import packed
 from jobs.raw_source import LogFile, files_from_json, open_log
-from jobs.unpack import Rejected, Unpacker
 from schemas import manifest, samples, storage
 from schemas.raw_log import QUARANTINE_REASONS
+
+if TYPE_CHECKING:
+    from jobs.unpack import Rejected, Unpacker
 
 QUARANTINE_SCHEMA = pa.schema(
     [("reason", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("text", pa.binary())]
@@ -113,6 +115,8 @@ class SampleWriter(DataSourceArrowWriter):
         self._group_rows = int(options["rows_per_row_group"])
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
+        from jobs.unpack import Unpacker  # numba takes a second that planning and committing need not pay
+
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
         unpacker = Unpacker(self._max_impressions)
@@ -187,7 +191,7 @@ def _remove_other_attempts(fs: Any, staging: str) -> None:
                     fs.rm(path)
 
 
-def _write_quarantine(folder: str, name: str, unpacker: Unpacker, files: list[LogFile]) -> dict[str, int]:
+def _write_quarantine(folder: str, name: str, unpacker: "Unpacker", files: list[LogFile]) -> dict[str, int]:
     """Write the lines set aside by a task, in the order of the logs; how many for each reason."""
     if not unpacker.rejected:
         return {}
@@ -211,7 +215,7 @@ def _write_quarantine(folder: str, name: str, unpacker: Unpacker, files: list[Lo
     return dict(Counter(reasons))
 
 
-def _fetch_texts(rejected: list[Rejected], files: list[LogFile]) -> None:
+def _fetch_texts(rejected: "list[Rejected]", files: list[LogFile]) -> None:
     """Read the lines whose text did not travel with them (sorted by file and offset) from the logs."""
     for file in files:
         lines = [line for line in rejected if line.file_number == file.number and line.text is None]

@@ -7,12 +7,22 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import packed, unpack_kernel
+from jobs.packed import frozen
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
 from schemas.samples import arrow_schema
 
 NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
+
+LAYOUT = unpack_kernel.Layout(
+    packed.FIELD_MULTI,
+    packed.FIELD_WEIGHTED,
+    packed.NUM_USER_FIELDS,
+    packed.CONTEXT_HEADER,
+    packed.IMPRESSION_HEADER,
+    packed.KIND_CONTEXT,
+)
 
 NO_WORDS = np.empty(0, np.int32)
 
@@ -98,9 +108,8 @@ class Unpacker:
         if not unfinished:
             return plan
         at = plan.at[plan.first[-2] :]
-        words = _frozen(rows.words)
-        ends = [unpack_kernel.impression_end(words, p) for p in at]
-        self._open.impressions = np.concatenate([rows.words[b:e] for b, e in zip(at, ends, strict=True)])
+        # In the given order the impressions of a context lie end to end.
+        self._open.impressions = rows.words[at[0] : rows.ends[-1]].copy()
         return _Plan(
             plan.context[:-1],
             plan.key[:-1],
@@ -126,7 +135,8 @@ class _Plan:
 def _rows_of(batch: pa.RecordBatch) -> _Rows:
     blob = batch.column(3)
     offsets = np.frombuffer(blob.buffers()[1], np.int32)[blob.offset : blob.offset + len(blob) + 1] // 4
-    words = np.frombuffer(blob.buffers()[2], np.int32, count=offsets[-1])
+    words = np.frombuffer(blob.buffers()[2], np.int32)[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
     columns = [batch.column(i).to_numpy(zero_copy_only=False) for i in range(3)]
     return _Rows(words, columns[0].view(np.uint64), columns[1], columns[2], offsets[:-1], offsets[1:])
 
@@ -157,13 +167,6 @@ def _prepend(state: _Open, rows: _Rows) -> _Rows:
     )
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view: numba would compile a kernel once more for arrays that can be written to."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     shortest = packed.IMPRESSION_HEADER + len(IMPRESSION_FIELDS)
     most = int(rows.ends[-1]) // shortest + 1
@@ -171,7 +174,7 @@ def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     first, at = np.empty(most + 1, np.int64), np.empty(most, np.int64)
     orphans, again = np.empty((most, 2), np.int64), np.empty(len(rows.keys), np.int64)
     num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
-        _frozen(rows.words), _frozen(rows.keys), _frozen(rows.kinds),
+        LAYOUT, frozen(rows.words), frozen(rows.keys), frozen(rows.kinds),
         rows.begins.astype(np.int64), rows.ends.astype(np.int64),
         max_impressions, context, key, first, at, orphans, again,
     )  # fmt: skip
@@ -213,9 +216,9 @@ def _repeated(rows: _Rows, again: np.ndarray) -> list[Rejected]:
 
 def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:
     """The planned rows as a record batch in the layout of `schemas.samples`; buffers are not copied."""
-    words = _frozen(words)
+    words = frozen(words)
     num_rows, num_impressions = len(plan.key), len(plan.at)
-    totals = unpack_kernel.count_values(words, plan.context, plan.at)
+    totals = unpack_kernel.count_values(LAYOUT, words, plan.context, plan.at)
     weighted = totals * packed.FIELD_WEIGHTED
     begin, weight_begin = np.cumsum(totals) - totals, np.cumsum(weighted) - weighted
     ids, weights = np.empty(totals.sum(), np.int32), np.empty(weighted.sum(), np.float32)
@@ -224,7 +227,7 @@ def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:
     user_id, sample_id = np.empty(num_rows, np.int64), np.empty(num_impressions, np.int64)
     click, conversion = np.empty(num_impressions, np.int8), np.empty(num_impressions, np.int8)
     unpack_kernel.fill_columns(
-        words, words.view(np.float32), plan.context, plan.first, plan.at,
+        LAYOUT, words, words.view(np.float32), plan.context, plan.first, plan.at,
         begin, weight_begin, ids, weights, row_ends, lengths, user_id, sample_id, click, conversion,
     )  # fmt: skip
     schema = arrow_schema()

@@ -2,38 +2,61 @@
 
 `plan_rows` walks the packed rows once and decides which impressions make up which sample row;
 `count_values` and `fill_columns` then size and fill flat column buffers, all fields alike.
+
+numba compiles anew only where this file changed, so whatever depends on the fields is an argument.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from jobs.packed import (
-    CONTEXT_HEADER,
-    FIELD_MULTI,
-    FIELD_WEIGHTED,
-    IMPRESSION_HEADER,
-    KIND_CONTEXT,
-    NUM_FIELDS,
-    NUM_USER_FIELDS,
-)
+
+class Layout(NamedTuple):
+    """What the kernels must know of the fields and of `jobs.packed`.
+
+    multi, weighted: bool [23], read-only. The first num_user_fields are user fields.
+    """
+
+    multi: np.ndarray
+    weighted: np.ndarray
+    num_user_fields: int
+    context_header: int
+    impression_header: int
+    kind_context: int
 
 
-@njit(cache=True, nogil=True)
-def impression_end(words, position):
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@compiled
+def _impression_end(words, position, layout):
     """The position behind the packed impression that begins at `position`."""
-    position += IMPRESSION_HEADER
-    for field in range(NUM_USER_FIELDS, NUM_FIELDS):
+    position += layout.impression_header
+    for field in range(layout.num_user_fields, len(layout.multi)):
         count = 1
-        if FIELD_MULTI[field]:
+        if layout.multi[field]:
             count = words[position]
             position += 1
-        position += 2 * count if FIELD_WEIGHTED[field] else count
+        position += 2 * count if layout.weighted[field] else count
     return position
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def plan_rows(
-    words, keys, kinds, begins, ends, max_impressions, row_context, row_key, row_first, at, orphans, again
+    layout,
+    words,
+    keys,
+    kinds,
+    begins,
+    ends,
+    max_impressions,
+    row_context,
+    row_key,
+    row_first,
+    at,
+    orphans,
+    again,
 ):
     """Which impressions make up which sample row.
 
@@ -49,7 +72,7 @@ def plan_rows(
     for i in range(len(keys)):
         if i == 0 or keys[i] != keys[i - 1]:
             context, fresh = np.int64(-1), True
-        if kinds[i] == KIND_CONTEXT:
+        if kinds[i] == layout.kind_context:
             if context < 0:
                 context = begins[i]
             else:
@@ -70,46 +93,53 @@ def plan_rows(
                     fresh = False
                 at[num_impressions] = position
                 num_impressions += 1
-            position = impression_end(words, position)
+            position = _impression_end(words, position, layout)
     row_first[num_rows] = num_impressions
     return num_rows, num_impressions, num_orphans, num_again
 
 
-@njit(cache=True, nogil=True)
-def _count_fields(words, position, first, last, totals):
+@compiled
+def _count_fields(layout, words, position, first, last, totals):
     for field in range(first, last):
         count = 1
-        if FIELD_MULTI[field]:
+        if layout.multi[field]:
             count = words[position]
             position += 1
         totals[field] += count
-        position += 2 * count if FIELD_WEIGHTED[field] else count
+        position += 2 * count if layout.weighted[field] else count
 
 
-@njit(cache=True, nogil=True)
-def count_values(words, row_context, at):
+@compiled
+def count_values(layout, words, row_context, at):
     """int64 [23]: how many values each field's column will hold."""
-    totals = np.zeros(NUM_FIELDS, np.int64)
+    totals = np.zeros(len(layout.multi), np.int64)
     for position in row_context:
-        _count_fields(words, position + CONTEXT_HEADER, 0, NUM_USER_FIELDS, totals)
+        _count_fields(layout, words, position + layout.context_header, 0, layout.num_user_fields, totals)
     for position in at:
-        _count_fields(words, position + IMPRESSION_HEADER, NUM_USER_FIELDS, NUM_FIELDS, totals)
+        _count_fields(
+            layout,
+            words,
+            position + layout.impression_header,
+            layout.num_user_fields,
+            len(layout.multi),
+            totals,
+        )
     return totals
 
 
-@njit(cache=True, nogil=True)
-def _copy_fields(words, floats, position, first, last, ids, weights, begin, weight_begin, cursor):
+@compiled
+def _copy_fields(layout, words, floats, position, first, last, ids, weights, begin, weight_begin, cursor):
     """Append one packed record's fields to their columns."""
     for field in range(first, last):
         count = 1
-        if FIELD_MULTI[field]:
+        if layout.multi[field]:
             count = words[position]
             position += 1
         to = begin[field] + cursor[field]
         for j in range(count):
             ids[to + j] = words[position + j]
         position += count
-        if FIELD_WEIGHTED[field]:
+        if layout.weighted[field]:
             to = weight_begin[field] + cursor[field]
             for j in range(count):
                 weights[to + j] = floats[position + j]
@@ -117,15 +147,15 @@ def _copy_fields(words, floats, position, first, last, ids, weights, begin, weig
         cursor[field] += count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read_int64(words, position):
     low = np.int64(words[position]) & np.int64(0xFFFFFFFF)
     return low | (np.int64(words[position + 1]) << np.int64(32))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill_columns(
-    words, floats, row_context, row_first, at,
+    layout, words, floats, row_context, row_first, at,
     begin, weight_begin, ids, weights, row_ends, lengths,
     user_id, sample_id, click, conversion,
 ):  # fmt: skip
@@ -135,35 +165,28 @@ def fill_columns(
     row_ends int32 [23, R + 1]: list offsets of the multi-valued fields. lengths int32 [23, K]: values
     per impression. user_id int64 [R]; sample_id int64, click, conversion int8 [K].
     """
-    cursor = np.zeros(NUM_FIELDS, np.int64)
+    first, last = layout.num_user_fields, len(layout.multi)
+    cursor = np.zeros(last, np.int64)
     row_ends[:, 0] = 0
     for row in range(len(row_context)):
         position = row_context[row]
         user_id[row] = _read_int64(words, position)
         _copy_fields(
-            words,
-            floats,
-            position + CONTEXT_HEADER,
-            0,
-            NUM_USER_FIELDS,
-            ids,
-            weights,
-            begin,
-            weight_begin,
-            cursor,
-        )
+            layout, words, floats, position + layout.context_header, 0, first,
+            ids, weights, begin, weight_begin, cursor,
+        )  # fmt: skip
         for k in range(row_first[row], row_first[row + 1]):
             position = at[k]
             sample_id[k] = _read_int64(words, position)
             click[k] = words[position + 4] & 1
             conversion[k] = words[position + 4] >> 1
-            for field in range(NUM_USER_FIELDS, NUM_FIELDS):
+            for field in range(first, last):
                 lengths[field, k] = -cursor[field]
             _copy_fields(
-                words, floats, position + IMPRESSION_HEADER, NUM_USER_FIELDS, NUM_FIELDS,
+                layout, words, floats, position + layout.impression_header, first, last,
                 ids, weights, begin, weight_begin, cursor,
             )  # fmt: skip
-            for field in range(NUM_USER_FIELDS, NUM_FIELDS):
+            for field in range(first, last):
                 lengths[field, k] += cursor[field]
-        for field in range(NUM_FIELDS):
+        for field in range(last):
             row_ends[field, row + 1] = cursor[field]

@@ -1,19 +1,21 @@
-"""One Spark session for all tests that need it."""
+"""What all tests share: one Spark session, and no deadlines for hypothesis."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+from pyspark.sql import SparkSession
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from jobs.session import spark_session
+
+# The first example of a kernel's test compiles the kernel.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session")
-def spark() -> "Iterator[SparkSession]":
+def spark() -> Iterator[SparkSession]:
     """A local session with two threads and few shuffle partitions."""
-    from jobs.session import spark_session  # Airflow's environment, which also reads this file, has no Spark
-
     options = {
         "spark.master": "local[2]",
         "spark.driver.memory": "1g",

@@ -22,7 +22,7 @@ CONTEXT = "00000000000000ab"
 ITEM = "205\x027\x031.0"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=20),
     ends_with_line_feed=st.booleans(),
@@ -141,9 +141,23 @@ def test_only_an_incomplete_last_line_is_truncated():
     assert parse(whole, common=False, unterminated=True)["kind"].to_pylist() == [packed.KIND_IMPRESSIONS]
     (blob,) = parse(cut, common=False, unterminated=True)["blob"].to_pylist()
     assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "truncated_line"
+    table = parse(b"x\n" + whole, common=False, unterminated=True)
+    assert table["kind"].to_pylist() == [packed.KIND_IMPRESSIONS, packed.KIND_QUARANTINED]
+    blob = table["blob"].to_pylist()[1]
+    assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "wrong_column_count"
 
 
-@settings(max_examples=300, deadline=None)
+def test_the_kernel_takes_the_fields_from_its_arguments(monkeypatch: pytest.MonkeyPatch):
+    """Else its cached machine code would outlive a change of the fields."""
+    expected = parse(skeleton_line().encode() + b"\n", common=False)
+    codes = packed.FIELD_OF_CODE.copy()
+    codes[999], codes[205] = codes[205], -1
+    monkeypatch.setattr(packed, "FIELD_OF_CODE", packed.frozen(codes))
+    renamed = skeleton_line(features=ITEM.replace("205", "999")).encode() + b"\n"
+    assert parse(renamed, common=False).equals(expected)
+
+
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_parsed_or_set_aside(text: bytes, common: bool):
     lines = text.split(b"\n")
