@@ -1,0 +1,40 @@
+"""Samples written by the first release: what is built today equals them, and today's loader reads them.
+
+A failure here means that samples and models people already have no longer fit: raise
+schemas.samples.SCHEMA_VERSION and say so, or mend the change.
+"""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from esmm.data import Loader
+from jobs import build_samples
+from jobs.config import load_samples_config
+from schemas import manifest
+
+FIRST = Path(__file__).parent / "data" / "v1"
+
+
+def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
+    files = build_samples.find_logs(str(FIRST / "sample_skeleton.csv"), str(FIRST / "common_features.csv"))
+    settings = load_samples_config(str(FIRST / "config.yaml"))
+    build_samples.run(spark, files, settings, str(tmp_path / "today"), overwrite=False)
+    then, today = (pq.read_table(f / "part-00000.parquet") for f in (FIRST / "samples", tmp_path / "today"))
+    assert today.schema.equals(then.schema)
+    assert today.equals(then)
+    old, new = manifest.read(str(FIRST / "samples")), manifest.read(str(tmp_path / "today"))
+    for key in ("schema_version", "fingerprint", "hash", "hash_seed", "buckets", "counts", "quarantine"):
+        assert old[key] == new[key]  # type: ignore[literal-required]
+    assert [(f["rows"], f["impressions"]) for f in old["files"]] == [
+        (f["rows"], f["impressions"]) for f in new["files"]
+    ]
+
+
+def test_the_loader_reads_them(tmp_path):
+    (batch,) = Loader(str(FIRST / "samples"), batch_size=100, with_keys=True).epoch(0)
+    lines = [line.split(",") for line in (FIRST / "sample_skeleton.csv").read_text().splitlines()]
+    assert batch.keys is not None
+    found = zip(batch.keys["sample_id"].to_pylist(), batch.click.tolist(), strict=True)
+    assert sorted(found) == sorted((int(line[0]), float(line[1])) for line in lines)
+    assert batch.num_contexts == 5
