@@ -50,11 +50,18 @@ def train(world: World, arguments: list[str]) -> None:
         folder.describe(config, arguments, world.size)
     model = make_model(config.model, sum(train_loader.manifest["buckets"].values()), world)
     initialise(model, config)
+    model.network.start_at(*base_rates(train_loader.manifest["counts"]))
     trained = TrainStep(config, model, world)
     record = Trainer(config, trained, train_loader, valid_loader, path, folder).fit()
     if folder:
         folder.finish()
         print(f"{path}: {record['epoch']} epoch(s), {record['step']} steps, validation {describe(record)}")
+
+
+def base_rates(counts: dict[str, int]) -> tuple[float, float]:
+    """CTR, and CVR of clicks, of samples; by Laplace's rule, so neither 0 nor 1 where nothing was counted."""
+    impressions, clicks, conversions = counts["impressions"], counts["clicks"], counts["conversions"]
+    return (clicks + 1) / (impressions + 2), (conversions + 1) / (clicks + 2)
 
 
 def open_loader(

@@ -8,9 +8,10 @@ import torch
 
 from esmm.batch import Batch
 from esmm.config import Config
-from esmm.loss import loss_sums
+from esmm.loss import loss_sums, probabilities
 from esmm.model import Esmm
 from esmm.step import TrainStep, initialise, make_model
+from esmm.train import base_rates
 from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.plain_batches import PlainBatch, random_batch, to_batch
 
@@ -103,3 +104,16 @@ def test_training_learns_a_batch_by_heart(optimizer: str) -> None:
     for _ in range(100):
         last = trained(batch, 40).sum()
     assert last < 0.1 * first
+
+
+def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
+    config = Config.model_validate({"model": {"embedding_dim": DIM, "towers": list(TOWERS)}})
+    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    initialise(model, config)
+    model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
+    plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)
+    ctr, cvr, _ = model.forward(to_batch(plain))
+    p_ctr, p_cvr, p_ctcvr = probabilities(ctr, cvr)
+    assert p_ctr.mean().item() == pytest.approx(41 / 1002, rel=0.3)
+    assert p_cvr.mean().item() == pytest.approx(1 / 42, rel=0.3)
+    assert torch.equal(p_ctcvr, p_ctr * p_cvr)
