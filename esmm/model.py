@@ -1,6 +1,7 @@
 """ESMM's network: one shared embedding, two towers, and a first layer whose context half is paid once."""
 
 import math
+from typing import cast
 from itertools import pairwise
 
 import torch
@@ -45,9 +46,9 @@ class EsmmNetwork(nn.Module):
         From 0.5, all impressions without a click would push pCVR far below its rate first, and the few
         conversions of an epoch are too few to bring it back.
         """
-        with torch.no_grad():
-            for tower, rate in zip(self.towers, (p_ctr, p_cvr), strict=True):
-                tower[-1].bias.fill_(math.log(rate / (1 - rate)))
+        for tower, rate in zip(self.towers, (p_ctr, p_cvr), strict=True):
+            *_, last = cast(nn.ModuleList, tower)
+            nn.init.constant_(cast(nn.Linear, last).bias, math.log(rate / (1 - rate)))
 
     def forward(self, context: Tensor, item: Tensor, context_index: Tensor) -> tuple[Tensor, Tensor]:
         """context [U, 13*D], item [B, 10*D], context_index int64 [B] -> logits of CTR and CVR, each [B]."""

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One command; `outcome` says what it made, read from the outputs themselves."""
+    """Commands that run side by side; `outcome` says what they made, read from the outputs themselves."""
 
     name: str
-    command: list[str]
+    commands: list[list[str]]
     output: Path
     outcome: Callable[[], str]
 
@@ -76,47 +78,54 @@ def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
     python = [sys.executable, "-m"]
     workers_command = [str(BIN / "horovodrun"), "-np", str(workers), "-H", f"localhost:{workers}", *python]
 
-    def build(split: str, folder: Path) -> Stage:
-        command = [*python, "jobs.build_samples", "--skeleton", str(raw / f"sample_skeleton_{split}.csv")]
-        command += [
+    def build(split: str) -> list[str]:
+        logs = [
+            "--skeleton",
+            f"{raw}/sample_skeleton_{split}.csv",
             "--common",
-            str(raw / f"common_features_{split}.csv"),
-            "--out",
-            str(folder),
-            "--config",
-            config,
+            f"{raw}/common_features_{split}.csv",
         ]
-        return Stage(
-            f"build samples, {split}", [*command, "--overwrite"], folder, lambda: _samples_outcome(folder)
-        )
+        out = ["--out", f"{samples}/split={split}", "--config", config, "--overwrite"]
+        return [*python, "jobs.build_samples", *logs, *out]
 
     return [
         Stage(
             "draw raw logs",
-            [*python, "jobs.make_demo_logs", "--out", str(raw), *size.logs, "--overwrite"],
+            [[*python, "jobs.make_demo_logs", "--out", str(raw), *size.logs, "--overwrite"]],
             raw,
             lambda: _logs_outcome(raw),
         ),
-        build("train", train),
-        build("test", test),
+        # Side by side, as much of their time is the start of Spark.
+        Stage(
+            "build samples",
+            [build("train"), build("test")],
+            samples,
+            lambda: f"train {_samples_outcome(train)}; test {_samples_outcome(test)}",
+        ),
         Stage(
             f"train, {workers} workers",
-            [*workers_command, "esmm.train", "--config", config, "--train", str(train), "--valid", str(test)]
-            + ["--run", str(run), *size.train, "--overwrite"],
+            [
+                [*workers_command, "esmm.train", "--config", config, "--train", str(train)]
+                + ["--valid", str(test), "--run", str(run), *size.train, "--overwrite"]
+            ],
             run,
             lambda: _training_outcome(run),
         ),
         Stage(
             f"predict, {workers} workers",
-            [*workers_command, "esmm.predict", "--run", str(run), "--samples", str(test)]
-            + ["--out", str(predictions), "--overwrite"],
+            [
+                [*workers_command, "esmm.predict", "--run", str(run), "--samples", str(test)]
+                + ["--out", str(predictions), "--overwrite"]
+            ],
             predictions,
             lambda: f"{read_json(predictions / '_manifest.json')['rows']:,} predictions",
         ),
         Stage(
             "evaluate",
-            [*python, "jobs.evaluate", "--predictions", str(predictions), "--out", str(metrics)]
-            + ["--truth", str(raw / "truth_test.csv")],
+            [
+                [*python, "jobs.evaluate", "--predictions", str(predictions), "--out", str(metrics)]
+                + ["--truth", str(raw / "truth_test.csv")]
+            ],
             metrics,
             lambda: f"{read_json(metrics)['ctr']['rows']:,} impressions judged",
         ),
@@ -140,16 +149,19 @@ def _training_outcome(run: Path) -> str:
 
 
 def run_stage(number: int, total: int, stage: Stage, log: Path) -> None:
-    """Run one command, its output going to a log; a line before and after, live progress on a terminal."""
+    """Run a stage, its output going to logs; a line before and after, live progress on a terminal."""
     head = f"[{number}/{total}] {stage.name}"
     live = sys.stdout.isatty()
     if not live:
         print(f"{head} ...", flush=True)
     begin = time.monotonic()
-    code = _run_logged(stage.command, log, head if live else None)
+    logs = [log.with_suffix(f".{place}.log") for place in range(1, len(stage.commands) + 1)]
+    with ThreadPoolExecutor(len(logs)) as pool:
+        codes = list(pool.map(partial(_run_logged, head=head if live else None), stage.commands, logs))
     seconds = time.monotonic() - begin
-    if code:
-        raise StageError(_failure(stage, log, code))
+    for command, written, code in zip(stage.commands, logs, codes, strict=True):
+        if code:
+            raise StageError(_failure(stage.name, command, written, code))
     print(f"{head}: {stage.outcome()}, {seconds:.1f} s -> {_short(stage.output)}", flush=True)
 
 
@@ -171,11 +183,11 @@ def _run_logged(command: list[str], log: Path, head: str | None) -> int:
     return process.returncode
 
 
-def _failure(stage: Stage, log: Path, code: int) -> str:
+def _failure(name: str, command: list[str], log: Path, code: int) -> str:
     last = "\n".join(f"    {line}" for line in log.read_text().splitlines()[-LAST_LINES:])
-    rerun = shlex.join([_short(Path(part)) if part.startswith("/") else part for part in stage.command])
+    rerun = shlex.join([_short(Path(part)) if part.startswith("/") else part for part in command])
     return (
-        f"stage '{stage.name}' failed with exit code {code}. The last lines of {_short(log)}:\n{last}\n"
+        f"stage '{name}' failed with exit code {code}. The last lines of {_short(log)}:\n{last}\n"
         f"To run this stage again:\n    PATH={_short(BIN)}:$PATH {rerun}"
     )
 
@@ -218,7 +230,7 @@ def main() -> None:
     try:
         for number, stage in enumerate(todo, 1):
             name = stage.name.replace(", ", "-").replace(" ", "-")
-            run_stage(number, len(todo), stage, logs / f"{number}-{name}.log")
+            run_stage(number, len(todo), stage, logs / f"{number}-{name}")
     except StageError as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(1)
