@@ -1,8 +1,8 @@
 """ESMM's network: one shared embedding, two towers, and a first layer whose context half is paid once."""
 
 import math
-from typing import cast
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
