@@ -14,7 +14,6 @@ from jobs.session import spark_path
 from schemas import storage
 from schemas.errors import InputError
 from schemas.predictions import arrow_schema
-from schemas.samples import SUCCESS_NAME
 
 TRUTH_COLUMNS = ("sample_id", "p_ctr", "p_cvr")
 LABELS = ("click", "conversion")
@@ -31,17 +30,8 @@ class Rule(NamedTuple):
 
 def check_paths(predictions: str, truth: str | None) -> None:
     """Stop before Spark starts where the predictions are not published or the truth is no such file."""
+    storage.require_published(predictions, "predictions", "esmm.predict")
     fs, path = storage.filesystem(predictions)
-    if not fs.isdir(path):
-        found = "a file" if fs.exists(path) else "nothing"
-        raise InputError(
-            f"{predictions}: expected a folder of predictions, found {found}. Make it with esmm.predict."
-        )
-    if not storage.is_complete(predictions):
-        raise InputError(
-            f"{predictions}: expected published predictions ({SUCCESS_NAME} inside), found none. "
-            "Make them with esmm.predict, or wait until it has finished."
-        )
     if not fs.glob(f"{path}/*.parquet"):
         raise InputError(
             f"{predictions}: expected Parquet files inside, found none. "

@@ -54,17 +54,8 @@ def build(
 
 def read(folder: str) -> Manifest:
     """The manifest of a published sample set of today's version, or an `InputError`."""
+    storage.require_published(folder, "samples", "jobs.build_samples")
     fs, path = storage.filesystem(folder)
-    if not fs.isdir(path):
-        found = "a file" if fs.exists(path) else "nothing"
-        raise InputError(
-            f"{folder}: expected a folder of samples, found {found}. Make it with jobs.build_samples."
-        )
-    if not storage.is_complete(folder):
-        raise InputError(
-            f"{folder}: expected published samples ({samples.SUCCESS_NAME} inside), found none. "
-            "Make them with jobs.build_samples, or wait until it has finished."
-        )
     if not fs.exists(f"{path}/{samples.MANIFEST_NAME}"):
         raise InputError(
             f"{folder}: expected samples ({samples.MANIFEST_NAME} inside), found a folder of something else. "

@@ -42,6 +42,19 @@ def refuse_complete(folder: str, overwrite: bool) -> None:
     )
 
 
+def require_published(folder: str, content: str, command: str) -> None:
+    """Stop unless a folder was published whole. content: what it should hold; command: what makes it."""
+    fs, path = filesystem(folder)
+    if not fs.isdir(path):
+        found = "a file" if fs.exists(path) else "nothing"
+        raise InputError(f"{folder}: expected a folder of {content}, found {found}. Make it with {command}.")
+    if not is_complete(folder):
+        raise InputError(
+            f"{folder}: expected published {content} ({SUCCESS_NAME} inside), found none. "
+            f"Make them with {command}, or wait until it has finished."
+        )
+
+
 def publish(staging: str, folder: str) -> None:
     """Mark a staged folder complete and rename it to its final name, replacing what stood there."""
     fs, source = filesystem(staging)
