@@ -146,7 +146,7 @@ class SampleWriter(DataSourceArrowWriter):
         fs, staging = storage.filesystem(self._staging)
         done = [cast(TaskMessage, message) for message in messages if message is not None]
         for message in done:
-            final = f"part-{message.partition:05d}.parquet"
+            final = _final_name(message)
             if message.samples_file:
                 fs.mv(f"{staging}/{message.samples_file}", f"{staging}/{final}")
             if message.quarantine_file:
@@ -167,9 +167,7 @@ class SampleWriter(DataSourceArrowWriter):
             counts.update(message.counts)
             quarantine.update(message.quarantine)
         entries = [
-            manifest.FileEntry(
-                name=f"part-{m.partition:05d}.parquet", bytes=m.bytes, rows=m.rows, impressions=m.impressions
-            )
+            manifest.FileEntry(name=_final_name(m), bytes=m.bytes, rows=m.rows, impressions=m.impressions)
             for m in done
             if m.samples_file
         ]
@@ -181,6 +179,10 @@ class SampleWriter(DataSourceArrowWriter):
             source={"files": [f.path for f in self._files], "bytes": sum(f.size for f in self._files)},
             files=entries,
         )
+
+
+def _final_name(message: TaskMessage) -> str:
+    return f"part-{message.partition:05d}.parquet"
 
 
 def _remove_other_attempts(fs: Any, staging: str) -> None:

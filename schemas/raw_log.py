@@ -7,20 +7,9 @@
 `common_feature_index` is 16 hexadecimal digits. Lines end with a single line feed.
 """
 
-COLUMN_SEPARATOR = b","
 FEATURE_SEPARATOR = b"\x01"
 ID_SEPARATOR = b"\x02"
 VALUE_SEPARATOR = b"\x03"
-
-SKELETON_COLUMNS = (
-    "sample_id",
-    "click",
-    "conversion",
-    "common_feature_index",
-    "feature_num",
-    "feature_list",
-)
-COMMON_COLUMNS = ("common_feature_index", "feature_num", "feature_list")
 
 # Why a line is quarantined. The position in this tuple is the code the compiled parser returns,
 # 0 meaning a good line: append, never reorder.
