@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import loader, train_step
 from benchmarks.plain_spark import plain_samples
-from jobs import build_samples, warm_up
+from jobs import build_samples, raw_files, warm_up
 from jobs.config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
 from schemas import manifest, storage
@@ -58,7 +58,7 @@ def draw_logs(raw: Path) -> dict[str, float]:
 def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[str, Any]:
     """Raw logs to samples, ours and the plain Spark SQL route in turn; the start of Spark is not counted."""
     skeleton, common = (str(out / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features"))
-    files = build_samples.find_logs(skeleton, common)
+    files = raw_files.find_logs(skeleton, common)
     warm_up.compile_kernels()
     spark = spark_session("bench", **(build_samples.SPARK_OPTIONS | {"spark.master": "local[2]"}))
 

@@ -12,7 +12,8 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark.sql import SparkSession
 
 from jobs.config import SamplesConfig, load_samples_config
-from jobs.raw_source import LogFile, RawLogSource, files_to_json
+from jobs.raw_files import LogFile, files_to_json, find_logs
+from jobs.raw_source import RawLogSource
 from jobs.sample_sink import SampleSink
 from jobs.session import spark_session, task_errors_as_input_errors
 from jobs.warm_up import compile_kernels
@@ -47,45 +48,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     return parser.parse_args()
-
-
-def find_logs(skeleton: str, common: str) -> list[LogFile]:
-    """The raw files of both sides, common records first, numbered in path order."""
-    found = [(path, size, True) for path, size in _expand(common)]
-    found += [(path, size, False) for path, size in _expand(skeleton)]
-    return [LogFile(number, path, is_common, size) for number, (path, size, is_common) in enumerate(found)]
-
-
-def _expand(pattern: str) -> list[tuple[str, int]]:
-    """Files of a path or glob with their sizes; an `InputError` where there is nothing to read."""
-    fs, path = storage.filesystem(pattern)
-    names = sorted(fs.glob(path))
-    if not names:
-        raise InputError(
-            f"{pattern}: no such file. Expected raw logs (.csv or .csv.gz), given as a path or a glob."
-        )
-    files = []
-    for name in names:
-        if not fs.isfile(name):
-            raise InputError(
-                f"{name}: expected a file, found a folder. Give a glob such as '{pattern}/*.csv'."
-            )
-        if not name.endswith((".csv", ".csv.gz")):
-            raise InputError(f"{name}: expected a name that ends with .csv or .csv.gz.")
-        size = int(fs.size(name))
-        if size == 0:
-            raise InputError(f"{name}: the file is empty. Remove it or fetch it again.")
-        with fs.open(name, "rb") as stream:
-            _check_kind(name, stream.read(2))
-        files.append((fs.unstrip_protocol(name), size))
-    return files
-
-
-def _check_kind(name: str, head: bytes) -> None:
-    if (head == b"\x1f\x8b") != name.endswith(".gz"):
-        found = "gzip data" if head == b"\x1f\x8b" else "something else"
-        expected = "gzip data" if name.endswith(".gz") else "plain text"
-        raise InputError(f"{name}: expected {expected}, found {found}. Rename the file after what is in it.")
 
 
 def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, staging: str) -> None:

@@ -16,14 +16,13 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
 from jobs import packed
-from schemas import storage
+from jobs.raw_files import CHUNK_BYTES, LogFile, files_from_json, open_log
 from schemas.errors import InputError
 from schemas.raw_log import QUARANTINE_REASONS
 
 if TYPE_CHECKING:
     from jobs import parse_kernel
 
-CHUNK_BYTES = 8 << 20
 MAX_RUN = 256  # impressions in one packed row: what a writer must be able to hold at least
 LINE_FEED = ord("\n")
 TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
@@ -31,20 +30,6 @@ TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
 Chunk = tuple[
     int, bytes, bool
 ]  # byte offset of its first line, whole lines, whether the last lacks its line feed
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """One raw file. number: its place in the sorted list of all files; common: which side it is."""
-
-    number: int
-    path: str
-    common: bool
-    size: int
-
-    @property
-    def compressed(self) -> bool:
-        return self.path.endswith(".gz")
 
 
 @dataclass
@@ -66,13 +51,6 @@ def split_ranges(files: list[LogFile], range_bytes: int) -> list[LogRange]:
         for begin in range(0, file.size, range_bytes):
             ranges.append(LogRange(file, begin, min(begin + range_bytes, file.size)))
     return ranges
-
-
-def open_log(file: LogFile) -> IO[bytes]:
-    """The uncompressed bytes of a raw file."""
-    fs, path = storage.filesystem(file.path)
-    stream = fs.open(path, "rb", block_size=CHUNK_BYTES)
-    return cast(IO[bytes], gzip.GzipFile(fileobj=stream) if file.compressed else stream)
 
 
 def read_chunks(
@@ -213,11 +191,3 @@ class RawLogSource(DataSource):
 
     def reader(self, schema: StructType) -> RawLogReader:
         return RawLogReader(dict(self.options))
-
-
-def files_to_json(files: list[LogFile]) -> str:
-    return json.dumps([[f.number, f.path, f.common, f.size] for f in files])
-
-
-def files_from_json(text: str) -> list[LogFile]:
-    return [LogFile(*entry) for entry in json.loads(text)]

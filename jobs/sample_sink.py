@@ -19,7 +19,7 @@ from pyspark.sql.datasource import DataSource, DataSourceArrowWriter, WriterComm
 from pyspark.sql.types import StructType
 
 from jobs import packed
-from jobs.raw_source import LogFile, files_from_json, open_log
+from jobs.raw_files import LogFile, files_from_json, open_log
 from schemas import manifest, samples, storage
 from schemas.raw_log import QUARANTINE_REASONS
 

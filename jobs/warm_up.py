@@ -3,7 +3,8 @@
 import logging
 import time
 
-from jobs.raw_source import LogFile, Parser
+from jobs.raw_files import LogFile
+from jobs.raw_source import Parser
 from jobs.unpack import Unpacker
 from schemas.fields import FIELDS
 

@@ -23,6 +23,7 @@ python3 -m venv "$tools"
 compile main
 compile build
 compile dev
+compile jobs
 compile petastorm --no-deps
 compile horovod --no-deps
 compile airflow --override airflow.overrides --exclude-newer "$airflow_date"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from esmm.data import Loader
-from jobs import build_samples
+from jobs import build_samples, raw_files
 from jobs.config import load_samples_config
 from schemas import manifest
 
@@ -17,7 +17,7 @@ FIRST = Path(__file__).parent / "data" / "v1"
 
 
 def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
-    files = build_samples.find_logs(str(FIRST / "sample_skeleton.csv"), str(FIRST / "common_features.csv"))
+    files = raw_files.find_logs(str(FIRST / "sample_skeleton.csv"), str(FIRST / "common_features.csv"))
     settings = load_samples_config(str(FIRST / "config.yaml"))
     build_samples.run(spark, files, settings, str(tmp_path / "today"), overwrite=False)
     then, today = (pq.read_table(f / "part-00000.parquet") for f in (FIRST / "samples", tmp_path / "today"))

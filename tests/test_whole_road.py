@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.plain_spark import plain_samples
 from esmm.data import Loader
-from jobs import build_samples
+from jobs import build_samples, raw_files
 from jobs.config import SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
@@ -57,9 +57,7 @@ def road(spark, tmp_path_factory):
     settings = SamplesConfig(
         max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS
     )
-    build_samples.run(
-        spark, build_samples.find_logs(*logs), settings, str(folder / "samples"), overwrite=False
-    )
+    build_samples.run(spark, raw_files.find_logs(*logs), settings, str(folder / "samples"), overwrite=False)
     return folder
 
 

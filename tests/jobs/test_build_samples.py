@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples
+from jobs import build_samples, raw_files
 from jobs.config import SamplesConfig
 from schemas import manifest, samples
 from schemas.errors import InputError
@@ -28,7 +28,7 @@ def read(folder: Path):
 def build(
     spark, skeleton: str, common: str, out: Path, settings: SamplesConfig = SETTINGS
 ) -> manifest.Manifest:
-    build_samples.run(spark, build_samples.find_logs(skeleton, common), settings, str(out), overwrite=False)
+    build_samples.run(spark, raw_files.find_logs(skeleton, common), settings, str(out), overwrite=False)
     return manifest.read(str(out))
 
 
@@ -168,7 +168,7 @@ def test_published_samples_are_not_replaced_unless_asked(spark, tmp_path):
     skeleton, common = write_logs(tmp_path, random_logs(seed=5, num_contexts=10))
     out = tmp_path / "out"
     build(spark, skeleton, common, out)
-    files = build_samples.find_logs(skeleton, common)
+    files = raw_files.find_logs(skeleton, common)
     with pytest.raises(InputError, match="--overwrite"):
         build_samples.run(spark, files, SETTINGS, str(out), overwrite=False)
     before = read(out)
@@ -192,7 +192,7 @@ def test_files_that_are_no_logs_are_refused_before_spark_starts(tmp_path, conten
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        build_samples.find_logs(str(path), str(path))
+        raw_files.find_logs(str(path), str(path))
 
 
 def test_the_command_reports_all_mistakes_of_a_configuration_without_a_traceback(tmp_path):

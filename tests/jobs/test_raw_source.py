@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import packed
-from jobs.raw_source import LogFile, Parser, RawLogReader, files_to_json, open_log, read_chunks, split_ranges
+from jobs.raw_files import LogFile, files_to_json, open_log
+from jobs.raw_source import Parser, RawLogReader, read_chunks, split_ranges
 from jobs.unpack import Unpacker
 from schemas.fields import FIELDS
 from schemas.raw_log import QUARANTINE_REASONS

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import parse_kernel, unpack_kernel
-from jobs.raw_source import LogFile, Parser
+from jobs.raw_files import LogFile
+from jobs.raw_source import Parser
 from jobs.unpack import DUPLICATE_COMMON_RECORD, NO_COMMON_RECORD, Unpacker
 from schemas.fields import FIELDS
 from tests.jobs.raw_lines import RawLogs, random_logs
