@@ -9,26 +9,35 @@ from pathlib import Path
 if not __package__:  # spark-submit puts this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.config import SamplesConfig, load_samples_config
-from jobs.raw_files import LogFile, files_to_json, find_logs
+from jobs.packed import KIND_QUARANTINED
+from jobs.raw_files import FILES_HELP, LogFile, files_to_json, find_logs
 from jobs.raw_source import RawLogSource
 from jobs.sample_sink import SampleSink
 from jobs.session import spark_session, task_errors_as_input_errors
 from jobs.warm_up import compile_kernels
 from schemas import manifest, samples, storage
 from schemas.errors import InputError, exit_with_message
+from schemas.hashing import POSITIVE
 from schemas.raw_log import REASON_MEANING
 
 EXAMPLE = """example:
   python -m jobs.build_samples --skeleton 'raw/sample_skeleton_train*.csv' \\
       --common 'raw/common_features_train*.csv' --out samples/split=train --config configs/demo.yaml
+
+  # a day's folder with the part files of both sides
+  python -m jobs.build_samples --skeleton logs/ds=2025-11-22 --common logs/ds=2025-11-22 \\
+      --out samples/ds=2025-11-22
 """
 
-# Blobs are large (a common record about 5 kB), so few rows make a batch of some megabytes.
+SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
+
+# Blobs are large (a common record about 5 kB, many impressions of a context 50 kB): batches by bytes.
 SPARK_OPTIONS = {
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
     "spark.driver.memory": "2g",
 }
 
@@ -40,18 +49,34 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--skeleton", required=True, help="sample skeletons: a file or glob, .csv or .csv.gz")
-    parser.add_argument("--common", required=True, help="common features: a file or glob, .csv or .csv.gz")
+    parser.add_argument(
+        "--skeleton", required=True, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
+    )
+    parser.add_argument(
+        "--common", required=True, nargs="+", metavar="PATH", help="common features, in the same way"
+    )
     parser.add_argument("--out", required=True, help="folder of samples to publish")
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"
+    )
+    parser.add_argument(
+        "--valid-out", help="folder for the share samples.valid_share of the contexts, kept out of --out"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     return parser.parse_args()
 
 
-def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, staging: str) -> None:
-    """Parse, shuffle by context, sort and write everything into the staging folder."""
+def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
+    """A share needs a folder, a folder a share."""
+    if (settings.valid_share > 0) != (valid_out is not None):
+        raise InputError(
+            f"samples.valid_share is {settings.valid_share} and --valid-out is {valid_out or 'not given'}: "
+            "expected a share above 0 with --valid-out, or neither."
+        )
+
+
+def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, staging: list[str]) -> None:
+    """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
     spark.dataSource.register(RawLogSource)
     spark.dataSource.register(SampleSink)
     options = {
@@ -63,18 +88,28 @@ def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, st
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
     writer = (
-        rows.repartition(num_files, "key")
-        .sortWithinPartitions("key", "kind", "order")
+        rows.withColumn("part", part_of_context(settings))
+        .repartition(num_files, "key")
+        .sortWithinPartitions("part", "key", "kind", "order")
         .write.format(SampleSink.name())
         .options(
+            staging=json.dumps(staging),
             impressions_per_row=str(settings.impressions_per_row),
             rows_per_row_group=str(settings.rows_per_row_group),
             **options,
         )
     )
-    fs, path = storage.filesystem(staging)
     with task_errors_as_input_errors():
-        writer.mode("append").save(fs.unstrip_protocol(path))
+        writer.mode("append").save()
+
+
+def part_of_context(settings: SamplesConfig) -> Column:
+    """0 training, 1 validation: a hash of the context decides, so that no context is in both parts."""
+    slot = F.xxhash64(F.lit(settings.hash_seed).cast("long"), F.lit("validation"), "key").bitwiseAND(
+        F.lit(POSITIVE)
+    ) % F.lit(SLOTS)
+    is_valid = (F.col("kind") != F.lit(KIND_QUARANTINED)) & (slot < round(settings.valid_share * SLOTS))
+    return F.when(is_valid, 1).otherwise(0).cast("tinyint")
 
 
 def task_bytes(files: list[LogFile], most: int, parallelism: int) -> int:
@@ -89,14 +124,17 @@ def check(staged: manifest.Manifest, settings: SamplesConfig, out: str, staging:
     if num_good and share <= settings.max_broken_share:
         return
     kept = f"{out.rstrip('/')}.rejected"
-    storage.discard(kept)
-    fs, source = storage.filesystem(f"{staging}/{samples.QUARANTINE_FOLDER}")
     if num_broken:
-        fs.mv(source, storage.filesystem(kept)[1], recursive=True)
+        storage.replace(f"{staging}/{samples.QUARANTINE_FOLDER}", kept)
+    else:
+        storage.discard(kept)
     counts = "\n".join(
         f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in staged["quarantine"].items()
     )
     where = f"The broken lines are in {kept}. " if num_broken else ""
+    orphans = staged["quarantine"].get("no_common_record", 0)
+    if orphans:
+        where += f"{orphans} impressions lack their common record: is a part of the common files missing? "
     raise InputError(
         f"nothing was published to {out}: {num_broken} of {num_broken + num_good} lines are broken "
         f"({share:.2%}, allowed are {settings.max_broken_share:.2%}), {num_good} impressions are good.\n"
@@ -104,51 +142,67 @@ def check(staged: manifest.Manifest, settings: SamplesConfig, out: str, staging:
     )
 
 
-def summary(published: manifest.Manifest, out: str, seconds: float) -> str:
-    counts, raw = published["counts"], published["source"]["bytes"]
+def summary(published: list[manifest.Manifest], outs: list[str], seconds: float) -> str:
+    lines = [content(made, out) for made, out in zip(published, outs, strict=True)]
+    raw = published[0]["source"]["bytes"]
     megabytes = raw / 1e6 if isinstance(raw, int) else 0.0
-    written = sum(file["bytes"] for file in published["files"]) / 1e6
-    content = (
-        f"{out}: {counts['impressions']:,} impressions of {counts['contexts']:,} contexts "
-        f"in {counts['rows']:,} rows, {counts['clicks']:,} clicks, {counts['conversions']:,} conversions"
+    files = [file for made in published for file in made["files"]]
+    lines.append(
+        f"{megabytes:,.0f} MB of raw logs to {sum(file['bytes'] for file in files) / 1e6:,.0f} MB "
+        f"in {len(files)} files, {seconds:.1f} s, {megabytes / seconds:.0f} MB/s"
     )
-    work = (
-        f"{megabytes:,.0f} MB of raw logs to {written:,.0f} MB in {len(published['files'])} files, "
-        f"{seconds:.1f} s, {megabytes / seconds:.0f} MB/s"
-    )
-    lines = [content, work]
-    lines += [f"quarantined {n:,}: {reason}" for reason, n in published["quarantine"].items()]
+    lines += [f"quarantined {n:,}: {reason}" for reason, n in published[0]["quarantine"].items()]
     return "\n".join(lines)
 
 
+def content(published: manifest.Manifest, out: str) -> str:
+    counts = published["counts"]
+    return (
+        f"{out}: {counts['impressions']:,} impressions of {counts['contexts']:,} contexts "
+        f"in {counts['rows']:,} rows, {counts['clicks']:,} clicks, {counts['conversions']:,} conversions"
+    )
+
+
 def run(
-    spark: SparkSession, files: list[LogFile], settings: SamplesConfig, out: str, overwrite: bool
+    spark: SparkSession,
+    files: list[LogFile],
+    settings: SamplesConfig,
+    out: str,
+    overwrite: bool,
+    valid_out: str | None = None,
 ) -> None:
-    """Build the samples of some raw files and publish them whole."""
-    storage.refuse_complete(out, overwrite)
-    staging = storage.staging_name(out)
-    fs, path = storage.filesystem(staging)
+    """Build the samples of some raw files and publish them whole, the validation part first."""
+    outs = [out] if valid_out is None else [out, valid_out]
+    for folder in outs:
+        storage.refuse_complete(folder, overwrite)
+    staging = [storage.staging_name(folder) for folder in outs]
     begin = time.monotonic()
-    fs.makedirs(path)
     try:
+        for folder in staging:
+            fs, path = storage.filesystem(folder)
+            fs.makedirs(path)
         stage(spark, files, settings, staging)
-        staged = manifest.read_staged(staging)
-        check(staged, settings, out, staging)
-        storage.publish(staging, out)
+        staged = [manifest.read_staged(folder) for folder in staging]
+        check(staged[0], settings, out, staging[0])
+        for source, target in reversed(list(zip(staging, outs, strict=True))):
+            storage.publish(source, target, overwrite)
     finally:
-        storage.discard(staging)
-    print(summary(staged, out, time.monotonic() - begin), flush=True)
+        for folder in staging:
+            storage.discard(folder)
+    print(summary(staged, outs, time.monotonic() - begin), flush=True)
 
 
 def main() -> None:
     args = parse_args()
     settings = load_samples_config(args.config)
-    storage.refuse_complete(args.out, args.overwrite)
+    check_validation(settings, args.valid_out)
+    for out in filter(None, (args.out, args.valid_out)):
+        storage.refuse_complete(out, args.overwrite)
     files = find_logs(args.skeleton, args.common)
     compile_kernels()
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
-        run(spark, files, settings, args.out, args.overwrite)
+        run(spark, files, settings, args.out, args.overwrite, args.valid_out)
     finally:
         spark.stop()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPARK_SCHEMA = "key bigint, kind tinyint, order bigint, blob binary"
+PART_COLUMN = 4  # where the writer finds which part of the samples a row belongs to
 
 KIND_CONTEXT = 0
 KIND_IMPRESSIONS = 1

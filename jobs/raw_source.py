@@ -1,7 +1,7 @@
 """The raw logs as a Spark data source: byte ranges in, packed binary rows out (see `jobs.packed`).
 
-A range begins after the first line end at or after its first byte and ends with the line in which
-its last byte lies, so every line is read exactly once. A `.gz` file can't be split: it is one range.
+`jobs.raw_chunks` says which lines belong to a range: every line to exactly one. A `.gz` file can't be
+split: it is one range.
 """
 
 import gzip
@@ -9,14 +9,16 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
 from jobs import packed
-from jobs.raw_files import CHUNK_BYTES, LogFile, files_from_json, open_log
+from jobs.python_worker import settle
+from jobs.raw_chunks import Chunk, read_chunks
+from jobs.raw_files import LogFile, files_from_json, open_log
 from schemas.errors import InputError
 from schemas.raw_log import QUARANTINE_REASONS
 
@@ -26,10 +28,7 @@ if TYPE_CHECKING:
 MAX_RUN = 256  # impressions in one packed row: what a writer must be able to hold at least
 LINE_FEED = ord("\n")
 TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
-
-Chunk = tuple[
-    int, bytes, bool
-]  # byte offset of its first line, whole lines, whether the last lacks its line feed
+TOO_LONG = QUARANTINE_REASONS.index("line_too_long")
 
 
 @dataclass
@@ -53,35 +52,6 @@ def split_ranges(files: list[LogFile], range_bytes: int) -> list[LogRange]:
     return ranges
 
 
-def read_chunks(
-    stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int = CHUNK_BYTES
-) -> Iterator[Chunk]:
-    """Whole lines of a range in chunks of about `chunk_bytes`; a chunk never ends within a line."""
-    offset = begin
-    if begin > 0:
-        stream.seek(begin - 1)
-        offset = begin - 1 + len(stream.readline())
-    pending: list[bytes] = []
-    while end is None or offset < end:
-        wanted = (
-            chunk_bytes if end is None else min(chunk_bytes, max(end - offset - sum(map(len, pending)), 0))
-        )
-        block = stream.read(wanted) if wanted else stream.readline()
-        if not block:
-            rest = b"".join(pending)
-            if rest:
-                yield offset, rest, True
-            return
-        cut = block.rfind(b"\n") + 1
-        if cut == 0:
-            pending.append(block)
-            continue
-        lines = b"".join([*pending, block[:cut]])
-        yield offset, lines, False
-        offset += len(lines)
-        pending = [block[cut:]] if cut < len(block) else []
-
-
 class Parser:
     """Packs the chunks of one file."""
 
@@ -91,7 +61,10 @@ class Parser:
 
     def rows(self, chunk: Chunk) -> Iterator[Any]:
         """Record batches of a chunk: the good lines, then the quarantined ones if there are any."""
-        base, lines, unterminated = chunk
+        base, lines, unterminated, too_long = chunk
+        if too_long:
+            yield self._quarantined(base, lines, np.array([[TOO_LONG, 0, len(lines)]]))
+            return
         if unterminated:
             lines += b"\n"  # the kernel's only bound
         keys, orders, starts, words, bad = self._parse(np.frombuffer(lines, np.uint8), base)
@@ -166,6 +139,7 @@ class RawLogReader(DataSourceReader):
         return split_ranges(self._files, self._range_bytes)
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
+        settle()
         task = cast(LogRange, partition)
         parser = Parser(task.file, self._hash_seed, self._buckets)
         try:

@@ -1,113 +1,99 @@
 """The samples as a Spark data sink: packed rows in, Parquet files and quarantined lines out.
 
-Each attempt of a task writes under names of its own into a staging folder; only the driver, when all
-tasks are done, gives the files of the attempts that count their final names and adds the manifest.
-Publishing the staging folder is the job's business: it looks at the counts first.
+A partition holds the rows of the training part, then those of the validation part where one is asked
+for. Each attempt of a task writes under names of its own into staging folders, one per part; only the
+driver, when all tasks are done, gives the files of the attempts that count their final names and adds
+the manifests. Publishing the staging folders is the job's business: it looks at the counts first.
 """
 
 import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark import TaskContext
 from pyspark.sql.datasource import DataSource, DataSourceArrowWriter, WriterCommitMessage
 from pyspark.sql.types import StructType
 
 from jobs import packed
-from jobs.raw_files import LogFile, files_from_json, open_log
+from jobs.python_worker import settle
+from jobs.raw_files import LogFile, files_from_json
 from schemas import manifest, samples, storage
-from schemas.raw_log import QUARANTINE_REASONS
 
 if TYPE_CHECKING:
-    from jobs.unpack import Rejected, Unpacker
+    pass
 
-QUARANTINE_SCHEMA = pa.schema(
-    [("reason", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("text", pa.binary())]
-)
-WRITER_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "write_statistics": False}
+PARTS = ("training", "validation")
+
+
+@dataclass
+class PartMessage:
+    """What one task wrote of one part: its files, what is in them, and what it set aside."""
+
+    samples_file: str | None
+    quarantine_file: str | None
+    bytes: int
+    rows: list[int]
+    impressions: list[int]
+    counts: dict[str, int]
+    quarantine: dict[str, int]
 
 
 @dataclass
 class TaskMessage(WriterCommitMessage):
-    """What one task wrote: its files, what is in them, and what it set aside."""
+    """What one task wrote, part by part."""
 
     partition: int
-    samples_file: str | None
-    quarantine_file: str | None
-    bytes: int = 0
-    rows: list[int] = field(default_factory=list)
-    impressions: list[int] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    quarantine: dict[str, int] = field(default_factory=dict)
+    parts: list[PartMessage]
 
 
-class _SampleFile:
-    """One Parquet file, opened with its first row, cut into row groups of equal numbers of rows."""
+class _PartWriter:
+    """Unpacks one task's rows of one part into its files."""
 
-    def __init__(self, path: str, rows_per_row_group: int) -> None:
-        self._fs, self._path = storage.filesystem(path)
-        self._group_rows = rows_per_row_group
-        self._pending: list[pa.RecordBatch] = []
-        self._num_pending = 0
-        self._stream: Any = None
-        self._writer: pq.ParquetWriter | None = None
-        self.rows: list[int] = []
-        self.impressions: list[int] = []
-        self.counts: Counter[str] = Counter()
+    def __init__(self, folder: str, name: str, files: list[LogFile], max_impressions: int, group_rows: int):
+        from jobs.quarantine import QuarantineFile
+        from jobs.sample_file import SampleFile
+        from jobs.unpack import Unpacker  # numba takes a second that planning and committing need not pay
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._num_pending += batch.num_rows
-        if self._num_pending >= self._group_rows:
-            self._write_groups(self._num_pending // self._group_rows * self._group_rows)
-
-    def close(self) -> int:
-        """Write what is left; the size of the file in bytes, 0 where no row came."""
-        if self._num_pending:
-            self._write_groups(self._num_pending)
-        if self._writer is None:
-            return 0
-        self._writer.close()
-        self._stream.close()
-        return int(self._fs.size(self._path))
-
-    def _write_groups(self, num_rows: int) -> None:
-        table = pa.Table.from_batches(self._pending)
-        for begin in range(0, num_rows, self._group_rows):
-            self._write_group(table.slice(begin, min(self._group_rows, num_rows - begin)).combine_chunks())
-        self._pending = table.slice(num_rows).to_batches()
-        self._num_pending = table.num_rows - num_rows
-
-    def _write_group(self, group: pa.Table) -> None:
-        if self._writer is None:
-            self._stream = self._fs.open(self._path, "wb")
-            self._writer = pq.ParquetWriter(self._stream, samples.arrow_schema(), **WRITER_OPTIONS)
-        self._writer.write_table(group, row_group_size=group.num_rows)
-        num_impressions = len(group["sample_id"].combine_chunks().flatten())
-        self.rows.append(group.num_rows)
-        self.impressions.append(num_impressions)
-        self.counts.update(
-            rows=group.num_rows,
-            impressions=num_impressions,
-            clicks=_total(group, "click"),
-            conversions=_total(group, "conversion"),
+        self._name = name
+        self._unpacker: Unpacker = Unpacker(max_impressions)
+        self._file: SampleFile = SampleFile(f"{folder}/{name}", group_rows)
+        self._quarantine: QuarantineFile = QuarantineFile(
+            f"{folder}/{samples.QUARANTINE_FOLDER}/{name}", files
         )
 
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._write(self._unpacker.add(batch))
 
-def _total(group: pa.Table, column: str) -> int:
-    return int(group[column].combine_chunks().flatten().to_numpy().sum())
+    def close(self) -> PartMessage:
+        self._write(self._unpacker.finish())
+        size, quarantine = self._file.close(), self._quarantine.close()
+        return PartMessage(
+            samples_file=self._name if size else None,
+            quarantine_file=self._name if quarantine else None,
+            bytes=size,
+            rows=self._file.rows,
+            impressions=self._file.impressions,
+            counts={**self._file.counts, "contexts": self._unpacker.num_contexts},
+            quarantine=quarantine,
+        )
+
+    def _write(self, batches: Iterator[pa.RecordBatch]) -> None:
+        for rows in batches:
+            self._file.add(rows)
+        for lines in self._unpacker.take_rejected():
+            self._quarantine.add(lines)
 
 
 class SampleWriter(DataSourceArrowWriter):
     """Writes one partition of packed rows per task; see the module's text."""
 
     def __init__(self, options: dict[str, str]) -> None:
-        self._staging = options["path"]
+        self._staging: list[str] = json.loads(options["staging"])
         self._files = files_from_json(options["files"])
         self._hash_seed = int(options["hash_seed"])
         self._buckets: dict[str, int] = json.loads(options["buckets"])
@@ -115,60 +101,57 @@ class SampleWriter(DataSourceArrowWriter):
         self._group_rows = int(options["rows_per_row_group"])
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
-        from jobs.unpack import Unpacker  # numba takes a second that planning and committing need not pay
-
+        settle()
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
-        unpacker = Unpacker(self._max_impressions)
-        file = _SampleFile(f"{self._staging}/{name}", self._group_rows)
+        done: list[PartMessage] = []
+        writer = self._part_writer(0, name)
         for batch in iterator:
-            for rows in unpacker.add(batch):
-                file.add(rows)
-        for rows in unpacker.finish():
-            file.add(rows)
-        size = file.close()
-        quarantine = _write_quarantine(
-            f"{self._staging}/{samples.QUARANTINE_FOLDER}", name, unpacker, self._files
-        )
-        return TaskMessage(
-            partition=partition,
-            samples_file=name if size else None,
-            quarantine_file=name if quarantine else None,
-            bytes=size,
-            rows=file.rows,
-            impressions=file.impressions,
-            counts={**file.counts, "contexts": unpacker.num_contexts},
-            quarantine=quarantine,
-        )
+            for part, rows in _split_parts(batch):
+                while part > len(done):
+                    done.append(writer.close())
+                    writer = self._part_writer(len(done), name)
+                writer.add(rows)
+        done.append(writer.close())
+        return TaskMessage(partition, done)
+
+    def _part_writer(self, part: int, name: str) -> _PartWriter:
+        return _PartWriter(self._staging[part], name, self._files, self._max_impressions, self._group_rows)
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
-        """On the driver: final names for the files that count, everything else removed, the manifest."""
-        fs, staging = storage.filesystem(self._staging)
+        """On the driver: final names for the files that count, everything else removed, the manifests."""
         done = [cast(TaskMessage, message) for message in messages if message is not None]
-        for message in done:
-            final = _final_name(message)
-            if message.samples_file:
-                fs.mv(f"{staging}/{message.samples_file}", f"{staging}/{final}")
-            if message.quarantine_file:
-                folder = f"{staging}/{samples.QUARANTINE_FOLDER}"
-                fs.mv(f"{folder}/{message.quarantine_file}", f"{folder}/{final}")
-        _remove_other_attempts(fs, staging)
-        storage.write_json(f"{self._staging}/{samples.MANIFEST_NAME}", dict(self._manifest(done)))
+        for part, staging in enumerate(self._staging):
+            written = {m.partition: m.parts[part] for m in done if part < len(m.parts)}
+            self._commit_part(staging, written)
 
     def abort(self, messages: list[WriterCommitMessage | None]) -> None:
-        storage.discard(self._staging)
+        for staging in self._staging:
+            storage.discard(staging)
 
-    def _manifest(self, done: list[TaskMessage]) -> manifest.Manifest:
+    def _commit_part(self, staging: str, written: dict[int, PartMessage]) -> None:
+        fs, path = storage.filesystem(staging)
+        for partition, message in written.items():
+            final = _final_name(partition)
+            if message.samples_file:
+                fs.mv(f"{path}/{message.samples_file}", f"{path}/{final}")
+            if message.quarantine_file:
+                folder = f"{path}/{samples.QUARANTINE_FOLDER}"
+                fs.mv(f"{folder}/{message.quarantine_file}", f"{folder}/{final}")
+        _remove_other_attempts(fs, path)
+        storage.write_json(f"{staging}/{samples.MANIFEST_NAME}", dict(self._manifest(written)))
+
+    def _manifest(self, written: dict[int, PartMessage]) -> manifest.Manifest:
         counts: Counter[str] = Counter(
             dict.fromkeys(("contexts", "rows", "impressions", "clicks", "conversions"), 0)
         )
         quarantine: Counter[str] = Counter()
-        for message in done:
+        for message in written.values():
             counts.update(message.counts)
             quarantine.update(message.quarantine)
         entries = [
-            manifest.FileEntry(name=_final_name(m), bytes=m.bytes, rows=m.rows, impressions=m.impressions)
-            for m in done
+            manifest.FileEntry(name=_final_name(n), bytes=m.bytes, rows=m.rows, impressions=m.impressions)
+            for n, m in written.items()
             if m.samples_file
         ]
         return manifest.build(
@@ -181,8 +164,16 @@ class SampleWriter(DataSourceArrowWriter):
         )
 
 
-def _final_name(message: TaskMessage) -> str:
-    return f"part-{message.partition:05d}.parquet"
+def _split_parts(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of each part; a batch has them one after the other."""
+    parts = batch.column(packed.PART_COLUMN).to_numpy()
+    for part in np.unique(parts).tolist():
+        begin, end = np.searchsorted(parts, [part, part + 1])
+        yield part, batch.slice(begin, end - begin)
+
+
+def _final_name(partition: int) -> str:
+    return f"part-{partition:05d}.parquet"
 
 
 def _remove_other_attempts(fs: Any, staging: str) -> None:
@@ -193,51 +184,16 @@ def _remove_other_attempts(fs: Any, staging: str) -> None:
                     fs.rm(path)
 
 
-def _write_quarantine(folder: str, name: str, unpacker: "Unpacker", files: list[LogFile]) -> dict[str, int]:
-    """Write the lines set aside by a task, in the order of the logs; how many for each reason."""
-    if not unpacker.rejected:
-        return {}
-    rejected = sorted(unpacker.rejected, key=lambda line: (line.file_number, line.offset))
-    _fetch_texts(rejected, files)
-    paths = {file.number: file.path for file in files}
-    reasons = [QUARANTINE_REASONS[line.reason] for line in rejected]
-    table = pa.table(
-        {
-            "reason": reasons,
-            "file": [paths[line.file_number] for line in rejected],
-            "offset": [line.offset for line in rejected],
-            "text": [line.text for line in rejected],
-        },
-        schema=QUARANTINE_SCHEMA,
-    )
-    fs, path = storage.filesystem(folder)
-    fs.makedirs(path, exist_ok=True)
-    with fs.open(f"{path}/{name}", "wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
-    return dict(Counter(reasons))
-
-
-def _fetch_texts(rejected: "list[Rejected]", files: list[LogFile]) -> None:
-    """Read the lines whose text did not travel with them (sorted by file and offset) from the logs."""
-    for file in files:
-        lines = [line for line in rejected if line.file_number == file.number and line.text is None]
-        if not lines:
-            continue
-        with open_log(file) as stream:
-            for line in lines:
-                stream.seek(line.offset)
-                line.text = stream.readline().rstrip(b"\n")
-
-
 class SampleSink(DataSource):
-    """`df.write.format("esmm_samples")` for rows of `jobs.packed.SPARK_SCHEMA` sorted by key, kind, order."""
+    """`df.write.format("esmm_samples")` for rows of `jobs.packed.SPARK_SCHEMA` and a column `part`
+    (tinyint, 0 training, 1 validation), sorted by part, key, kind, order."""
 
     @classmethod
     def name(cls) -> str:
         return "esmm_samples"
 
     def schema(self) -> str:
-        return packed.SPARK_SCHEMA
+        return f"{packed.SPARK_SCHEMA}, part tinyint"
 
     def writer(self, schema: StructType, overwrite: bool) -> SampleWriter:
         return SampleWriter(dict(self.options))

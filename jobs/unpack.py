@@ -8,12 +8,14 @@ import pyarrow as pa
 
 from jobs import packed, unpack_kernel
 from jobs.packed import frozen
+from jobs.quarantine import Rejected
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
 from schemas.samples import arrow_schema
 
 NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
+DUPLICATE_SAMPLE_ID = QUARANTINE_REASONS.index("duplicate_sample_id")
 
 LAYOUT = unpack_kernel.Layout(
     packed.FIELD_MULTI,
@@ -25,16 +27,7 @@ LAYOUT = unpack_kernel.Layout(
 )
 
 NO_WORDS = np.empty(0, np.int32)
-
-
-@dataclass
-class Rejected:
-    """A line the writer can't use: where it is, and its text if it travelled along."""
-
-    reason: int
-    file_number: int
-    offset: int
-    text: bytes | None = None
+NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass
@@ -57,19 +50,21 @@ class _Open:
     context: np.ndarray | None = None
     impressions: np.ndarray = field(default_factory=lambda: NO_WORDS)
     counted: bool = False
+    emitted: np.ndarray = field(default_factory=lambda: NO_IDS)  # sample_ids in its complete rows
 
 
 class Unpacker:
     """Turns batches of packed rows, in (key, kind, order), into batches of sample rows.
 
     A row takes up to `max_impressions` impressions of one context wherever the batches were cut,
-    so the samples depend on the logs alone. Memory: one batch and one open row.
+    so the samples depend on the logs alone. Memory: one batch, one open row, and 8 bytes for every
+    impression of the open context.
     """
 
     def __init__(self, max_impressions: int) -> None:
         self._max = max_impressions
         self._open = _Open()
-        self.rejected: list[Rejected] = []
+        self._rejected: list[Rejected] = []
         self.num_contexts = 0
 
     def add(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -77,7 +72,7 @@ class Unpacker:
         rows = _rows_of(batch)
         broken = rows.kinds == packed.KIND_QUARANTINED
         if broken.any():
-            self.rejected += _quarantined(rows, np.flatnonzero(broken))
+            self._rejected.append(_quarantined(rows, np.flatnonzero(broken)))
             rows = _select(rows, ~broken)
         if len(rows.keys):
             yield from self._process(_prepend(self._open, rows), last=False)
@@ -86,38 +81,54 @@ class Unpacker:
         """The last, open row."""
         if len(self._open.impressions):
             yield from self._process(_prepend(self._open, _select(None, None)), last=True)
+        self._open = _Open()
+
+    def take_rejected(self) -> list[Rejected]:
+        """The lines found to be of no use since the last call."""
+        taken, self._rejected = self._rejected, []
+        return taken
 
     def _process(self, rows: _Rows, last: bool) -> Iterator[pa.RecordBatch]:
-        plan = _plan(rows, self._max)
-        self.rejected += _orphans(rows, plan.orphans) + _repeated(rows, plan.again)
+        plan = _plan(rows, self._max, NO_IDS)
+        repeated = _repeated_impressions(rows, plan, self._open)
+        if len(repeated):
+            plan = _plan(rows, self._max, repeated)
+        self._reject(rows, plan, repeated)
         self.num_contexts += _num_new_contexts(plan.key, self._open)
-        complete = plan if last else self._keep_open(rows, plan)
+        complete = plan if last else self._keep_open(rows, plan, with_gaps=len(repeated) > 0)
         if len(complete.key):
             yield _columns(rows.words, complete)
 
-    def _keep_open(self, rows: _Rows, plan: "_Plan") -> "_Plan":
+    def _reject(self, rows: _Rows, plan: "_Plan", repeated: np.ndarray) -> None:
+        of_repeated = np.searchsorted(rows.begins, repeated, side="right") - 1
+        again = rows.orders[plan.again]
+        for reason, orders in (
+            (NO_COMMON_RECORD, _impression_orders(rows, plan.orphans[:, 0], plan.orphans[:, 1])),
+            (DUPLICATE_COMMON_RECORD, again),
+            (DUPLICATE_SAMPLE_ID, _impression_orders(rows, of_repeated, repeated)),
+        ):
+            if len(orders):
+                self._rejected.append(Rejected(np.full(len(orders), reason, np.int8), orders))
+
+    def _keep_open(self, rows: _Rows, plan: "_Plan", with_gaps: bool) -> "_Plan":
         """Remember the last key's context and its unfinished row; the plan without that row."""
         key = rows.keys[-1]
         of_key = np.flatnonzero((rows.keys == key) & (rows.kinds == packed.KIND_CONTEXT))
         context = rows.words[rows.begins[of_key[0]] : rows.ends[of_key[0]]].copy() if len(of_key) else None
+        same = self._open.key == key and self._open.context is not None
         mine = bool(len(plan.key) and plan.key[-1] == key)
         unfinished = mine and plan.first[-1] - plan.first[-2] < self._max
+        complete = plan.without_last_row() if unfinished else plan
+        num_others = len(complete.key) - np.count_nonzero(complete.key == key)
+        emitted = _sample_ids(rows.words, complete.at[complete.first[num_others] :])
         self._open = _Open(
-            int(key), context, NO_WORDS, mine or (self._open.counted and self._open.key == key)
+            int(key),
+            context,
+            _impression_words(rows, plan.at[plan.first[-2] :], with_gaps) if unfinished else NO_WORDS,
+            mine or (self._open.counted and same),
+            np.concatenate([self._open.emitted, emitted]) if same else emitted,
         )
-        if not unfinished:
-            return plan
-        at = plan.at[plan.first[-2] :]
-        # In the given order the impressions of a context lie end to end.
-        self._open.impressions = rows.words[at[0] : rows.ends[-1]].copy()
-        return _Plan(
-            plan.context[:-1],
-            plan.key[:-1],
-            plan.first[:-1],
-            plan.at[: plan.first[-2]],
-            plan.orphans,
-            plan.again,
-        )
+        return complete
 
 
 @dataclass
@@ -130,6 +141,10 @@ class _Plan:
     at: np.ndarray
     orphans: np.ndarray
     again: np.ndarray
+
+    def without_last_row(self) -> "_Plan":
+        first = self.first[:-1]
+        return _Plan(self.context[:-1], self.key[:-1], first, self.at[: first[-1]], self.orphans, self.again)
 
 
 def _rows_of(batch: pa.RecordBatch) -> _Rows:
@@ -167,7 +182,7 @@ def _prepend(state: _Open, rows: _Rows) -> _Rows:
     )
 
 
-def _plan(rows: _Rows, max_impressions: int) -> _Plan:
+def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> _Plan:
     shortest = packed.IMPRESSION_HEADER + len(IMPRESSION_FIELDS)
     most = int(rows.ends[-1]) // shortest + 1
     context, key = np.empty(most, np.int64), np.empty(most, np.uint64)
@@ -176,7 +191,7 @@ def _plan(rows: _Rows, max_impressions: int) -> _Plan:
     num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
         LAYOUT, frozen(rows.words), frozen(rows.keys), frozen(rows.kinds),
         rows.begins.astype(np.int64), rows.ends.astype(np.int64),
-        max_impressions, context, key, first, at, orphans, again,
+        max_impressions, dropped, context, key, first, at, orphans, again,
     )  # fmt: skip
     return _Plan(
         context[:num_rows], key[:num_rows], first[: num_rows + 1],
@@ -190,28 +205,55 @@ def _num_new_contexts(keys: np.ndarray, state: _Open) -> int:
     return int(np.count_nonzero(keys[1:] != keys[:-1])) + 1 - int(state.counted and int(keys[0]) == state.key)
 
 
-def _quarantined(rows: _Rows, indexes: np.ndarray) -> list[Rejected]:
-    found = []
-    for i in indexes.tolist():
+def _quarantined(rows: _Rows, indexes: np.ndarray) -> Rejected:
+    reasons, texts = np.empty(len(indexes), np.int8), []
+    for n, i in enumerate(indexes.tolist()):
         blob = rows.words[rows.begins[i] : rows.ends[i]]
-        text = blob[2:].tobytes()[: int(blob[1])]
-        order = int(rows.orders[i])
-        found.append(Rejected(int(blob[0]), order >> packed.OFFSET_BITS, order & packed.OFFSET_MASK, text))
-    return found
+        reasons[n] = blob[0]
+        texts.append(blob[2:].tobytes()[: int(blob[1])])
+    return Rejected(reasons, rows.orders[indexes], texts)
 
 
-def _orphans(rows: _Rows, orphans: np.ndarray) -> list[Rejected]:
-    files = rows.orders[orphans[:, 0]] >> packed.OFFSET_BITS
-    low, high = rows.words[orphans[:, 1] + 2].view(np.uint32).astype(np.int64), rows.words[orphans[:, 1] + 3]
-    offsets = low | (high.astype(np.int64) << 32)
-    return [Rejected(NO_COMMON_RECORD, f, o) for f, o in zip(files.tolist(), offsets.tolist(), strict=True)]
+def _sample_ids(words: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """int64: sample_id of the packed impressions at some positions."""
+    return _int64(words, at)
 
 
-def _repeated(rows: _Rows, again: np.ndarray) -> list[Rejected]:
-    orders = rows.orders[again].tolist()
-    return [
-        Rejected(DUPLICATE_COMMON_RECORD, o >> packed.OFFSET_BITS, o & packed.OFFSET_MASK) for o in orders
-    ]
+def _int64(words: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The 64-bit numbers whose low words are at `at`."""
+    return words[at].view(np.uint32).astype(np.int64) | (words[at + 1].astype(np.int64) << 32)
+
+
+def _impression_orders(rows: _Rows, of_rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Where the impressions at some positions stand in the logs; of_rows: the packed rows they are in."""
+    files = rows.orders[of_rows] >> packed.OFFSET_BITS
+    return (files << packed.OFFSET_BITS) | _int64(rows.words, at + 2)
+
+
+def _impression_words(rows: _Rows, at: np.ndarray, with_gaps: bool) -> np.ndarray:
+    """The packed impressions at `at`, the last of the rows; end to end unless some were left out."""
+    if not with_gaps:
+        return rows.words[at[0] : rows.ends[-1]].copy()
+    words = frozen(rows.words)
+    return np.concatenate([words[p : unpack_kernel.impression_end(words, p, LAYOUT)] for p in at.tolist()])
+
+
+def _repeated_impressions(rows: _Rows, plan: _Plan, state: _Open) -> np.ndarray:
+    """Positions of the impressions whose sample_id their context had before; ascending.
+
+    Logs count sample_ids up, and then one comparison with the impression before is all it takes.
+    """
+    ids, keys = _sample_ids(rows.words, plan.at), np.repeat(plan.key, np.diff(plan.first))
+    goes_on = len(state.emitted) > 0 and len(keys) > 0 and int(keys[0]) == state.key
+    behind = (ids[1:] <= ids[:-1]) & (keys[1:] == keys[:-1])
+    if not behind.any() and not (goes_on and ids[0] <= state.emitted.max()):
+        return NO_IDS
+    earlier = state.emitted if goes_on else NO_IDS
+    ids = np.concatenate([earlier, ids])
+    keys = np.concatenate([np.full(len(earlier), state.key, np.uint64), keys])
+    order = np.lexsort((ids, keys))  # stable: of equal ones the first in the logs comes first
+    again = (ids[order[1:]] == ids[order[:-1]]) & (keys[order[1:]] == keys[order[:-1]])
+    return plan.at[np.sort(order[1:][again]) - len(earlier)]
 
 
 def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:

@@ -30,7 +30,7 @@ compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @compiled
-def _impression_end(words, position, layout):
+def impression_end(words, position, layout):
     """The position behind the packed impression that begins at `position`."""
     position += layout.impression_header
     for field in range(layout.num_user_fields, len(layout.multi)):
@@ -51,6 +51,7 @@ def plan_rows(
     begins,
     ends,
     max_impressions,
+    dropped,
     row_context,
     row_key,
     row_first,
@@ -60,13 +61,14 @@ def plan_rows(
 ):
     """Which impressions make up which sample row.
 
-    Row i of the input is words[begins[i] : ends[i]]. Output, each array large enough for the worst case:
+    Row i of the input is words[begins[i] : ends[i]]. dropped: positions of impressions to leave out,
+    ascending. Output, each array large enough for the worst case:
     row_context, row_key, row_first: per sample row its context's position, its key, its first impression;
     at: position of each impression; orphans [n, 2]: input row and position of each impression
     that has no common record; again: input rows that are a second common record.
     Returns the numbers of sample rows, impressions, orphans and repeated records.
     """
-    num_rows, num_impressions, num_orphans, num_again = 0, 0, 0, 0
+    num_rows, num_impressions, num_orphans, num_again, num_dropped = 0, 0, 0, 0, 0
     context = np.int64(-1)
     fresh = True
     for i in range(len(keys)):
@@ -84,6 +86,8 @@ def plan_rows(
             if context < 0:
                 orphans[num_orphans, 0], orphans[num_orphans, 1] = i, position
                 num_orphans += 1
+            elif num_dropped < len(dropped) and dropped[num_dropped] == position:
+                num_dropped += 1
             else:
                 if fresh or num_impressions - row_first[num_rows - 1] == max_impressions:
                     row_context[num_rows] = context
@@ -93,7 +97,7 @@ def plan_rows(
                     fresh = False
                 at[num_impressions] = position
                 num_impressions += 1
-            position = _impression_end(words, position, layout)
+            position = impression_end(words, position, layout)
     row_first[num_rows] = num_impressions
     return num_rows, num_impressions, num_orphans, num_again
 

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from jobs.raw_chunks import Chunk
 from jobs.raw_files import LogFile
 from jobs.raw_source import Parser
 from jobs.unpack import Unpacker
@@ -20,6 +21,6 @@ def compile_kernels() -> None:
     buckets = {field.name: 2 for field in FIELDS}
     unpacker = Unpacker(max_impressions=1)
     for is_common, line in ((True, CONTEXT % 0), (False, IMPRESSION % 0)):
-        for batch in Parser(LogFile(0, "", is_common, 0), 0, buckets).rows((0, line, False)):
+        for batch in Parser(LogFile(0, "", is_common, 0), 0, buckets).rows(Chunk(0, line)):
             list(unpacker.add(batch))
     LOG.info("kernels ready in %.1f s", time.monotonic() - begin)

@@ -29,6 +29,8 @@ QUARANTINE_REASONS: tuple[str, ...] = (
     "truncated_line",
     "no_common_record",
     "duplicate_common_record",
+    "line_too_long",
+    "duplicate_sample_id",
 )
 
 REASON_MEANING: dict[str, str] = {
@@ -46,4 +48,6 @@ REASON_MEANING: dict[str, str] = {
     "truncated_line": "the last line of the file does not end with a line feed and is incomplete",
     "no_common_record": "the skeleton's common_feature_index is not in the common file",
     "duplicate_common_record": "a second common record with the same common_feature_index",
+    "line_too_long": "a line of more than 8 MiB; its first 1024 bytes are kept here",
+    "duplicate_sample_id": "a second impression of the same context with the same sample_id",
 }

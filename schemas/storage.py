@@ -1,9 +1,14 @@
 """How a whole output appears at once: staging name, rename, `_SUCCESS`.
 
-Paths may be local or anything fsspec opens (`webhdfs://`, `s3://`): the stages meet only here.
+Paths may be local, on HDFS (`webhdfs://namenode:9870/path`) or on anything else that fsspec opens: the
+stages meet only here. Locally and on HDFS a rename is one atomic step, so that of two jobs that publish
+to one place one wins whole; object stores have no such step.
 """
 
+import contextlib
+import errno
 import json
+import os
 import uuid
 from typing import Any
 
@@ -13,9 +18,25 @@ from schemas.samples import SUCCESS_NAME
 
 def filesystem(path: str) -> tuple[Any, str]:
     """The fsspec file system of a path, and the path as that file system writes it."""
+    url = str(path)
+    if url.startswith("hdfs://"):
+        raise InputError(_explain_hdfs(url))
+    if url.startswith("webhdfs://"):
+        from schemas.webhdfs import WebHdfs
+
+        return WebHdfs.of(url)
     from fsspec.core import url_to_fs
 
-    return url_to_fs(str(path))
+    return url_to_fs(url)
+
+
+def _explain_hdfs(url: str) -> str:
+    host, _, path = url.removeprefix("hdfs://").partition("/")
+    host = host.partition(":")[0] or "NAMENODE"
+    return (
+        f"{url}: expected the HTTP address of HDFS, which Python and Spark both read, found its RPC address. "
+        f"Give webhdfs://{host}:9870/{path} (9870, or whatever the port of the namenode's web page is)."
+    )
 
 
 def is_complete(folder: str) -> bool:
@@ -55,19 +76,60 @@ def require_published(folder: str, content: str, command: str) -> None:
         )
 
 
-def publish(staging: str, folder: str) -> None:
-    """Mark a staged folder complete and rename it to its final name, replacing what stood there."""
+def publish(staging: str, folder: str, overwrite: bool) -> None:
+    """Mark a staged folder complete and rename it to its final name.
+
+    Raises InputError where another job has published there since `refuse_complete`, unless overwrite:
+    then it is replaced. Two jobs at once never mix their files, whichever comes last.
+    """
     fs, source = filesystem(staging)
-    _, target = filesystem(folder)
     fs.touch(f"{source}/{SUCCESS_NAME}")
-    replaced = None
-    if fs.exists(target):
-        replaced = filesystem(staging_name(folder))[1]
-        fs.mv(target, replaced, recursive=True)
+    try:
+        replace(staging, folder) if overwrite else _rename(fs, source, filesystem(folder)[1])
+    except FileExistsError as error:
+        raise InputError(
+            f"{folder}: another job has published there while this one was running. "
+            "Nothing of this job was published. Choose another folder or pass --overwrite."
+        ) from error
+
+
+def replace(source: str, folder: str) -> None:
+    """Rename a folder to a name, whatever stands there; that is moved aside first and removed afterwards.
+
+    A process that is killed between the two renames leaves the old folder as a hidden sibling.
+    """
+    fs, path = filesystem(source)
+    _, target = filesystem(folder)
+    aside = []
+    while True:
+        try:
+            _rename(fs, path, target)
+            break
+        except FileExistsError:
+            hidden = filesystem(staging_name(folder))[1]
+            with contextlib.suppress(FileNotFoundError):  # another job was faster
+                _rename(fs, target, hidden)
+                aside.append(hidden)
+    for hidden in aside:
+        fs.rm(hidden, recursive=True)
+
+
+def _rename(fs: Any, source: str, target: str) -> None:
+    """rename(2): a file replaces a file, a folder an empty folder; else `FileExistsError`."""
+    from fsspec.implementations.local import LocalFileSystem
+
     fs.makedirs(target.rpartition("/")[0] or ".", exist_ok=True)
-    fs.mv(source, target, recursive=True)
-    if replaced:
-        fs.rm(replaced, recursive=True)
+    if isinstance(fs, LocalFileSystem):
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "something stands there already", target) from error
+            raise
+    elif "webhdfs" in fs.protocol or not fs.isdir(target):
+        fs.mv(source, target, recursive=True)
+    else:
+        raise FileExistsError(errno.EEXIST, "something stands there already", target)
 
 
 def discard(folder: str) -> None:
@@ -86,9 +148,7 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     with fs.open(temporary, "w") as stream:
         json.dump(content, stream, indent=2)
         stream.write("\n")
-    if fs.exists(target):
-        fs.rm(target)
-    fs.mv(temporary, target)
+    _rename(fs, temporary, target)
 
 
 def read_json(path: str) -> dict[str, Any]:

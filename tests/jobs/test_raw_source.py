@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import packed
+from jobs.raw_chunks import HEAD_BYTES, Chunk, read_chunks
 from jobs.raw_files import LogFile, files_to_json, open_log
-from jobs.raw_source import Parser, RawLogReader, read_chunks, split_ranges
+from jobs.raw_source import Parser, RawLogReader, split_ranges
 from jobs.unpack import Unpacker
 from schemas.fields import FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
@@ -33,13 +35,46 @@ ITEM = "205\x027\x031.0"
 def test_every_byte_is_in_exactly_one_range(lines, ends_with_line_feed, range_bytes, chunk_bytes):
     content = b"\n".join(lines) + (b"\n" if ends_with_line_feed and lines else b"")
     ranges = split_ranges([LogFile(0, "x.csv", True, len(content))], range_bytes)
-    found = []
+    found, too_long = b"", []
     for task in ranges:
-        for offset, data, unterminated in read_chunks(io.BytesIO(content), task.begin, task.end, chunk_bytes):
-            assert content[offset : offset + len(data)] == data
-            assert unterminated == (not data.endswith(b"\n"))
-            found.append(data)
-    assert b"".join(found) == content
+        for chunk in read_chunks(io.BytesIO(content), task.begin, task.end, chunk_bytes):
+            assert content[chunk.offset :].startswith(chunk.lines)
+            if chunk.too_long:
+                line = content[chunk.offset :].partition(b"\n")
+                too_long.append(len(line[0]))
+                found += line[0] + line[1]
+            else:
+                assert chunk.unterminated == (not chunk.lines.endswith(b"\n"))
+                found += chunk.lines
+    assert found == content
+    assert all(length >= chunk_bytes for length in too_long)
+    assert len(too_long) == sum(len(line) >= chunk_bytes for line in content.split(b"\n"))
+
+
+def test_a_line_of_50_megabytes_is_set_aside_in_bounded_memory(tmp_path: Path):
+    good = skeleton_line().encode() + b"\n"
+    path = tmp_path / "x.csv"
+    path.write_bytes(good + b"8" * 50_000_000 + b"\n" + good)
+    file = LogFile(0, str(path), False, path.stat().st_size)
+    parser = Parser(file, 5, BUCKETS)
+    tracemalloc.start()
+    rows = []
+    for task in split_ranges([file], 20_000_000):
+        with open_log(file) as stream:
+            for chunk in read_chunks(stream, task.begin, task.end):
+                rows += [row for batch in parser.rows(chunk) for row in batch.to_pylist()]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6  # some chunks of 8 MiB and what is parsed from one, not the line again and again
+    assert [row["kind"] for row in rows] == [
+        packed.KIND_IMPRESSIONS,
+        packed.KIND_QUARANTINED,
+        packed.KIND_IMPRESSIONS,
+    ]
+    blob = rows[1]["blob"]
+    assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "line_too_long"
+    assert blob[8:] == b"8" * HEAD_BYTES
+    assert rows[1]["order"] == len(good)
 
 
 def test_a_compressed_file_is_one_range_and_reads_the_same(tmp_path: Path):
@@ -49,12 +84,12 @@ def test_a_compressed_file_is_one_range_and_reads_the_same(tmp_path: Path):
     file = LogFile(0, str(path), True, path.stat().st_size)
     (task,) = split_ranges([file], 10)
     with open_log(file) as stream:
-        assert b"".join(lines for _, lines, _ in read_chunks(stream, task.begin, task.end, 100)) == content
+        assert b"".join(chunk.lines for chunk in read_chunks(stream, task.begin, task.end, 100)) == content
 
 
 def parse(text: bytes, common: bool, base: int = 0, unterminated: bool = False) -> pa.Table:
     parser = Parser(LogFile(3, "x.csv", common, 0), 5, BUCKETS)
-    return pa.Table.from_batches(parser.rows((base, text, unterminated)), schema=packed.arrow_schema())
+    return pa.Table.from_batches(parser.rows(Chunk(base, text, unterminated)), schema=packed.arrow_schema())
 
 
 def skeleton_line(**changes: str) -> str:
@@ -115,11 +150,11 @@ def test_a_broken_line_is_set_aside_with_its_reason_and_text(reason: str, line: 
     unpacker = Unpacker(8)
     for batch in table.to_batches():
         list(unpacker.add(batch))
-    broken = [r for r in unpacker.rejected if r.text is not None]
-    assert [(QUARANTINE_REASONS[r.reason], r.text, r.file_number, r.offset) for r in broken] == [
-        (reason, line.encode(), 3, 1000 + len(good) + 1)
-    ]
-    assert len(unpacker.rejected) - len(broken) == 2  # the good lines, which have no common record here
+    orphans, broken = sorted(unpacker.take_rejected(), key=lambda lines: lines.texts is not None)
+    assert [QUARANTINE_REASONS[code] for code in broken.reasons] == [reason]
+    assert broken.texts == [line.encode()]
+    assert broken.orders.tolist() == [(3 << packed.OFFSET_BITS) + 1000 + len(good) + 1]
+    assert len(orphans.orders) == 2  # the good lines, which have no common record here
 
 
 def test_broken_common_lines():

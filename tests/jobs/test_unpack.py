@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import parse_kernel, unpack_kernel
+from jobs import packed, parse_kernel, unpack_kernel
+from jobs.raw_chunks import Chunk
 from jobs.raw_files import LogFile
 from jobs.raw_source import Parser
-from jobs.unpack import DUPLICATE_COMMON_RECORD, NO_COMMON_RECORD, Unpacker
+from jobs.unpack import DUPLICATE_COMMON_RECORD, DUPLICATE_SAMPLE_ID, NO_COMMON_RECORD, Unpacker
 from schemas.fields import FIELDS
 from tests.jobs.raw_lines import RawLogs, random_logs
 
@@ -23,8 +24,17 @@ def packed_rows(logs: RawLogs) -> pa.Table:
     batches = []
     for number, lines in enumerate((logs.common, logs.skeleton)):
         text = "".join(line + "\n" for line in lines).encode()
-        batches += Parser(LogFile(number, "", number == 0, 0), 0, BUCKETS).rows((0, text, False))
+        batches += Parser(LogFile(number, "", number == 0, 0), 0, BUCKETS).rows(Chunk(0, text))
     return pa.Table.from_batches(batches).sort_by(BY_ORDER).combine_chunks()
+
+
+def rejected(unpacker: Unpacker) -> list[tuple[int, int, int]]:
+    """(reason, file number, offset) of every line set aside so far."""
+    return [
+        (reason, order >> packed.OFFSET_BITS, order & packed.OFFSET_MASK)
+        for lines in unpacker.take_rejected()
+        for reason, order in zip(lines.reasons.tolist(), lines.orders.tolist(), strict=True)
+    ]
 
 
 def unpack(rows: pa.Table, cuts: list[int], max_impressions: int) -> tuple[pa.Table, Unpacker]:
@@ -63,7 +73,7 @@ def test_batches_make_no_difference_and_nothing_is_lost(seed, max_impressions, c
     good = {int(line.split(",")[0]): line.split(",")[3] for line in logs.skeleton if line not in orphans}
     found = [i for ids in table["sample_id"].to_pylist() for i in ids]
     assert sorted(found) == sorted(good)
-    reasons = [line.reason for line in unpacker.rejected]
+    reasons = [reason for reason, _, _ in rejected(unpacker)]
     assert reasons.count(NO_COMMON_RECORD) == len(orphans)
     assert reasons.count(DUPLICATE_COMMON_RECORD) == repeated
     assert unpacker.num_contexts == len(set(good.values()))
@@ -79,6 +89,36 @@ def test_a_context_fills_its_rows_before_it_begins_another():
     assert [len(ids) for ids in table["sample_id"].to_pylist()] == [10, 10, 3]
 
 
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 5),
+    max_impressions=st.integers(1, 6),
+    cuts=st.lists(st.integers(0, 60), max_size=12),
+    again=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=12),
+)
+def test_a_second_impression_with_a_sample_id_of_its_context_is_set_aside(seed, max_impressions, cuts, again):
+    logs = random_logs(seed, num_contexts=8)
+    first = list(logs.skeleton)
+    for which, where in again:
+        logs.skeleton.insert(where % (len(logs.skeleton) + 1), first[which % len(first)])
+    rows = packed_rows(logs)
+    table, unpacker = unpack(rows, [min(cut, rows.num_rows) for cut in cuts], max_impressions)
+    table.validate(full=True)
+    kept = list(dict.fromkeys(logs.skeleton))
+    found = [i for ids in table["sample_id"].to_pylist() for i in ids]
+    assert sorted(found) == sorted(int(line.split(",")[0]) for line in kept)
+    by_context = pa.table({"context": table["context_id"], "ids": table["sample_id"]}).to_pylist()
+    for context in {row["context"] for row in by_context}:
+        of_context = [int(line.split(",")[0]) for line in kept if line.split(",")[3] == context]
+        assert [i for row in by_context if row["context"] == context for i in row["ids"]] == of_context
+    text = "".join(line + "\n" for line in logs.skeleton)
+    lines = rejected(unpacker)
+    assert {(reason, number) for reason, number, _ in lines} == {(DUPLICATE_SAMPLE_ID, 1)}
+    assert sorted(text[offset:].split("\n")[0] for _, _, offset in lines) == sorted(
+        first[which % len(first)] for which, _ in again
+    )
+
+
 def test_a_line_without_its_common_record_says_where_it_is():
     logs = random_logs(2, num_contexts=3)
     logs.common.clear()
@@ -87,9 +127,9 @@ def test_a_line_without_its_common_record_says_where_it_is():
         assert list(unpacker.add(batch)) == []
     assert list(unpacker.finish()) == []
     text = "".join(line + "\n" for line in logs.skeleton)
-    found = {text[r.offset :].split("\n")[0] for r in unpacker.rejected}
-    assert found == set(logs.skeleton)
-    assert {r.file_number for r in unpacker.rejected} == {1}
+    lines = rejected(unpacker)
+    assert {text[offset:].split("\n")[0] for _, _, offset in lines} == set(logs.skeleton)
+    assert {number for _, number, _ in lines} == {1}
 
 
 def test_user_id_is_null_where_field_101_is_missing():
