@@ -152,6 +152,18 @@ def _copy_fields(layout, words, floats, position, first, last, ids, weights, beg
 
 
 @compiled
+def _sort_values(ids, bits):
+    """Sort one list by id, then weight. bits: its weights as int32, whose order is theirs as none is < 0."""
+    packed = np.empty(len(ids), np.int64)
+    for i in range(len(ids)):
+        packed[i] = (np.int64(ids[i]) << np.int64(32)) | np.int64(bits[i])
+    packed.sort()
+    for i in range(len(ids)):
+        ids[i] = np.int32(packed[i] >> np.int64(32))
+        bits[i] = np.int32(packed[i] & np.int64(0xFFFFFFFF))
+
+
+@compiled
 def _read_int64(words, position):
     low = np.int64(words[position]) & np.int64(0xFFFFFFFF)
     return low | (np.int64(words[position + 1]) << np.int64(32))
@@ -168,9 +180,11 @@ def fill_columns(
     ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
     row_ends int32 [23, R + 1]: list offsets of the multi-valued fields. lengths int32 [23, K]: values
     per impression. user_id int64 [R]; sample_id int64, click, conversion int8 [K].
+    The lists of users, whose order in the logs means nothing, are sorted: sorted ids take fewer bytes.
     """
     first, last = layout.num_user_fields, len(layout.multi)
     cursor = np.zeros(last, np.int64)
+    bits = weights.view(np.int32)
     row_ends[:, 0] = 0
     for row in range(len(row_context)):
         position = row_context[row]
@@ -179,6 +193,14 @@ def fill_columns(
             layout, words, floats, position + layout.context_header, 0, first,
             ids, weights, begin, weight_begin, cursor,
         )  # fmt: skip
+        for field in range(first):
+            if layout.multi[field]:
+                count = cursor[field] - row_ends[field, row]
+                to, weight_to = (
+                    begin[field] + row_ends[field, row],
+                    weight_begin[field] + row_ends[field, row],
+                )
+                _sort_values(ids[to : to + count], bits[weight_to : weight_to + count])
         for k in range(row_first[row], row_first[row + 1]):
             position = at[k]
             sample_id[k] = _read_int64(words, position)

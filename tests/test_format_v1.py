@@ -12,8 +12,20 @@ from esmm.data import Loader
 from jobs import build_samples, raw_files
 from jobs.config import load_samples_config
 from schemas import manifest
+from schemas.fields import USER_FIELDS
 
 FIRST = Path(__file__).parent / "data" / "v1"
+
+
+def _with_sorted_lists(row: dict) -> dict:
+    """The first release left the lists of users in the order of the logs, which means nothing."""
+    row = dict(row)
+    for field in USER_FIELDS:
+        if field.multi:
+            pairs = sorted(zip(row[field.column], row[field.weight_column], strict=True))
+            row[field.column] = [i for i, _ in pairs]
+            row[field.weight_column] = [w for _, w in pairs]
+    return row
 
 
 def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
@@ -22,7 +34,7 @@ def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
     build_samples.run(spark, files, settings, str(tmp_path / "today"), overwrite=False)
     then, today = (pq.read_table(f / "part-00000.parquet") for f in (FIRST / "samples", tmp_path / "today"))
     assert today.schema.equals(then.schema)
-    assert today.equals(then)
+    assert today.to_pylist() == [_with_sorted_lists(row) for row in then.to_pylist()]
     old, new = manifest.read(str(FIRST / "samples")), manifest.read(str(tmp_path / "today"))
     for key in ("schema_version", "fingerprint", "hash", "hash_seed", "buckets", "counts", "quarantine"):
         assert old[key] == new[key]  # type: ignore[literal-required]

@@ -67,11 +67,16 @@ def read_features(text: str, buckets: dict[str, int], hash_seed: int) -> dict[st
 
 
 def expected_impressions(logs: RawLogs, buckets: dict[str, int], hash_seed: int) -> dict[int, dict]:
-    """By sample_id: labels, context, and (bucket, value) of every field of both sides."""
+    """By sample_id: labels, context, and (bucket, value) of every field of both sides.
+
+    The lists of users are sorted, as samples have them.
+    """
     contexts = {}
     for line in logs.common:
         context, _, features = line.split(",")
-        contexts[context] = read_features(features, buckets, hash_seed)
+        contexts[context] = {
+            name: sorted(values) for name, values in read_features(features, buckets, hash_seed).items()
+        }
     impressions = {}
     for line in logs.skeleton:
         sample_id, click, conversion, context, _, features = line.split(",")

@@ -1,0 +1,129 @@
+"""What only shows in quantity: a validation part, one hot context, many lines without their record."""
+
+import gzip
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import build_samples, packed, quarantine, raw_files
+from jobs.config import SamplesConfig
+from schemas import manifest, samples
+from schemas.errors import InputError
+from schemas.fields import FIELDS
+from schemas.hashing import bucket
+from tests.jobs.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
+
+BUCKETS = {f.name: 1000 for f in FIELDS}
+SETTINGS = SamplesConfig(
+    buckets=BUCKETS, impressions_per_row=100, rows_per_row_group=7, raw_bytes_per_file=40_000
+)
+
+
+def read(folder: Path) -> pa.Table:
+    return pq.read_table(sorted(str(path) for path in folder.glob("part-*.parquet")))
+
+
+def build(
+    spark, logs: tuple[str, str], out: Path, valid: Path | None = None, **settings
+) -> manifest.Manifest:
+    files = raw_files.find_logs(*logs)
+    changed = SETTINGS.model_copy(update=settings)
+    build_samples.run(spark, files, changed, str(out), False, str(valid) if valid else None)
+    return manifest.read(str(out))
+
+
+def test_a_context_is_in_the_validation_part_or_in_the_training_part(spark, tmp_path):
+    logs = random_logs(seed=7, num_contexts=300)
+    paths = write_logs(tmp_path, logs)
+    with open(paths[0], "a") as stream:
+        stream.write("broken\n")
+    whole = build(spark, paths, tmp_path / "whole")
+    train = build(spark, paths, tmp_path / "train", tmp_path / "valid", valid_share=0.2)
+    valid = manifest.read(str(tmp_path / "valid"))
+    assert train["fingerprint"] == valid["fingerprint"] == whole["fingerprint"]
+    assert train["quarantine"] == {"wrong_column_count": 1}
+    assert valid["quarantine"] == {}
+    for key in ("contexts", "impressions", "clicks"):
+        assert train["counts"][key] + valid["counts"][key] == whole["counts"][key]
+    parts = [set(read(tmp_path / part)["context_id"].to_pylist()) for part in ("train", "valid")]
+    assert parts[1] == {c for c in parts[0] | parts[1] if _slot(c) < 200_000}
+    assert parts[1]
+    both = [impressions_of_samples(read(tmp_path / part)) for part in ("train", "valid")]
+    assert both[0] | both[1] == impressions_of_samples(read(tmp_path / "whole"))
+
+
+def _slot(context_id: str) -> int:
+    """The hash of the split, by the Python implementation of the same hash."""
+    return bucket("validation", int(context_id, 16), 1_000_001, SETTINGS.hash_seed) - 1
+
+
+def test_a_share_without_a_folder_is_refused():
+    with pytest.raises(InputError, match="valid_share is 0.1 and --valid-out is not given"):
+        build_samples.check_validation(SamplesConfig(valid_share=0.1), None)
+    with pytest.raises(InputError, match="valid_share is 0.0 and --valid-out is valid"):
+        build_samples.check_validation(SamplesConfig(), "valid")
+
+
+def hot_logs(impressions: int) -> RawLogs:
+    """One context with nearly all impressions, which all ask for the same item, among a few others."""
+    logs = random_logs(seed=8, num_contexts=20)
+    hot = logs.common[0].split(",")[0]
+    for sample_id in range(1_000_000, 1_000_000 + impressions):
+        logs.skeleton.append(f"{sample_id},0,0,{hot},1,{feature('205', 77, '1.0')}")
+    return logs
+
+
+@pytest.mark.parametrize("impressions", [30_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_one_hot_context_loses_nothing(spark, tmp_path, impressions):
+    paths = write_logs(tmp_path, hot_logs(impressions))
+    made = build(spark, paths, tmp_path / "out", raw_bytes_per_file=1 << 20)
+    table = read(tmp_path / "out").select(["sample_id", "item_205"])
+    hot = [i for ids in table["sample_id"].to_pylist() for i in ids if i >= 1_000_000]
+    assert hot == list(range(1_000_000, 1_000_000 + impressions))
+    assert max(map(len, table["sample_id"].to_pylist())) == 100
+    assert made["quarantine"] == {}
+
+
+def test_lines_without_their_record_are_read_again_where_one_can_seek(spark, tmp_path):
+    logs = random_logs(seed=9, num_contexts=400)
+    random.Random(1).shuffle(logs.skeleton)
+    missing = {line.split(",")[0] for line in logs.common[:40]}
+    orphans = {line.encode() for line in logs.skeleton if line.split(",")[3] in missing}
+    logs.common = logs.common[40:]
+    paths = write_logs(tmp_path, logs)
+    text = Path(paths[0]).read_bytes()
+    zipped = tmp_path / "zipped"
+    zipped.mkdir()
+    (zipped / "skeleton.csv.gz").write_bytes(gzip.compress(text))
+    for name, skeleton, fetched in (
+        ("plain", paths[0], True),
+        ("gz", str(zipped / "skeleton.csv.gz"), False),
+    ):
+        made = build(spark, (skeleton, paths[1]), tmp_path / name, max_broken_share=0.5)
+        assert made["quarantine"] == {"no_common_record": len(orphans)}
+        folder = tmp_path / name / samples.QUARANTINE_FOLDER
+        lines = pq.read_table(sorted(str(path) for path in folder.iterdir())).to_pylist()
+        assert {text[line["offset"] :].split(b"\n")[0] for line in lines} == orphans
+        assert {line["text"] for line in lines} == (orphans if fetched else {None})
+
+
+def test_only_the_first_texts_are_read_again(tmp_path, monkeypatch):
+    logs = random_logs(seed=9, num_contexts=40)
+    paths = write_logs(tmp_path, logs)
+    files = raw_files.find_logs(*paths)
+    (skeleton,) = (file for file in files if not file.common)
+    text = Path(paths[0]).read_bytes()
+    offsets = [0] + [i + 1 for i, byte in enumerate(text[:-1]) if byte == 10]
+    monkeypatch.setattr(quarantine, "MOST_FETCHED", 5)
+    file = quarantine.QuarantineFile(str(tmp_path / "q" / "x.parquet"), files)
+    for offset in reversed(offsets):
+        order = (skeleton.number << packed.OFFSET_BITS) + offset
+        file.add(quarantine.Rejected(np.array([13], np.int8), np.array([order])))
+    assert file.close() == {"no_common_record": len(offsets)}
+    found = pq.read_table(tmp_path / "q" / "x.parquet").to_pylist()
+    assert [line["offset"] for line in found] == offsets
+    assert [line["text"] for line in found] == [*text.split(b"\n")[:5], *[None] * (len(offsets) - 5)]
