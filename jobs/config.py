@@ -20,7 +20,7 @@ class SamplesConfig(BaseModel):
     # Share of the contexts kept out of the samples, in a folder of their own (--valid-out).
     valid_share: float = Field(0.0, ge=0, lt=1)
     # Small row groups shard evenly over many workers, large ones compress better.
-    rows_per_row_group: int = Field(512, ge=1)
+    rows_per_row_group: int = Field(1024, ge=1)
     # A context with more impressions is split over several rows.
     impressions_per_row: int = Field(256, ge=1)
     # Raw bytes that one task parses.

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from schemas import samples, storage
 from schemas.fields import USER_FIELDS
 
-# Sorted, or nearly so: their differences take far fewer bytes than a dictionary.
+# In order, or nearly so (jobs.unpack_kernel): their differences take far fewer bytes than a dictionary.
 ASCENDING = ("sample_id", *(field.column for field in USER_FIELDS if field.multi))
 
 

@@ -65,6 +65,7 @@ class Unpacker:
         self._max = max_impressions
         self._open = _Open()
         self._rejected: list[Rejected] = []
+        self._num_rows = 0
         self.num_contexts = 0
 
     def add(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -97,7 +98,8 @@ class Unpacker:
         self.num_contexts += _num_new_contexts(plan.key, self._open)
         complete = plan if last else self._keep_open(rows, plan, with_gaps=len(repeated) > 0)
         if len(complete.key):
-            yield _columns(rows.words, complete)
+            yield _columns(rows.words, complete, self._num_rows)
+            self._num_rows += len(complete.key)
 
     def _reject(self, rows: _Rows, plan: "_Plan", repeated: np.ndarray) -> None:
         of_repeated = np.searchsorted(rows.begins, repeated, side="right") - 1
@@ -256,7 +258,7 @@ def _repeated_impressions(rows: _Rows, plan: _Plan, state: _Open) -> np.ndarray:
     return plan.at[np.sort(order[1:][again]) - len(earlier)]
 
 
-def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:
+def _columns(words: np.ndarray, plan: _Plan, first_row: int) -> pa.RecordBatch:
     """The planned rows as a record batch in the layout of `schemas.samples`; buffers are not copied."""
     words = frozen(words)
     num_rows, num_impressions = len(plan.key), len(plan.at)
@@ -269,7 +271,7 @@ def _columns(words: np.ndarray, plan: _Plan) -> pa.RecordBatch:
     user_id, sample_id = np.empty(num_rows, np.int64), np.empty(num_impressions, np.int64)
     click, conversion = np.empty(num_impressions, np.int8), np.empty(num_impressions, np.int8)
     unpack_kernel.fill_columns(
-        LAYOUT, words, words.view(np.float32), plan.context, plan.first, plan.at,
+        LAYOUT, words, words.view(np.float32), first_row, plan.context, plan.first, plan.at,
         begin, weight_begin, ids, weights, row_ends, lengths, user_id, sample_id, click, conversion,
     )  # fmt: skip
     schema = arrow_schema()

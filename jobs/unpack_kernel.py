@@ -152,15 +152,17 @@ def _copy_fields(layout, words, floats, position, first, last, ids, weights, beg
 
 
 @compiled
-def _sort_values(ids, bits):
+def _sort_values(ids, bits, descending):
     """Sort one list by id, then weight. bits: its weights as int32, whose order is theirs as none is < 0."""
+    last = len(ids) - 1
     packed = np.empty(len(ids), np.int64)
     for i in range(len(ids)):
         packed[i] = (np.int64(ids[i]) << np.int64(32)) | np.int64(bits[i])
     packed.sort()
     for i in range(len(ids)):
-        ids[i] = np.int32(packed[i] >> np.int64(32))
-        bits[i] = np.int32(packed[i] & np.int64(0xFFFFFFFF))
+        value = packed[last - i] if descending else packed[i]
+        ids[i] = np.int32(value >> np.int64(32))
+        bits[i] = np.int32(value & np.int64(0xFFFFFFFF))
 
 
 @compiled
@@ -171,7 +173,7 @@ def _read_int64(words, position):
 
 @compiled
 def fill_columns(
-    layout, words, floats, row_context, row_first, at,
+    layout, words, floats, first_row, row_context, row_first, at,
     begin, weight_begin, ids, weights, row_ends, lengths,
     user_id, sample_id, click, conversion,
 ):  # fmt: skip
@@ -180,7 +182,8 @@ def fill_columns(
     ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
     row_ends int32 [23, R + 1]: list offsets of the multi-valued fields. lengths int32 [23, K]: values
     per impression. user_id int64 [R]; sample_id int64, click, conversion int8 [K].
-    The lists of users, whose order in the logs means nothing, are sorted: sorted ids take fewer bytes.
+    The lists of users, whose order in the logs means nothing, are sorted, upwards and downwards in turn
+    (first_row: how many rows came before): small differences take few bytes, from row to row as well.
     """
     first, last = layout.num_user_fields, len(layout.multi)
     cursor = np.zeros(last, np.int64)
@@ -200,7 +203,9 @@ def fill_columns(
                     begin[field] + row_ends[field, row],
                     weight_begin[field] + row_ends[field, row],
                 )
-                _sort_values(ids[to : to + count], bits[weight_to : weight_to + count])
+                _sort_values(
+                    ids[to : to + count], bits[weight_to : weight_to + count], (first_row + row) % 2 == 1
+                )
         for k in range(row_first[row], row_first[row + 1]):
             position = at[k]
             sample_id[k] = _read_int64(words, position)

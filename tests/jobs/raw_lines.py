@@ -69,7 +69,7 @@ def read_features(text: str, buckets: dict[str, int], hash_seed: int) -> dict[st
 def expected_impressions(logs: RawLogs, buckets: dict[str, int], hash_seed: int) -> dict[int, dict]:
     """By sample_id: labels, context, and (bucket, value) of every field of both sides.
 
-    The lists of users are sorted, as samples have them.
+    The lists of users are sorted: samples have them in another order than the logs.
     """
     contexts = {}
     for line in logs.common:
@@ -113,9 +113,10 @@ def impressions_of_samples(table) -> dict[int, dict]:
 
 
 def _values(row: dict, f, k: int, cursor: dict[str, int]) -> list[tuple[int, float]]:
+    if f.multi and not f.per_impression:
+        return sorted(zip(row[f.column], row[f.weight_column], strict=True))
     if not f.per_impression:
-        ids = row[f.column] if f.multi else [row[f.column]]
-        weights = row[f.weight_column] if f.weighted else [1.0] * len(ids)
+        ids, weights = [row[f.column]], [1.0]
     elif f.multi:
         begin = cursor[f.name]
         cursor[f.name] += row[f.length_column][k]

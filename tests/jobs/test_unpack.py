@@ -152,3 +152,14 @@ def test_each_kernel_is_compiled_for_one_kind_of_arguments():
     for kernel in (unpack_kernel.plan_rows, unpack_kernel.count_values, unpack_kernel.fill_columns):
         assert len(kernel.signatures) == 1
     assert len(parse_kernel.parse_lines.signatures) == 1
+
+
+def test_the_lists_of_users_are_sorted_up_and_down_in_turn():
+    table, _ = unpack(packed_rows(random_logs(6, num_contexts=40)), [3, 20], max_impressions=3)
+    lists = list(
+        zip(*(table[name].to_pylist() for name in ("user_110_14", "user_110_14_weight")), strict=True)
+    )
+    assert max(len(ids) for ids, _ in lists) > 2
+    for row, (ids, weights) in enumerate(lists):
+        pairs = list(zip(ids, weights, strict=True))
+        assert pairs == sorted(pairs, reverse=row % 2 == 1)
