@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SIZE ?= default
+RAW ?= raw/ali_ccp
+OUT ?= samples
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYSPARK_PYTHON := $(CURDIR)/.venv/bin/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
@@ -18,7 +20,7 @@ AIRFLOW = PATH="$$PATH:$(CURDIR)/.venv-airflow/bin" \
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make or update .venv (every target that needs it does so by itself)
@@ -32,6 +34,10 @@ setup-airflow: setup ## Make or update .venv-airflow
 demo: setup ## From raw logs to the three AUCs on planted data (SIZE=tiny for a quick look)
 	@.venv/bin/python -m scripts.demo --size $(SIZE)
 
+.PHONY: ali-ccp-samples
+ali-ccp-samples: setup ## Samples of the full Ali-CCP logs (RAW=folder with its archives OUT=samples)
+	@.venv/bin/python -m jobs.ali_ccp --raw '$(RAW)' --out '$(OUT)'
+
 .PHONY: test
 test: setup ## Run the tests, but for the slow ones
 	.venv/bin/python -m pytest -m "not slow"
@@ -43,6 +49,10 @@ test-slow: setup ## Run the slow tests
 .PHONY: test-airflow
 test-airflow: setup-airflow ## Run the tests of the DAG
 	.venv-airflow/bin/python -m pytest --confcutdir=tests/airflow tests/airflow
+
+.PHONY: test-cluster
+test-cluster: setup ## Run the tests on a Spark standalone cluster and on YARN with HDFS, both on this machine
+	.venv/bin/python -m pytest tests/cluster
 
 .PHONY: lint
 lint: setup ## Check style, formatting, types and who may import whom
@@ -60,9 +70,17 @@ format: setup ## Format the code and repair what can be repaired
 bench: setup ## Measure the stages on this machine
 	@.venv/bin/python -m benchmarks.bench
 
+.PHONY: bench-data
+bench-data: setup ## Measure raw logs to samples at 1x, 4x and 16x, beside plain Spark SQL and polars
+	@.venv/bin/python -m benchmarks.data
+
 .PHONY: airflow
 airflow: setup-airflow ## Run Airflow with the DAG on this machine, on SQLite (http://localhost:8080)
 	@$(AIRFLOW) .venv-airflow/bin/airflow standalone
+
+.PHONY: dist
+dist: setup ## Pack the jobs and their packages for a cluster (dist/)
+	@.venv/bin/python -m scripts.dist
 
 .PHONY: lock
 lock: ## Resolve requirements/*.in into requirements/*.lock anew

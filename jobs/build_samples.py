@@ -60,18 +60,18 @@ def parse_args() -> argparse.Namespace:
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"
     )
     parser.add_argument(
-        "--valid-out", help="folder for the share samples.valid_share of the contexts, kept out of --out"
+        "--valid-out",
+        help="folder for a validation part: the share samples.valid_share of the contexts, kept out of --out",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     return parser.parse_args()
 
 
 def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
-    """A share needs a folder, a folder a share."""
-    if (settings.valid_share > 0) != (valid_out is not None):
+    """A folder for the validation part needs a share."""
+    if valid_out and not settings.valid_share:
         raise InputError(
-            f"samples.valid_share is {settings.valid_share} and --valid-out is {valid_out or 'not given'}: "
-            "expected a share above 0 with --valid-out, or neither."
+            f"--valid-out {valid_out}: expected samples.valid_share above 0 in the configuration, found 0."
         )
 
 
@@ -88,7 +88,7 @@ def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, st
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
     writer = (
-        rows.withColumn("part", part_of_context(settings))
+        rows.withColumn("part", part_of_context(settings, len(staging) > 1))
         .repartition(num_files, "key")
         .sortWithinPartitions("part", "key", "kind", "order")
         .write.format(SampleSink.name())
@@ -99,12 +99,13 @@ def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, st
             **options,
         )
     )
-    with task_errors_as_input_errors():
-        writer.mode("append").save()
+    writer.mode("append").save()
 
 
-def part_of_context(settings: SamplesConfig) -> Column:
+def part_of_context(settings: SamplesConfig, with_validation: bool) -> Column:
     """0 training, 1 validation: a hash of the context decides, so that no context is in both parts."""
+    if not with_validation:
+        return F.lit(0).cast("tinyint")
     slot = F.xxhash64(F.lit(settings.hash_seed).cast("long"), F.lit("validation"), "key").bitwiseAND(
         F.lit(POSITIVE)
     ) % F.lit(SLOTS)
@@ -181,7 +182,8 @@ def run(
         for folder in staging:
             fs, path = storage.filesystem(folder)
             fs.makedirs(path)
-        stage(spark, files, settings, staging)
+        with task_errors_as_input_errors(writing=out):
+            stage(spark, files, settings, staging)
         staged = [manifest.read_staged(folder) for folder in staging]
         check(staged[0], settings, out, staging[0])
         for source, target in reversed(list(zip(staging, outs, strict=True))):
@@ -199,9 +201,10 @@ def main() -> None:
     for out in filter(None, (args.out, args.valid_out)):
         storage.refuse_complete(out, args.overwrite)
     files = find_logs(args.skeleton, args.common)
-    compile_kernels()
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
+        if spark.sparkContext.master.startswith("local"):  # elsewhere the workers do not see our cache
+            compile_kernels()
         run(spark, files, settings, args.out, args.overwrite, args.valid_out)
     finally:
         spark.stop()

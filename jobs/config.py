@@ -17,7 +17,7 @@ class SamplesConfig(BaseModel):
     hash_seed: int = Field(0, ge=0, lt=1 << 63)
     # A larger share of quarantined lines stops the job before anything is published.
     max_broken_share: float = Field(0.01, ge=0, le=1)
-    # Share of the contexts kept out of the samples, in a folder of their own (--valid-out).
+    # Share of the contexts that a build with --valid-out puts there and not into the samples.
     valid_share: float = Field(0.0, ge=0, lt=1)
     # Small row groups shard evenly over many workers, large ones compress better.
     rows_per_row_group: int = Field(1024, ge=1)

@@ -11,7 +11,7 @@ def settle() -> None:
     Spark collects after every task, and numba alone brings hundreds of thousands of objects: 0.15 s
     a task.
     """
-    from jobs import parse_kernel, unpack  # noqa: F401
+    from jobs import parse_kernel, quarantine, sample_file, unpack  # noqa: F401
 
     gc.collect()
     gc.freeze()

@@ -106,10 +106,7 @@ def _expand(pattern: str, common: bool) -> dict[str, int]:
     for name in sizes:
         if not name.endswith(ENDINGS):
             raise InputError(f"{name}: expected a name that ends with .csv or .csv.gz.")
-    # unstrip_protocol forgets the host of webhdfs://host:port/path
-    keeps_host = "://" in pattern and pattern.endswith(path)
-    host = pattern.removesuffix(path)
-    return {host + name if keeps_host else fs.unstrip_protocol(name): size for name, size in sizes.items()}
+    return {fs.unstrip_protocol(name): size for name, size in sizes.items()}
 
 
 def _is_hidden(name: str) -> bool:

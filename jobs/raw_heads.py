@@ -109,7 +109,7 @@ def _refuse_header(path: str, line: bytes) -> None:
 
 
 def _refuse_windows_line_ends(path: str, lines: list[bytes]) -> None:
-    if any(line.endswith(b"\r") for line in lines):
+    if all(line.endswith(b"\r") for line in lines):
         mend = mending_command(path, r"sed 's/\r$//'")
         raise InputError(
             rf"{path}: expected lines that end with \n, found \r\n (Windows). Convert them: {mend}"

@@ -1,5 +1,6 @@
 """The Spark session of every job, whether started by `python -m jobs.x` or by `spark-submit jobs/x.py`."""
 
+import errno
 import os
 import re
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -19,6 +21,8 @@ DEFAULTS = {
     "spark.log.level": "WARN",
     "spark.sql.session.timeZone": "UTC",
 }
+# A disk or a quota is full, a folder may not be written.
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def spark_session(app_name: str, **conf: str) -> SparkSession:
@@ -60,12 +64,30 @@ def spark_path(path: str) -> str:
 
 
 @contextmanager
-def task_errors_as_input_errors() -> Iterator[None]:
-    """An `InputError` raised in a task reaches the driver inside Spark's own exception: unwrap it."""
+def task_errors_as_input_errors(writing: str | None = None) -> Iterator[None]:
+    """What a user can mend reaches the driver inside Spark's own exception: an `InputError` of a task, a
+    folder that cannot be written, a full disk. writing: the folder that the tasks write."""
     try:
         yield
-    except PySparkException as error:
-        found = re.search(r"InputError: (.+)", str(error))
-        if found is None:
+    except (PySparkException, Py4JJavaError) as error:
+        message = _what_to_mend(str(error), writing)
+        if message is None:
             raise
-        raise InputError(found.group(1)) from None
+        raise InputError(message) from None
+
+
+def _what_to_mend(report: str, writing: str | None) -> str | None:
+    if found := re.search(r"InputError: (.+)", report):
+        return found.group(1)
+    found = re.search(r"^\w*Error: \[Errno (\d+)\] (.+)", report, re.MULTILINE)
+    if found and writing and int(found.group(1)) in NOT_WRITABLE:
+        return (
+            f"{writing}: nothing was published, a task could not write there: {found.group(2)}. "
+            "Check the space left and the permissions."
+        )
+    if found := re.search(r"java\.io\.IOException: (No space left on device)", report):
+        return (
+            f"Spark's scratch folder: {found.group(1)}. Set spark.local.dir (on YARN the nodes' "
+            "yarn.nodemanager.local-dirs) to a larger disk."
+        )
+    return None

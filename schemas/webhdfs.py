@@ -53,11 +53,11 @@ class _Adapter(HTTPAdapter):
 class WebHdfs(WebHDFS):
     """The file system of one namenode; see the module's text."""
 
-    def __init__(self, host: str, port: int, user: str | None = None, **options: Any) -> None:
+    def __init__(self, host: str, port: int, user: str) -> None:
         if self._cached:
             return
         self.authority = f"{host}:{port}"
-        super().__init__(host, port, user=user or hadoop_user(), **options)
+        super().__init__(host, port, user=user)
 
     @classmethod
     def of(cls, url: str) -> tuple["WebHdfs", str]:
@@ -68,7 +68,7 @@ class WebHdfs(WebHDFS):
                 f"{url}: expected webhdfs://NAMENODE:PORT/path with the port of the namenode's web page, "
                 "usually 9870."
             )
-        return cls(found.hostname, found.port, found.username), cls._strip_protocol(url).rstrip("/") or "/"
+        return cls(found.hostname, found.port, user=hadoop_user()), cls._strip_protocol(url).rstrip("/") or "/"
 
     def _connect(self) -> None:
         super()._connect()
@@ -165,6 +165,16 @@ class _Reader(WebHDFile):
                 errno.EIO, f"{len(data)} bytes instead of {end - begin}", self.fs.unstrip_protocol(self.path)
             )
         return data
+
+
+    def readline(self, size: int = -1) -> bytes:
+        """As of any file: fsspec's knows no size."""
+        if size < 0:
+            return bytes(self.readuntil(b"\n"))
+        begin, data = self.tell(), self.read(size)
+        end = data.find(b"\n") + 1 or len(data)
+        self.seek(begin + end)
+        return data[:end]
 
 
 class _Upload(io.RawIOBase):

@@ -41,7 +41,9 @@ def test_a_context_is_in_the_validation_part_or_in_the_training_part(spark, tmp_
     paths = write_logs(tmp_path, logs)
     with open(paths[0], "a") as stream:
         stream.write("broken\n")
-    whole = build(spark, paths, tmp_path / "whole")
+    whole = build(
+        spark, paths, tmp_path / "whole", valid_share=0.2
+    )  # no folder for it, so nothing is kept out
     train = build(spark, paths, tmp_path / "train", tmp_path / "valid", valid_share=0.2)
     valid = manifest.read(str(tmp_path / "valid"))
     assert train["fingerprint"] == valid["fingerprint"] == whole["fingerprint"]
@@ -61,11 +63,9 @@ def _slot(context_id: str) -> int:
     return bucket("validation", int(context_id, 16), 1_000_001, SETTINGS.hash_seed) - 1
 
 
-def test_a_share_without_a_folder_is_refused():
-    with pytest.raises(InputError, match="valid_share is 0.1 and --valid-out is not given"):
-        build_samples.check_validation(SamplesConfig(valid_share=0.1), None)
-    with pytest.raises(InputError, match="valid_share is 0.0 and --valid-out is valid"):
-        build_samples.check_validation(SamplesConfig(), "valid")
+def test_a_validation_folder_without_a_share_is_refused():
+    with pytest.raises(InputError, match="--valid-out there: expected samples.valid_share above 0"):
+        build_samples.check_validation(SamplesConfig(), "there")
 
 
 def hot_logs(impressions: int) -> RawLogs:
