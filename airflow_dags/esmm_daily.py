@@ -1,7 +1,8 @@
 """Daily retraining: yesterday's raw logs to samples, a model trained on them, its AUCs on held-out logs.
 
 One run per day, for the data interval that just ended. A day's logs lie in `raw/ds=YYYY-MM-DD/`: the
-four files of Ali-CCP, of which the train half is trained on and the test half, later in time, judged.
+four files of Ali-CCP, or folders of part files named after them, of which the train half is trained on
+and the test half, later in time, judged.
 Every task replaces its own output whole, so any of them can be run again.
 
 Where things are comes from the environment of the scheduler:
@@ -54,9 +55,9 @@ def build_samples(split: str) -> SparkSubmitOperator:
     """Samples of one half of the day."""
     raw = [
         "--skeleton",
-        f"{RAW}/sample_skeleton_{split}*.csv*",
+        f"{RAW}/sample_skeleton_{split}*",
         "--common",
-        f"{RAW}/common_features_{split}*.csv*",
+        f"{RAW}/common_features_{split}*",
     ]
     out = ["--out", f"{SAMPLES}/split={split}", "--config", CONFIG, "--overwrite"]
     return spark_job(f"build_samples_{split}", "build_samples", raw + out)

@@ -90,8 +90,8 @@ def test_the_commands_of_a_day(airflow):
         f"build_samples_{split}": [
             " ".join(
                 [
-                    f"{PROJECT}/jobs/build_samples.py --skeleton {raw}/sample_skeleton_{split}*.csv*",
-                    f"--common {raw}/common_features_{split}*.csv* --out {samples}/split={split}",
+                    f"{PROJECT}/jobs/build_samples.py --skeleton {raw}/sample_skeleton_{split}*",
+                    f"--common {raw}/common_features_{split}* --out {samples}/split={split}",
                     f"--config {config} --overwrite",
                 ]
             ),
