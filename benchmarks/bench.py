@@ -2,18 +2,16 @@
 
 import argparse
 import logging
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from benchmarks import loader, train_step
+from benchmarks.machine import machine
 from benchmarks.plain_spark import plain_samples
 from jobs import build_samples, raw_files, warm_up
 from jobs.config import SamplesConfig, load_samples_config
@@ -91,16 +89,6 @@ def _samples_figures(megabytes: float, seconds: dict[str, list[float]], samples:
         "size_of_raw": written / megabytes,
         "seconds": seconds,
     }
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {"date": date.today().isoformat(), "processor": model, "cores": str(len(os.sched_getaffinity(0)))}
 
 
 def table(results: dict[str, Any]) -> str:

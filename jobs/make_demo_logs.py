@@ -137,7 +137,7 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
         counts = write_files(staging, with_progress(results, len(tasks)))
         summary = {"options": asdict(options), "world": describe_world(world), "splits": counts}
         storage.write_json(f"{staging}/{SUMMARY_NAME}", summary)
-        storage.publish(staging, out)
+        storage.publish(staging, out, overwrite)
     finally:
         storage.discard(staging)
     return summary
