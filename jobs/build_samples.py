@@ -13,13 +13,14 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.config import SamplesConfig, load_samples_config
+from jobs.id_table import load
 from jobs.packed import KIND_QUARANTINED
 from jobs.raw_files import FILES_HELP, LogFile, files_to_json, find_logs
 from jobs.raw_source import RawLogSource
 from jobs.sample_sink import SampleSink
 from jobs.session import spark_session, task_errors_as_input_errors
 from jobs.warm_up import compile_kernels
-from schemas import manifest, samples, storage
+from schemas import ids, manifest, samples, storage
 from schemas.errors import InputError, exit_with_message
 from schemas.hashing import POSITIVE
 from schemas.raw_log import REASON_MEANING
@@ -63,6 +64,11 @@ def parse_args() -> argparse.Namespace:
         "--valid-out",
         help="folder for a validation part: the share samples.valid_share of the contexts, kept out of --out",
     )
+    parser.add_argument(
+        "--ids",
+        metavar="DIR",
+        help="id table of jobs.build_ids, for samples.min_count and samples.vocabulary",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     return parser.parse_args()
 
@@ -75,7 +81,13 @@ def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
         )
 
 
-def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, staging: list[str]) -> None:
+def stage(
+    spark: SparkSession,
+    files: list[LogFile],
+    settings: SamplesConfig,
+    staging: list[str],
+    id_table: ids.Reference | None,
+) -> None:
     """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
     spark.dataSource.register(RawLogSource)
     spark.dataSource.register(SampleSink)
@@ -83,6 +95,7 @@ def stage(spark: SparkSession, files: list[LogFile], settings: SamplesConfig, st
         "files": files_to_json(files),
         "hash_seed": str(settings.hash_seed),
         "buckets": json.dumps(settings.all_buckets()),
+        "id_table": json.dumps(id_table),
     }
     num_files = max(1, round(sum(file.size for file in files) / settings.raw_bytes_per_file))
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
@@ -171,8 +184,10 @@ def run(
     out: str,
     overwrite: bool,
     valid_out: str | None = None,
+    ids_folder: str | None = None,
 ) -> None:
     """Build the samples of some raw files and publish them whole, the validation part first."""
+    id_table = ids.require_fit(ids_folder, settings.id_settings())
     outs = [out] if valid_out is None else [out, valid_out]
     for folder in outs:
         storage.refuse_complete(folder, overwrite)
@@ -183,7 +198,7 @@ def run(
             fs, path = storage.filesystem(folder)
             fs.makedirs(path)
         with task_errors_as_input_errors(writing=out):
-            stage(spark, files, settings, staging)
+            stage(spark, files, settings, staging, id_table)
         staged = [manifest.read_staged(folder) for folder in staging]
         check(staged[0], settings, out, staging[0])
         for source, target in reversed(list(zip(staging, outs, strict=True))):
@@ -198,14 +213,15 @@ def main() -> None:
     args = parse_args()
     settings = load_samples_config(args.config)
     check_validation(settings, args.valid_out)
+    load(ids.require_fit(args.ids, settings.id_settings()))  # whether it is whole, before Spark starts
     for out in filter(None, (args.out, args.valid_out)):
         storage.refuse_complete(out, args.overwrite)
     files = find_logs(args.skeleton, args.common)
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
-        if spark.sparkContext.master.startswith("local"):  # elsewhere the workers do not see our cache
+        if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
             compile_kernels()
-        run(spark, files, settings, args.out, args.overwrite, args.valid_out)
+        run(spark, files, settings, args.out, args.overwrite, args.valid_out, args.ids)
     finally:
         spark.stop()
 

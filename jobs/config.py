@@ -1,10 +1,11 @@
 """The `samples` section of a configuration: how raw logs become samples."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas import config
+from schemas import config, ids
 from schemas.errors import InputError
 from schemas.fields import FIELD_INDEX, FIELDS
 
@@ -29,21 +30,45 @@ class SamplesConfig(BaseModel):
     raw_bytes_per_file: int = Field(128 << 20, ge=1 << 10)
     # Sizes of hash ranges by field; fields not named keep the default of schemas.fields.
     buckets: dict[str, int] = Field(default_factory=dict)
+    # By field: ids that the training logs hold less often share the field's rare bucket. With these two
+    # jobs.build_ids makes an id table, which jobs.build_samples then needs (docs/ids.md).
+    min_count: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    # Fields whose known ids get a bucket each, without collisions.
+    vocabulary: tuple[str, ...] = ()
+
+    @field_validator("buckets", "min_count", "vocabulary")
+    @classmethod
+    def _known_fields(cls, fields: Collection[str]) -> Collection[str]:
+        unknown = [name for name in fields if name not in FIELD_INDEX]
+        if unknown:
+            raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(FIELD_INDEX)}")
+        return fields
 
     @field_validator("buckets")
     @classmethod
-    def _known_fields(cls, buckets: dict[str, int]) -> dict[str, int]:
-        unknown = [name for name in buckets if name not in FIELD_INDEX]
-        if unknown:
-            raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(FIELD_INDEX)}")
+    def _possible_sizes(cls, buckets: dict[str, int]) -> dict[str, int]:
         wrong = {name: size for name, size in buckets.items() if not 2 <= size < 1 << 31}
         if wrong:
             raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {wrong}")
         return buckets
 
+    @model_validator(mode="after")
+    def _room_for_known_ids(self) -> Self:
+        settings = self.id_settings()
+        full = [name for name in settings.table_fields() if settings.buckets[name] <= ids.FIRST_KNOWN]
+        if full:
+            raise ValueError(
+                f"a field with min_count or vocabulary needs 3 buckets, found 2: {', '.join(full)}"
+            )
+        return self
+
     def all_buckets(self) -> dict[str, int]:
         """The size of every field's hash range, in the order of FIELDS."""
         return {field.name: self.buckets.get(field.name, field.buckets) for field in FIELDS}
+
+    def id_settings(self) -> ids.IdSettings:
+        """What decides the bucket of an id."""
+        return ids.IdSettings(self.hash_seed, self.all_buckets(), dict(self.min_count), self.vocabulary)
 
 
 def load_samples_config(path: str | None) -> SamplesConfig:

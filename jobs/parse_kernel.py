@@ -1,5 +1,7 @@
 """The compiled parser: walks the bytes of raw log lines once and packs them as 32-bit words.
 
+Two kernels share it: `parse_lines` for samples, `list_ids` for the counts behind an id table.
+
 numba compiles the functions below for the machine they run on and caches them beside this file. It
 compiles anew only where this file changed, so whatever depends on the fields is an argument.
 Numbers are read as uint64 or int64 throughout: mixing the two would silently turn them into floats.
@@ -9,7 +11,9 @@ Every line ends with a line feed, at which every walk stops, so none needs a bou
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from schemas import hashing
 from schemas.raw_log import QUARANTINE_REASONS
@@ -33,7 +37,9 @@ PRIME4 = np.uint64(hashing.PRIME4)
 PRIME5 = np.uint64(hashing.PRIME5)
 POSITIVE = np.uint64(hashing.POSITIVE)
 EIGHT = np.uint64(8)
-ONE = np.uint64(1)
+ONE, TWO = np.uint64(1), np.uint64(2)
+MISSING, RARE = np.int64(hashing.MISSING), np.int64(hashing.RARE)
+EMPTY = np.int64(-1)  # in a free slot of an id table
 
 NEXT_FEATURE, BEFORE_ID, BEFORE_VALUE = 1, 2, 3  # the bytes that separate features and their parts
 LINE_FEED, COMMA, DOT, ZERO, UNDERSCORE = (ord(char) for char in "\n,.0_")
@@ -46,22 +52,41 @@ for _value, _char in enumerate(b"0123456789abcdef"):
     HEXADECIMAL[_char] = _value
 
 
+# What the kernels must know of a field. salt, buckets: of its hash. raw: its ids leave _parse_features as
+# they are. first, mask: where its slots in the id table begin, and their number, a power of two, - 1. One
+# array of records, not an array of each: every array that a kernel can see costs it registers.
+FIELD_DTYPE = np.dtype(
+    [
+        ("salt", np.uint64),
+        ("buckets", np.uint64),
+        ("first", np.int64),
+        ("mask", np.uint64),
+        ("multi", np.bool_),
+        ("weighted", np.bool_),
+        ("raw", np.bool_),
+    ],
+    align=True,
+)
+
+
 class Layout(NamedTuple):
     """What the kernels must know of the fields and of `jobs.packed`; all arrays read-only.
 
-    field_of_code: int8 [codes], index of the field with each code, -1 where there is none. The first
-    num_user_fields are user fields. multi, weighted: bool [23]. salts, buckets: uint64 [23].
+    fields: FIELD_DTYPE [23]; the first num_user_fields are user fields. field_of_code: int8 [codes], index
+    of the field with each code, -1 where there is none. looked_up: int64, the fields with ids in the table.
+    known: int64 [slots], their ids, field by field; EMPTY in a free slot. exact: int32, the buckets of the
+    first len(exact) slots; those of the others follow from the hash.
     """
 
+    fields: np.ndarray
     field_of_code: np.ndarray
-    multi: np.ndarray
-    weighted: np.ndarray
+    looked_up: np.ndarray
+    known: np.ndarray
+    exact: np.ndarray
     num_user_fields: int
     context_header: int
     impression_header: int
     shortest_feature: int
-    salts: np.ndarray
-    buckets: np.ndarray
 
 
 inlined = njit(nogil=True, error_model="numpy", forceinline=True)  # a call would cost more than most do
@@ -73,15 +98,70 @@ def _rotate(value, bits):
 
 
 @inlined
-def bucket_of(feature_id, salt, buckets):
-    """schemas.hashing.bucket for one id; all arguments and the result uint64."""
+def _hash(feature_id, salt):
+    """The lower 63 bits of schemas.hashing.hash_id, as uint64; salt: uint64."""
     acc = salt + PRIME5 + EIGHT
-    acc ^= _rotate(feature_id * PRIME2, 31) * PRIME1
+    acc ^= _rotate(np.uint64(feature_id) * PRIME2, 31) * PRIME1
     acc = _rotate(acc, 27) * PRIME1 + PRIME4
     acc = (acc ^ (acc >> np.uint64(33))) * PRIME2
     acc = (acc ^ (acc >> np.uint64(29))) * PRIME3
     acc ^= acc >> np.uint64(32)
-    return ONE + (acc & POSITIVE) % (buckets - ONE)
+    return acc & POSITIVE
+
+
+@inlined
+def _slot(known, feature_id, field, hashed):
+    """The slot with this id of a field, or the free one in which it belongs."""
+    step = hashed & field.mask
+    slot = field.first + np.int64(step)
+    while known[slot] != feature_id and known[slot] != EMPTY:
+        step = (step + ONE) & field.mask
+        slot = field.first + np.int64(step)
+    return slot
+
+
+@intrinsic
+def _prefetch(context, array, index):
+    """The processor starts to fetch array[index] and does not wait for it."""
+
+    def code(context, builder, signature, arguments):
+        array_type = signature.args[0]
+        data = context.make_array(array_type)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [ir.IntType(8).as_pointer()], kind)
+        builder.call(function, [address, ir.Constant(word, 0), ir.Constant(word, 3), ir.Constant(word, 1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
+
+
+@inlined
+def _fetch_slot(known, feature_id, field):
+    """Fetch the first slot that _slot will look at: a large table lies far from the processor, and at the
+    end of the line, when all ids are looked up, it is there."""
+    _prefetch(known, field.first + np.int64(_hash(feature_id, field.salt) & field.mask))
+
+
+@inlined
+def _known_bucket(feature_id, field, layout):
+    """schemas.ids.bucket_of for a field with ids in the table."""
+    hashed = _hash(feature_id, field.salt)
+    slot = _slot(layout.known, feature_id, field, hashed)
+    if layout.known[slot] == EMPTY:
+        return RARE
+    if slot < len(layout.exact):
+        return np.int64(layout.exact[slot])
+    return np.int64(TWO + hashed % (field.buckets - TWO))
+
+
+@inlined
+def _look_up(ids, counts, expected, layout):
+    """Turn the raw ids that _parse_features left into buckets."""
+    for field in layout.looked_up:
+        for i in range(field * expected, field * expected + counts[field]):
+            ids[i] = _known_bucket(ids[i], layout.fields[field], layout)
 
 
 @inlined
@@ -181,8 +261,9 @@ def _id_at(data, begin):
 def _parse_features(data, begin, expected, first, last, layout, head, ids, weights, counts):
     """Parse the feature list at `begin` into scratch arrays; 0 or a reason code, and where it ended.
 
-    Only fields first..last-1 belong here. counts [23]: values per field. ids, weights: the buckets and
-    values of field f, in the line's order, from f * expected on. head[0]: the raw id of field 101.
+    Only fields first..last-1 belong here. counts [23]: values per field. ids, weights: the buckets (of
+    `raw` fields the raw ids) and values of field f, in the line's order, from f * expected on. head[0]: the
+    raw id of field 101.
     """
     counts[:] = 0
     found, mark = 0, begin
@@ -200,10 +281,15 @@ def _parse_features(data, begin, expected, first, last, layout, head, ids, weigh
         more = data[mark] != LINE_FEED
         if value < 0.0 or (more and (data[mark] != NEXT_FEATURE or data[mark + 1] == LINE_FEED)):
             return BAD_FEATURE, mark
-        if counts[field] > 0 and not layout.multi[field]:
+        if counts[field] > 0 and not layout.fields[field].multi:
             return REPEATED_SINGLE, mark
         at = field * expected + counts[field]
-        ids[at] = np.int64(bucket_of(np.uint64(feature_id), layout.salts[field], layout.buckets[field]))
+        if layout.fields[field].raw:
+            ids[at] = feature_id
+            _fetch_slot(layout.known, feature_id, layout.fields[field])
+        else:
+            hashed = _hash(feature_id, layout.fields[field].salt)
+            ids[at] = np.int64(ONE + hashed % (layout.fields[field].buckets - ONE))
         weights[at] = value
         counts[field] += 1
         found += 1
@@ -218,20 +304,20 @@ def _pack_fields(words, floats, position, first, last, expected, layout, ids, we
     for field in range(first, last):
         count = counts[field]
         begin = field * expected
-        if layout.multi[field]:
+        if layout.fields[field].multi:
             words[position] = count
             position += 1
             for i in range(count):
                 words[position + i] = ids[begin + i]
             position += count
-            if layout.weighted[field]:
+            if layout.fields[field].weighted:
                 for i in range(count):
                     floats[position + i] = weights[begin + i]
                 position += count
         else:
-            words[position] = ids[begin] if count else np.int32(0)
+            words[position] = ids[begin] if count else MISSING
             position += 1
-            if layout.weighted[field]:
+            if layout.fields[field].weighted:
                 floats[position] = weights[begin] if count else np.float32(0.0)
                 position += 1
     return position
@@ -293,6 +379,17 @@ def _skeleton_head(data, begin, commas, head):
 
 
 @inlined
+def _list_ids(words, position, first, last, expected, ids, counts):
+    """Write every feature as 3 words, the index of its field and its raw id; the position behind the last."""
+    for field in range(first, last):
+        for i in range(field * expected, field * expected + counts[field]):
+            words[position] = field
+            _write_int64(words, position + 1, ids[i])
+            position += 3
+    return position
+
+
+@inlined
 def _write_header(words, position, common, head, offset, layout):
     """Write what precedes the fields of a context or an impression; the position behind it."""
     _write_int64(words, position, head[0])
@@ -303,19 +400,18 @@ def _write_header(words, position, common, head, offset, layout):
     return position + layout.impression_header
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def parse_lines(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad):
-    """Parse the lines in data (uint8), the first of which lies at byte offset `base` of its file.
-
-    common: the file's side. Rows are its records or, of a skeleton, runs of at most max_run impressions
-    of a context. Per row: keys (uint64), orders (byte offset of its first line) and starts (its first
-    word in `words`, seen as float32 through `floats`). Per broken line: a row of `bad` [n, 3] = reason,
-    begin, end within data. Returns (rows, broken lines).
-    """
-    first, last = (0, layout.num_user_fields) if common else (layout.num_user_fields, len(layout.multi))
+@inlined
+def _parse_lines(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad, only_ids):
+    """parse_lines where only_ids is None, list_ids otherwise: numba decides by the type and leaves the
+    other branch out of the machine code, which a flag would slow down."""
+    first, last = (0, layout.num_user_fields) if common else (layout.num_user_fields, len(layout.fields))
     most = len(data) // layout.shortest_feature + 1
-    commas, head, counts = np.empty(5, np.int64), np.empty(3, np.int64), np.empty(len(layout.multi), np.int64)
-    ids, weights = np.empty(most * len(counts), np.int32), np.empty(most * len(counts), np.float32)
+    commas, head, counts = (
+        np.empty(5, np.int64),
+        np.empty(3, np.int64),
+        np.empty(len(layout.fields), np.int64),
+    )
+    ids, weights = np.empty(most * len(counts), np.int64), np.empty(most * len(counts), np.float32)
     rows, run, broken, position, begin = 0, 0, 0, 0, 0
     while begin < len(data):
         if common:
@@ -340,10 +436,56 @@ def parse_lines(data, base, common, max_run, layout, words, floats, keys, orders
                 rows += 1
                 run = 0
             run += 1
-            position = _write_header(words, position, common, head, base + begin, layout)
-            position = _pack_fields(
-                words, floats, position, first, last, expected, layout, ids, weights, counts
-            )
+            if only_ids is None:
+                _look_up(ids, counts, expected, layout)
+                position = _write_header(words, position, common, head, base + begin, layout)
+                position = _pack_fields(
+                    words, floats, position, first, last, expected, layout, ids, weights, counts
+                )
+            else:
+                position = _list_ids(words, position, first, last, expected, ids, counts)
         begin = end + 1
     starts[rows] = position
     return rows, broken
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def parse_lines(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad):
+    """Parse the lines in data (uint8), the first of which lies at byte offset `base` of its file.
+
+    common: the file's side. Rows are its records or, of a skeleton, runs of at most max_run impressions
+    of a context. Per row: keys (uint64), orders (byte offset of its first line) and starts (its first
+    word in `words`, seen as float32 through `floats`). Per broken line: a row of `bad` [n, 3] = reason,
+    begin, end within data. Returns (rows, broken lines).
+    """
+    return _parse_lines(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad, None)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def list_ids(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad):
+    """As parse_lines, but a row is its features as 3 words each, the index of the field and the raw id.
+
+    All fields of the layout must be `raw`.
+    """
+    return _parse_lines(data, base, common, max_run, layout, words, floats, keys, orders, starts, bad, True)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def put_ids(row_fields, row_ids, row_buckets, fields, known, exact, room):
+    """Put rows of an id table into known and exact of a Layout, which can be written to here.
+
+    room: int64 [23], how many more ids each field takes. Returns whether there was room for all, and none
+    of them twice.
+    """
+    for row in range(len(row_ids)):
+        field, feature_id = row_fields[row], row_ids[row]
+        if room[field] == 0:
+            return False
+        slot = _slot(known, feature_id, fields[field], _hash(feature_id, fields[field].salt))
+        if known[slot] == feature_id:
+            return False
+        known[slot] = feature_id
+        if slot < len(exact):
+            exact[slot] = row_buckets[row]
+        room[field] -= 1
+    return True

@@ -15,10 +15,12 @@ import numpy as np
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
-from jobs import packed
+from jobs import id_table, packed
+from jobs.id_table import NO_TABLE, IdTable
 from jobs.python_worker import settle
 from jobs.raw_chunks import Chunk, read_chunks
 from jobs.raw_files import LogFile, files_from_json, open_log
+from schemas import ids
 from schemas.errors import InputError
 from schemas.raw_log import QUARANTINE_REASONS
 
@@ -55,9 +57,11 @@ def split_ranges(files: list[LogFile], range_bytes: int) -> list[LogRange]:
 class Parser:
     """Packs the chunks of one file."""
 
-    def __init__(self, file: LogFile, hash_seed: int, buckets: dict[str, int]) -> None:
+    def __init__(
+        self, file: LogFile, hash_seed: int, buckets: dict[str, int], table: IdTable = NO_TABLE
+    ) -> None:
         self._file = file
-        self._layout = _parse_layout(hash_seed, buckets)
+        self._layout = parse_layout(hash_seed, buckets, table)
 
     def rows(self, chunk: Chunk) -> Iterator[Any]:
         """Record batches of a chunk: the good lines, then the quarantined ones if there are any."""
@@ -67,7 +71,7 @@ class Parser:
             return
         if unterminated:
             lines += b"\n"  # the kernel's only bound
-        keys, orders, starts, words, bad = self._parse(np.frombuffer(lines, np.uint8), base)
+        keys, orders, starts, words, bad = parse(lines, base, self._file.common, self._layout)
         if len(keys):
             kind = packed.KIND_CONTEXT if self._file.common else packed.KIND_IMPRESSIONS
             yield packed.record_batch(
@@ -82,22 +86,6 @@ class Parser:
                 bad[-1, 0] = TRUNCATED
             yield self._quarantined(base, lines, bad)
 
-    def _parse(self, data: np.ndarray, base: int) -> tuple[np.ndarray, ...]:
-        """Keys, orders, starts and words of the packed rows, and the broken lines; see the kernel."""
-        from jobs import parse_kernel
-
-        num_lines = int(np.count_nonzero(data == LINE_FEED))  # bytes.count takes four times as long
-        most = min(num_lines, len(data) // 16)  # no good line is shorter than its 16-digit context id
-        words = np.empty(packed.most_words(most, len(data)), np.int32)
-        keys, orders = np.empty(most, np.uint64), np.empty(most, np.int64)
-        starts, bad = np.empty(most + 1, np.int64), np.empty((num_lines, 3), np.int64)
-        num_rows, num_bad = parse_kernel.parse_lines(
-            data, base, self._file.common, MAX_RUN, self._layout,
-            words, words.view(np.float32), keys, orders, starts, bad,
-        )  # fmt: skip
-        starts = starts[: num_rows + 1]
-        return keys[:num_rows], orders[:num_rows], starts, words[: starts[-1]], bad[:num_bad]
-
     def _quarantined(self, base: int, lines: bytes, bad: np.ndarray) -> Any:
         blobs = []
         for reason, begin, end in bad.tolist():
@@ -110,20 +98,62 @@ class Parser:
         return packed.record_batch(orders, kinds, orders, starts, np.concatenate(blobs))
 
 
-def _parse_layout(hash_seed: int, buckets: dict[str, int]) -> "parse_kernel.Layout":
+def parse(
+    lines: bytes, base: int, common: bool, layout: "parse_kernel.Layout", only_ids: bool = False
+) -> tuple[np.ndarray, ...]:
+    """Keys, orders, starts and words of the packed rows, and the broken lines; see the kernels."""
     from jobs import parse_kernel
 
+    data = np.frombuffer(lines, np.uint8)
+    num_lines = int(np.count_nonzero(data == LINE_FEED))  # bytes.count takes four times as long
+    most = min(num_lines, len(data) // 16)  # no good line is shorter than its 16-digit context id
+    most_words = len(data) // packed.SHORTEST_FEATURE * 3 if only_ids else packed.most_words(most, len(data))
+    words = np.empty(most_words, np.int32)
+    keys, orders = np.empty(most, np.uint64), np.empty(most, np.int64)
+    starts, bad = np.empty(most + 1, np.int64), np.empty((num_lines, 3), np.int64)
+    kernel = parse_kernel.list_ids if only_ids else parse_kernel.parse_lines
+    num_rows, num_bad = kernel(
+        data, base, common, MAX_RUN, layout, words, words.view(np.float32), keys, orders, starts, bad
+    )
+    starts = starts[: num_rows + 1]
+    return keys[:num_rows], orders[:num_rows], starts, words[: starts[-1]], bad[:num_bad]
+
+
+def parse_layout(
+    hash_seed: int, buckets: dict[str, int], table: IdTable = NO_TABLE, only_ids: bool = False
+) -> "parse_kernel.Layout":
+    """What the kernels must know; only_ids: for `list_ids`."""
+    from jobs import parse_kernel
+
+    fields = np.zeros(packed.NUM_FIELDS, parse_kernel.FIELD_DTYPE)
+    fields["salt"] = packed.salts(hash_seed)
+    fields["buckets"] = packed.bucket_sizes(buckets)
+    fields["first"], fields["mask"] = table.firsts, table.masks
+    fields["multi"], fields["weighted"] = packed.FIELD_MULTI, packed.FIELD_WEIGHTED
+    fields["raw"][table.fields] = True
+    fields["raw"] |= only_ids
     return parse_kernel.Layout(
+        packed.frozen(fields),
         packed.FIELD_OF_CODE,
-        packed.FIELD_MULTI,
-        packed.FIELD_WEIGHTED,
+        table.fields,
+        table.known,
+        table.exact,
         packed.NUM_USER_FIELDS,
         packed.CONTEXT_HEADER,
         packed.IMPRESSION_HEADER,
         packed.SHORTEST_FEATURE,
-        packed.salts(hash_seed),
-        packed.bucket_sizes(buckets),
     )
+
+
+def read_range(task: LogRange) -> Iterator[Chunk]:
+    """The lines of a byte range of a raw log; an `InputError` where it is a damaged gzip file."""
+    try:
+        with open_log(task.file) as stream:
+            yield from read_chunks(stream, task.begin, task.end)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). Fetch it again."
+        ) from error
 
 
 class RawLogReader(DataSourceReader):
@@ -134,6 +164,7 @@ class RawLogReader(DataSourceReader):
         self._range_bytes = int(options["range_bytes"])
         self._hash_seed = int(options["hash_seed"])
         self._buckets: dict[str, int] = json.loads(options["buckets"])
+        self._table: ids.Reference | None = json.loads(options.get("id_table", "null"))
 
     def partitions(self) -> list[LogRange]:
         return split_ranges(self._files, self._range_bytes)
@@ -141,16 +172,9 @@ class RawLogReader(DataSourceReader):
     def read(self, partition: InputPartition) -> Iterator[Any]:
         settle()
         task = cast(LogRange, partition)
-        parser = Parser(task.file, self._hash_seed, self._buckets)
-        try:
-            with open_log(task.file) as stream:
-                for chunk in read_chunks(stream, task.begin, task.end):
-                    yield from parser.rows(chunk)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(
-                f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). "
-                "Fetch it again."
-            ) from error
+        parser = Parser(task.file, self._hash_seed, self._buckets, id_table.load(self._table))
+        for chunk in read_range(task):
+            yield from parser.rows(chunk)
 
 
 class RawLogSource(DataSource):

@@ -22,7 +22,7 @@ from pyspark.sql.types import StructType
 from jobs import packed
 from jobs.python_worker import settle
 from jobs.raw_files import LogFile, files_from_json
-from schemas import manifest, samples, storage
+from schemas import ids, manifest, samples, storage
 
 if TYPE_CHECKING:
     pass
@@ -97,6 +97,7 @@ class SampleWriter(DataSourceArrowWriter):
         self._files = files_from_json(options["files"])
         self._hash_seed = int(options["hash_seed"])
         self._buckets: dict[str, int] = json.loads(options["buckets"])
+        self._id_table: ids.Reference | None = json.loads(options["id_table"])
         self._max_impressions = int(options["impressions_per_row"])
         self._group_rows = int(options["rows_per_row_group"])
 
@@ -161,6 +162,7 @@ class SampleWriter(DataSourceArrowWriter):
             quarantine=dict(sorted(quarantine.items())),
             source={"files": [f.path for f in self._files], "bytes": sum(f.size for f in self._files)},
             files=entries,
+            id_table=self._id_table,
         )
 
 

@@ -7,9 +7,16 @@ module and the compiled kernels agree:
     salt(field)  = XXH64(field name, seed=XXH64(seed as 8 bytes, seed=42))
     hash(id)     = XXH64(id as 8 little-endian bytes, seed=salt)
     bucket(id)   = 1 + (hash & (2**63 - 1)) mod (buckets - 1)        bucket 0 means missing
+
+In a field with an id table (`schemas.ids`) bucket 1 means rare or unknown, and a known id that has no
+bucket of its own falls into
+
+    bucket(id)   = 2 + (hash & (2**63 - 1)) mod (buckets - 2)
 """
 
 HASH_NAME = "xxhash64-chain"
+MISSING = 0
+RARE = 1  # only in fields with an id table
 SPARK_SEED = 42
 MASK = (1 << 64) - 1
 POSITIVE = (1 << 63) - 1
@@ -59,7 +66,16 @@ def field_salt(field_name: str, seed: int) -> int:
     return xxh64(field_name.encode(), seeded)
 
 
+def hash_id(field_name: str, feature_id: int, seed: int) -> int:
+    """Unsigned 64-bit hash of a raw id of a field."""
+    return xxh64((feature_id & MASK).to_bytes(8, "little"), field_salt(field_name, seed))
+
+
 def bucket(field_name: str, feature_id: int, buckets: int, seed: int) -> int:
-    """Bucket in 1..buckets-1 of a raw id of a field."""
-    hashed = xxh64((feature_id & MASK).to_bytes(8, "little"), field_salt(field_name, seed))
-    return 1 + (hashed & POSITIVE) % (buckets - 1)
+    """Bucket in 1..buckets-1 of a raw id of a field without an id table."""
+    return 1 + (hash_id(field_name, feature_id, seed) & POSITIVE) % (buckets - 1)
+
+
+def known_bucket(field_name: str, feature_id: int, buckets: int, seed: int) -> int:
+    """Bucket in 2..buckets-1 of a known id of a field with an id table, where a hash decides."""
+    return 2 + (hash_id(field_name, feature_id, seed) & POSITIVE) % (buckets - 2)

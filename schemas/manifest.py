@@ -1,8 +1,8 @@
 """`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
 
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
-from schemas import samples, storage
+from schemas import ids, samples, storage
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME
@@ -27,6 +27,7 @@ class Manifest(TypedDict):
     quarantine: dict[str, int]  # reason: lines
     source: dict[str, object]  # skeleton, common: the paths and bytes read
     files: list[FileEntry]
+    id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
 
 
 def build(
@@ -37,11 +38,12 @@ def build(
     quarantine: dict[str, int],
     source: dict[str, object],
     files: list[FileEntry],
+    id_table: ids.Reference | None = None,
 ) -> Manifest:
     """A manifest in today's schema version; files in name order."""
-    return Manifest(
+    made = Manifest(
         schema_version=samples.SCHEMA_VERSION,
-        fingerprint=samples.fingerprint(buckets, hash_seed),
+        fingerprint=samples.fingerprint(buckets, hash_seed, id_table["digest"] if id_table else None),
         hash=HASH_NAME,
         hash_seed=hash_seed,
         buckets={field.name: buckets[field.name] for field in FIELDS},
@@ -50,6 +52,9 @@ def build(
         source=source,
         files=sorted(files, key=lambda entry: entry["name"]),
     )
+    if id_table is not None:
+        made["id_table"] = id_table
+    return made
 
 
 def read(folder: str) -> Manifest:
@@ -85,6 +90,7 @@ def require_same(first: str, second: str) -> None:
         "hash": (one["hash"], two["hash"]),
         "hash_seed": (one["hash_seed"], two["hash_seed"]),
         "buckets": (one["buckets"], two["buckets"]),
+        "id_table": (one.get("id_table"), two.get("id_table")),
     }
     details = "; ".join(f"{name}: {a} against {b}" for name, (a, b) in settings.items() if a != b)
     raise InputError(

@@ -98,16 +98,19 @@ def spark_schema() -> Any:
     return T.StructType([T.StructField(c.name, spark_type(c), c.nullable) for c in COLUMNS])
 
 
-def fingerprint(buckets: dict[str, int], hash_seed: int) -> str:
+def fingerprint(buckets: dict[str, int], hash_seed: int, id_table: str | None = None) -> str:
     """Hash of everything that a trained embedding table depends on, 16 hexadecimal digits.
 
-    Two sample sets with one fingerprint have the same columns and the same bucket for every id.
+    id_table: the digest of the id table, where the samples have one. Two sample sets with one fingerprint
+    have the same columns and the same bucket for every id.
     """
-    contract = {
+    contract: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "columns": [(c.name, c.type, c.is_list) for c in COLUMNS],
         "hash": HASH_NAME,
         "hash_seed": hash_seed,
         "buckets": {field.name: buckets[field.name] for field in FIELDS},
     }
+    if id_table is not None:
+        contract["id_table"] = id_table
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:16]

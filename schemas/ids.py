@@ -1,0 +1,218 @@
+"""Id tables: which raw ids of a field are known, and the bucket of each.
+
+A field has an id table where the configuration gives it a frequency filter (`min_count`: ids seen less
+often are not known) or a vocabulary (the known ids get buckets of their own, the most frequent first),
+or both. jobs.build_ids makes the tables from the training logs; every later set of samples, and the
+serving system, must use the same ones. In a field with an id table
+
+    bucket 0     missing
+    bucket 1     rare or unknown: any id that is not in the table
+    from 2 on    the bucket in the table: with a vocabulary 2, 3, ... by falling count, then by id;
+                 without one `schemas.hashing.known_bucket`
+
+Other fields are hashed (`schemas.hashing.bucket`). A published folder holds `_ids.json` (`IdManifest`)
+and Parquet files with the known ids of these fields, sorted by field and id (`arrow_schema`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
+
+from schemas import storage
+from schemas.errors import InputError
+from schemas.fields import FIELDS
+from schemas.hashing import HASH_NAME, RARE, bucket
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 1
+MANIFEST_NAME = "_ids.json"
+COMMAND = "jobs.build_ids"
+FIRST_KNOWN = 2  # buckets 0 and 1 are those of missing and of rare ids
+
+Mode = Literal["hash", "min_count", "vocabulary"]
+
+
+@dataclass(frozen=True)
+class IdSettings:
+    """What decides the bucket of an id. min_count: by field; vocabulary: fields."""
+
+    hash_seed: int
+    buckets: dict[str, int]
+    min_count: dict[str, int] = field(default_factory=dict)
+    vocabulary: tuple[str, ...] = ()
+
+    def mode(self, name: str) -> Mode:
+        """How a field's ids become buckets."""
+        if name in self.vocabulary:
+            return "vocabulary"
+        return "min_count" if name in self.min_count else "hash"
+
+    def table_fields(self) -> list[str]:
+        """The fields with an id table."""
+        return [f.name for f in FIELDS if self.mode(f.name) != "hash"]
+
+    def least_count(self, name: str) -> int:
+        """How often an id of a field must have been seen to count as known."""
+        return self.min_count.get(name, 1)
+
+
+class FieldReport(TypedDict):
+    """What the logs hold of a field, and what its buckets make of it.
+
+    A value of a user field counts once per common record, one of the others once per impression. kept:
+    what is known, in a field without an id table everything. used_buckets, collision_rate: measured over
+    the kept ids, the share of them that share their bucket with another one. expected_collision_rate:
+    what a perfect hash would give. seen_at_least: for some counts, the ids seen so often and their tokens.
+    """
+
+    mode: Mode
+    tokens: int
+    ids: int
+    kept_tokens: int
+    kept_ids: int
+    buckets: int
+    used_buckets: int
+    bucket_fill: float
+    collision_rate: float
+    expected_collision_rate: float
+    seen_at_least: dict[str, dict[str, int]]
+
+
+class IdManifest(TypedDict):
+    """`_ids.json`. digest: of the settings and the table's content, 16 hexadecimal digits."""
+
+    version: int
+    digest: str
+    hash: str
+    hash_seed: int
+    buckets: dict[str, int]
+    min_count: dict[str, int]
+    vocabulary: list[str]
+    lines: int
+    broken_lines: int
+    source: dict[str, object]
+    fields: dict[str, FieldReport]
+
+
+class Reference(TypedDict):
+    """A published id table as samples name it: where it was, and what was in it."""
+
+    path: str
+    digest: str
+
+
+def arrow_schema() -> "pa.Schema":
+    """One row per known id of the fields with an id table."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("field", pa.string()),
+            pa.field("id", pa.int64()),
+            pa.field("count", pa.int64()),
+            pa.field("bucket", pa.int32()),
+        ]
+    )
+
+
+def bucket_of(name: str, feature_id: int, settings: IdSettings, table: Mapping[tuple[str, int], int]) -> int:
+    """The bucket of a raw id, as jobs.build_samples writes it. table: (field, id) to bucket."""
+    if settings.mode(name) == "hash":
+        return bucket(name, feature_id, settings.buckets[name], settings.hash_seed)
+    return table.get((name, feature_id), RARE)
+
+
+def expected_collision_rate(num_ids: int, num_buckets: int) -> float:
+    """Share of ids that share their bucket, if each fell into any of the buckets with equal chance.
+
+    None of the n - 1 others falls into an id's bucket with probability (1 - 1/m) ** (n - 1).
+    """
+    return 1.0 - (1.0 - 1.0 / num_buckets) ** (num_ids - 1) if num_ids else 0.0
+
+
+def digest(settings: IdSettings, content: Mapping[str, object]) -> str:
+    """Ties samples to a table. content: checksums of the table's rows."""
+    whole = {
+        "hash": HASH_NAME,
+        "tables": {name: _field_settings(settings, name) for name in settings.table_fields()},
+        "hash_seed": settings.hash_seed,
+        "content": dict(content),
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _field_settings(settings: IdSettings, name: str) -> list[object]:
+    return [settings.mode(name), settings.least_count(name), settings.buckets[name]]
+
+
+def read(folder: str) -> IdManifest:
+    """The manifest of a published id table, or an `InputError`."""
+    storage.require_published(folder, "an id table", COMMAND)
+    fs, path = storage.filesystem(folder)
+    if not fs.exists(f"{path}/{MANIFEST_NAME}"):
+        raise InputError(
+            f"{folder}: expected an id table ({MANIFEST_NAME} inside), found a folder of something else. "
+            f"Give the --out folder of {COMMAND}."
+        )
+    content = storage.read_json(f"{folder}/{MANIFEST_NAME}")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{folder}: expected an id table of version {VERSION}, found {content.get('version')}. "
+            f"Make it again with this version of {COMMAND}."
+        )
+    return cast(IdManifest, content)
+
+
+def settings_of(manifest: IdManifest) -> IdSettings:
+    """The settings that a table was made with."""
+    return IdSettings(
+        manifest["hash_seed"], manifest["buckets"], manifest["min_count"], tuple(manifest["vocabulary"])
+    )
+
+
+def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
+    """The id table of a configuration; an `InputError` unless it was made with the same settings.
+
+    None where the configuration asks for none. Bucket sizes of other fields may differ.
+    """
+    names = settings.table_fields()
+    if folder is None and not names:
+        return None
+    if folder is None:
+        raise InputError(
+            f"samples.min_count and samples.vocabulary name fields ({', '.join(names)}): expected an id "
+            f"table, found none. Make it from the training logs with {COMMAND} and pass it as --ids."
+        )
+    if not names:
+        raise InputError(
+            f"--ids {folder}: expected a configuration with samples.min_count or samples.vocabulary, found "
+            "neither. Leave --ids out, or give the configuration that the table was made with."
+        )
+    manifest = read(folder)
+    made = settings_of(manifest)
+    if found := _differences(made, settings):
+        raise InputError(
+            f"{folder}: the id table does not fit the configuration ({'; '.join(found)}). "
+            f"Make it again with {COMMAND} and this configuration, or use the one that it was made with."
+        )
+    fs, path = storage.filesystem(folder)
+    return Reference(path=fs.unstrip_protocol(path), digest=manifest["digest"])
+
+
+def _differences(made: IdSettings, wanted: IdSettings) -> list[str]:
+    """Every setting of the fields with a table that differs, as text."""
+    found = []
+    if made.hash_seed != wanted.hash_seed:
+        found.append(f"hash_seed: table {made.hash_seed}, configuration {wanted.hash_seed}")
+    for f in FIELDS:
+        both = [
+            f"{m} from count {n}, {b} buckets"
+            for m, n, b in (_field_settings(s, f.name) for s in (made, wanted))
+        ]
+        if both[0] != both[1] and {made.mode(f.name), wanted.mode(f.name)} != {"hash"}:
+            found.append(f"field {f.name}: table {both[0]}, configuration {both[1]}")
+    return found
