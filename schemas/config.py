@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# `samples` belongs to jobs.build_samples, the others to esmm: one file configures a whole run.
-SECTIONS = ("samples", "loader", "model", "optimizer", "train")
+# `samples` and `profile` belong to jobs, the others to esmm: one file configures a whole run.
+SECTIONS = ("samples", "profile", "loader", "model", "optimizer", "train")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

@@ -1,0 +1,163 @@
+"""Profile samples: rates, coverage, list lengths, ids and collisions per field; gates; proposed buckets.
+
+With --against (the other half, or yesterday's samples) also drift: the share of ids that the other set
+has not, and the population stability index per field. docs/profile.md says what each figure means.
+Exit code 2 after everything is written where a gate of the configuration is broken.
+
+    python -m jobs.profile_samples --samples samples/split=test --against samples/split=train \\
+        --config configs/demo.yaml --out profile.json
+    spark-submit --py-files project.zip jobs/profile_samples.py --samples ... --out ...
+"""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:  # spark-submit puts this folder on the path, not the project's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from pyspark.sql import SparkSession
+
+from jobs import profile_content as content
+from jobs import profile_tables as tables
+from jobs.profile_config import ProfileConfig, load_profile_config
+from jobs.profile_counts import BUCKET, SIZE
+from jobs.profile_gates import judge, require_kept
+from jobs.profile_ids import id_table_path, read_id_table
+from jobs.profile_merge import FEW_BUCKETS
+from jobs.profile_tasks import Work
+from jobs.profile_text import format_profile
+from jobs.session import spark_session, task_errors_as_input_errors
+from schemas import manifest
+from schemas.errors import exit_with_message
+from schemas.fields import FIELDS
+from schemas.ids import IdManifest
+from schemas.manifest import Manifest
+from schemas.profile import GateReport, Profile, Source
+from schemas.storage import write_json
+
+# Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
+SPARK_OPTIONS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "256", "spark.driver.memory": "2g"}
+
+log = logging.getLogger("profile_samples")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(
+        prog="jobs.profile_samples", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", required=True, metavar="DIR", help="written by jobs.build_samples")
+    parser.add_argument("--against", metavar="DIR", help="other samples of the same buckets")
+    parser.add_argument(
+        "--ids", metavar="DIR", help="id table or report by jobs.build_ids, for exact figures"
+    )
+    parser.add_argument("--config", metavar="YAML", help="file whose section `profile` is used")
+    parser.add_argument(
+        "--out", default="profile.json", metavar="FILE", help="default: %(default)s; replaced if there"
+    )
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """The command; see the top of this file."""
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    settings = load_profile_config(args.config)
+    inputs = read_inputs(args.samples, args.against, args.ids)
+    spark = spark_session("esmm profile_samples", **SPARK_OPTIONS)
+    try:
+        profile = run(spark, inputs, settings, args.out)
+    finally:
+        spark.stop()
+    print(format_profile(profile))
+    print(f"written to {args.out}", flush=True)
+    require_kept(profile["gates"], args.samples, args.out)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a profile is made of; `against` and `ids` are None where there is none."""
+
+    samples: str
+    ours: Manifest
+    against: str | None
+    theirs: Manifest | None
+    ids: str | None
+    id_table: IdManifest | None
+
+
+def read_inputs(samples: str, against: str | None = None, ids: str | None = None) -> Inputs:
+    """The manifests; an `InputError` where one is not there or they do not fit."""
+    ours = manifest.read(samples)
+    if against is not None:
+        manifest.require_same(against, samples)
+    return Inputs(
+        samples=samples,
+        ours=ours,
+        against=against,
+        theirs=manifest.read(against) if against is not None else None,
+        ids=id_table_path(ours, ids),
+        id_table=read_id_table(samples, ours, ids),
+    )
+
+
+def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) -> Profile:
+    """Count, put together, judge, and write the profile whole to `out`."""
+    work = tables.work_of(spark, True, inputs.samples, inputs.ours)
+    log.info("looking for duplicate sample ids in %s", inputs.samples)
+    with task_errors_as_input_errors():
+        duplicates = tables.num_duplicates(spark, work)
+    if inputs.against is not None and inputs.theirs is not None:
+        work += tables.work_of(spark, False, inputs.against, inputs.theirs)
+    log.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
+    with task_errors_as_input_errors():
+        found = count(spark, work, inputs.ours["buckets"], inputs.against is not None)
+    profile = put_together(inputs, found, duplicates, settings)
+    profile["gates"] = judge(profile, settings.gates)
+    write_json(out, dict(profile))
+    return profile
+
+
+def count(spark: SparkSession, work: list[Work], buckets: dict[str, int], with_drift: bool) -> content.Found:
+    """Everything that Spark has to find but duplicates, in one pass over the files."""
+    with tables.counted(spark, work, buckets) as table:
+        found = content.Found(tables.summarise(table), {})
+        if not with_drift:
+            return found
+        used = {position: found.of(BUCKET, position)["ranking_used"] for position in range(len(FIELDS))}
+        few_used = [position for position, num in used.items() if num <= FEW_BUCKETS]
+        return found._replace(bins=tables.binned(table, few_used))
+
+
+def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings: ProfileConfig) -> Profile:
+    """The profile before its gates are judged; an `InputError` where files and manifests disagree."""
+    counts, with_drift = content.counts_of(inputs.ours), inputs.theirs is not None
+    content.check_counts(inputs.samples, counts, found, "ours")
+    source = Source(
+        samples=inputs.samples,
+        against=inputs.against,
+        ids=inputs.ids,
+        fingerprint=inputs.ours["fingerprint"],
+    )
+    profile = Profile(
+        source=source,
+        counts=counts,
+        rates=content.rates_of(counts),
+        impressions_per_context=content.lengths_of(found.of(SIZE)),
+        duplicate_sample_ids=duplicates,
+        quarantine=content.quarantine_of(inputs.ours),
+        fields=content.fields_of(found, inputs.ours["buckets"], inputs.id_table, settings, with_drift),
+        gates=GateReport(judged=0, skipped=[], broken=[]),
+    )
+    if inputs.against is not None and inputs.theirs is not None:
+        content.check_counts(inputs.against, content.counts_of(inputs.theirs), found, "against")
+        profile["against"] = content.against_of(profile["rates"], inputs.theirs)
+    return profile
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
