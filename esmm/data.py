@@ -251,7 +251,9 @@ class RowGroupWorker(ArrowReaderWorker):
         """One row group; the footer, which costs as much as a small one, is parsed once per file."""
         columns = list(self._schema.fields)
         with self._filesystem.open(path) as stream:
-            parquet = pq.ParquetFile(stream, metadata=self._footers.get(path))
+            remote = not isinstance(stream, pa.NativeFile)
+            # Far away every read is a request: one for neighbouring columns, not one for each.
+            parquet = pq.ParquetFile(stream, metadata=self._footers.get(path), pre_buffer=remote)
             self._footers[path] = parquet.metadata
             return parquet.read_row_group(index, columns=columns, use_threads=False)
 
@@ -270,7 +272,10 @@ class SampleFiles(FileSystem):
 
     def open(self, path: str, mode: str = "rb") -> Any:
         # Arrow reads a local file without Python's lock, an fsspec stream only with it.
-        return pa.OSFile(path) if isinstance(self.fs, LocalFileSystem) else self.fs.open(path, mode)
+        if isinstance(self.fs, LocalFileSystem):
+            return pa.OSFile(path)
+        # Row groups are read in a random order: nothing is gained by reading on.
+        return self.fs.open(path, mode, cache_type="none")
 
 
 def _fits(rows: Rows, group: RowGroup) -> bool:

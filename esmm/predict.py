@@ -57,7 +57,7 @@ def predict(world: World, arguments: list[str]) -> None:
         if world.is_first:
             content = {"rows": int(total), "run": options.run, "step": state.step, "epoch": state.epoch}
             storage.write_json(f"{staging}/{samples.MANIFEST_NAME}", content)
-            storage.publish(staging, options.out)
+            storage.publish(staging, options.out, options.overwrite)
             print(
                 f"{options.out}: predictions of {int(total)} impressions, step {state.step} of {options.run}"
             )

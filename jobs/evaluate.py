@@ -4,7 +4,8 @@ CTR and CTCVR are judged on all impressions, CVR on clicked ones. With --truth (
 of demo logs) also how close each AUC comes to the best possible one, and pCVR on all impressions.
 
     python -m jobs.evaluate --predictions run/predictions --out run/metrics.json --truth raw/truth_test.csv
-    spark-submit --py-files project.zip jobs/evaluate.py --predictions ... --out ...
+    spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
+        jobs/evaluate.py --predictions webhdfs://namenode:9870/predictions --out metrics.json
 """
 
 import argparse

@@ -118,7 +118,7 @@ def _rename(fs: Any, source: str, target: str) -> None:
     """rename(2): a file replaces a file, a folder an empty folder; else `FileExistsError`."""
     from fsspec.implementations.local import LocalFileSystem
 
-    fs.makedirs(target.rpartition("/")[0] or ".", exist_ok=True)
+    fs.makedirs(_parent(target), exist_ok=True)
     if isinstance(fs, LocalFileSystem):
         try:
             os.rename(source, target)
@@ -132,6 +132,11 @@ def _rename(fs: Any, source: str, target: str) -> None:
         raise FileExistsError(errno.EEXIST, "something stands there already", target)
 
 
+def _parent(path: str) -> str:
+    above, root, _ = path.rpartition("/")
+    return above or root or "."
+
+
 def discard(folder: str) -> None:
     """Remove a staged folder if it is there."""
     fs, path = filesystem(folder)
@@ -142,9 +147,8 @@ def discard(folder: str) -> None:
 def write_json(path: str, content: dict[str, Any]) -> None:
     """Write a JSON file whole: to a temporary sibling, then renamed."""
     fs, target = filesystem(path)
-    parent, _, name = target.rpartition("/")
-    fs.makedirs(parent or ".", exist_ok=True)
-    temporary = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}" if parent else f".{name}.{uuid.uuid4().hex[:8]}"
+    fs.makedirs(_parent(target), exist_ok=True)
+    temporary = f"{_parent(target)}/.{target.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}"
     with fs.open(temporary, "w") as stream:
         json.dump(content, stream, indent=2)
         stream.write("\n")

@@ -39,15 +39,15 @@ ERRNO = {
 
 
 class _Adapter(HTTPAdapter):
-    """Tries a connection again, and does not wait for ever."""
+    """Tries a connection again, and does not wait for ever. Enough connections for a pool of threads."""
 
     def __init__(self) -> None:
-        super().__init__(max_retries=Retry(total=3, connect=3, read=0, redirect=0, backoff_factor=0.5))
+        retries = Retry(total=3, connect=3, read=0, redirect=0, backoff_factor=0.5)
+        super().__init__(max_retries=retries, pool_maxsize=32)
 
-    def send(self, request: Any, *args: Any, timeout: Any = None, **kwargs: Any) -> requests.Response:
-        return super().send(
-            request, *args, timeout=timeout or (SECONDS_TO_CONNECT, SECONDS_TO_ANSWER), **kwargs
-        )
+    def send(self, request: Any, stream: bool = False, timeout: Any = None, *rest: Any, **more: Any) -> Any:
+        limits = timeout or (SECONDS_TO_CONNECT, SECONDS_TO_ANSWER)
+        return super().send(request, stream, limits, *rest, **more)
 
 
 class WebHdfs(WebHDFS):
@@ -68,7 +68,8 @@ class WebHdfs(WebHDFS):
                 f"{url}: expected webhdfs://NAMENODE:PORT/path with the port of the namenode's web page, "
                 "usually 9870."
             )
-        return cls(found.hostname, found.port, user=hadoop_user()), cls._strip_protocol(url).rstrip("/") or "/"
+        path = str(cls._strip_protocol(url)).rstrip("/") or "/"
+        return cls(found.hostname, found.port, user=hadoop_user()), path
 
     def _connect(self) -> None:
         super()._connect()
@@ -96,7 +97,13 @@ class WebHdfs(WebHDFS):
         return answer
 
     def _call(
-        self, op: str, method: str = "get", path: str = "", data: Any = None, redirect: bool = True, **pars: Any
+        self,
+        op: str,
+        method: str = "get",
+        path: str = "",
+        data: Any = None,
+        redirect: bool = True,
+        **pars: Any,
     ) -> requests.Response:
         url = self._apply_proxy(self.url + quote(self._strip_protocol(path), safe="/="))
         pars = {**pars, **self.pars, "op": op.upper()}
@@ -124,7 +131,7 @@ class WebHdfs(WebHDFS):
             return None
 
     def mv(self, path1: str, path2: str, **_: Any) -> None:
-        """What rename(2) does: one atomic step that replaces a file by a file, and an empty folder by a folder.
+        """What rename(2) does: one atomic step; a file replaces a file, a folder an empty folder.
 
         `FileExistsError` where something else stands there. The folder above path2 must exist.
         """
@@ -166,7 +173,6 @@ class _Reader(WebHDFile):
             )
         return data
 
-
     def readline(self, size: int = -1) -> bytes:
         """As of any file: fsspec's knows no size."""
         if size < 0:
@@ -185,7 +191,7 @@ class _Upload(io.RawIOBase):
 
     def __init__(self, fs: WebHdfs, path: str) -> None:
         self._fs, self._path = fs, path
-        self._content: IO[bytes] = tempfile.TemporaryFile()
+        self._content: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
 
     def writable(self) -> bool:
         return True

@@ -10,6 +10,7 @@ import pytest
 from schemas import config, manifest, samples, storage
 from schemas.errors import InputError
 from schemas.fields import FIELDS
+from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
 
 BUCKETS = {field.name: 10 for field in FIELDS}
 
@@ -27,12 +28,35 @@ def names(folder: Path) -> list[str]:
 
 def test_publishing_replaces_a_whole_folder_by_a_whole_folder(tmp_path: Path):
     out = tmp_path / "deep" / "out"
-    storage.publish(staged(out, "first"), str(out))
+    storage.publish(staged(out, "first"), str(out), overwrite=False)
     (out / "only-in-the-first").touch()
-    storage.publish(staged(out, "second"), str(out))
+    storage.publish(staged(out, "second"), str(out), overwrite=True)
     assert (out / "file").read_text() == "second"
     assert names(out) == ["_SUCCESS", "file"]
     assert names(out.parent) == ["out"]
+
+
+def test_publishing_takes_the_place_of_an_empty_folder_but_of_nothing_else(tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    storage.publish(staged(out, "first"), str(out), overwrite=False)
+    second = staged(out, "second")
+    with pytest.raises(InputError, match="another job has published there while this one was running"):
+        storage.publish(second, str(out), overwrite=False)
+    assert (out / "file").read_text() == "first"
+    assert names(out) == ["_SUCCESS", "file"]
+    assert names(tmp_path) == sorted([Path(second).name, "out"])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_jobs_that_publish_at_once_one_wins_whole(tmp_path: Path, overwrite: bool):
+    outcome = publish_at_once(str(tmp_path / "out"), jobs=6, rounds=5, overwrite=overwrite)
+    for winners, content in outcome:
+        assert len(winners) == (6 if overwrite else 1)
+        assert len(content) == FILES_OF_A_JOB
+        assert set(content) <= winners
+        assert len(set(content)) == 1
+    assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("content", ["_SUCCESS", "something"])

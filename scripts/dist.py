@@ -1,0 +1,89 @@
+"""What a cluster needs to run the jobs: dist/jobs.zip (the code) and dist/env.tar.gz (its Python packages).
+
+    make dist        (the same as: .venv/bin/python -m scripts.dist)
+
+jobs.zip goes to `spark-submit --py-files`; configs/spark/yarn.conf and standalone.conf name env.tar.gz.
+The packages are those of requirements/jobs.lock: no pyspark, which spark-submit ships itself, and no
+torch. The archive links to this machine's Python, which must stand at the same place on every node.
+"""
+
+import argparse
+import hashlib
+import logging
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+LOCK = PROJECT / "requirements/jobs.lock"
+PACKAGES = ("jobs", "schemas")
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same code is the same bytes
+
+LOG = logging.getLogger("dist")
+
+
+def zip_code(target: Path) -> None:
+    """Write the modules of `PACKAGES` into a zip that can be put on a Python path."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in PACKAGES:
+            for path in sorted((PROJECT / package).rglob("*.py")):
+                entry = zipfile.ZipInfo(str(path.relative_to(PROJECT)), ZIP_TIME)
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    LOG.info("%s: %s, %d kB", target, " and ".join(PACKAGES), target.stat().st_size // 1000)
+
+
+def environment_key() -> str:
+    """Everything that decides what the packed environment holds."""
+    parts = (LOCK.read_bytes(), sys.version.encode(), Path(__file__).read_bytes())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def pack_environment(target: Path, work: Path) -> None:
+    """Install the lock into a fresh environment and pack it; nothing to do where that is done already."""
+    key = target.with_name(f"{target.name}.key")
+    if target.exists() and key.exists() and key.read_text() == environment_key():
+        LOG.info("%s: up to date with %s", target, LOCK.name)
+        return
+    begin = time.monotonic()
+    LOG.info("%s: installing %s, then packing it (about a minute) ...", target, LOCK.name)
+    shutil.rmtree(work, ignore_errors=True)
+    _run(sys.executable, "-m", "venv", "--without-pip", str(work))
+    pip = ["install", "--no-input", "--disable-pip-version-check", "-q", "--require-hashes", "--no-deps"]
+    _run(sys.executable, "-m", "pip", "--python", str(work / "bin/python"), *pip, "-r", str(LOCK))
+    packed = target.with_name(f".{target.name.removesuffix('.tar.gz')}.new.tar.gz")
+    pack = str(Path(sys.executable).parent / "venv-pack")
+    options = ["--quiet", "--force", "--compress-level", "1", "--exclude", "*/tests/*"]
+    _run(pack, *options, "-p", str(work), "-o", str(packed))
+    packed.rename(target)
+    key.write_text(environment_key())
+    shutil.rmtree(work)
+    size, seconds = target.stat().st_size / 1e6, time.monotonic() - begin
+    LOG.info("%s: %s, %.0f MB, %.0f s", target, LOCK.name, size, seconds)
+
+
+def _run(*command: str) -> None:
+    """Run a command; its output is shown only where it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        LOG.error("%s failed:\n%s", " ".join(command), done.stdout)
+        sys.exit(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "scripts.dist", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    folder = PROJECT / "dist"
+    folder.mkdir(exist_ok=True)
+    zip_code(folder / "jobs.zip")
+    pack_environment(folder / "env.tar.gz", PROJECT / "build/dist-env")
+
+
+if __name__ == "__main__":
+    main()
