@@ -148,7 +148,8 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     """Write a JSON file whole: to a temporary sibling, then renamed."""
     fs, target = filesystem(path)
     fs.makedirs(_parent(target), exist_ok=True)
-    temporary = f"{_parent(target)}/.{target.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}"
+    above, slash, name = target.rpartition("/")
+    temporary = f"{above}{slash}.{name}.{uuid.uuid4().hex[:8]}"
     with fs.open(temporary, "w") as stream:
         json.dump(content, stream, indent=2)
         stream.write("\n")

@@ -136,5 +136,5 @@ def test_the_loader_reads_each_row_group_by_a_few_requests(
     loader = Loader(out, batch_size=64, shuffle_window=16)
     requests_made.clear()
     assert sum(batch.num_impressions for batch in loader.epoch(0)) == loader.num_impressions
-    content = requests_made.count("GET data")
-    print(groups, len(requests_made), content)
+    # Not one for each of the forty columns of a row group; some are for the footers.
+    assert groups <= requests_made.count("GET data") <= 3 * groups

@@ -44,6 +44,9 @@ class Yarn:
             "spark.executor.memory": "512m",
             "spark.executor.memoryOverhead": "1g",
             "spark.driver.memory": "700m",
+            # Its page and YARN's filter for it meet at the start of a driver in client mode; on a busy
+            # machine this fails now and then (ConcurrentModificationException in Jetty).
+            "spark.ui.enabled": "false",
             "spark.yarn.appMasterEnv.SPARK_LOCAL_IP": LOOPBACK,
             "spark.executorEnv.SPARK_LOCAL_IP": LOOPBACK,
         }
@@ -169,7 +172,10 @@ def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(yarn: Yarn, predicti
     local = yarn.output / "metrics.json"
     yarn.run_module("jobs.evaluate", *arguments, "--out", str(local))
     found, expected = (dict(leaves(storage.read_json(path))) for path in (out, str(local)))
-    assert found == pytest.approx(expected, rel=1e-9)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        # Sums of floats in another order.
+        assert found[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
     assert 0.5 < found["ctr.auc"] < 1
 
 
