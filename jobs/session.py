@@ -51,6 +51,8 @@ def _set_local_defaults(conf: SparkConf) -> None:
     conf.setIfMissing("spark.driver.bindAddress", "127.0.0.1")
     conf.setIfMissing("spark.driver.host", "127.0.0.1")
     conf.setIfMissing("spark.ui.enabled", "false")
+    # The shuffle stays on this machine, where compressing it costs more time than writing it.
+    conf.setIfMissing("spark.shuffle.compress", "false")
     # Spark's 200 shuffle partitions make every shuffle of small data seconds long.
     conf.setIfMissing("spark.sql.shuffle.partitions", str(4 * (os.cpu_count() or 1)))
     conf.setIfMissing("spark.executorEnv.PYTHONPATH", str(PROJECT))
