@@ -78,11 +78,25 @@ def _existing(folder: Path) -> Path:
 def build_half(half: str, logs: list[Path], out: str, config: str) -> None:
     """Run jobs.build_samples as users would; its messages are its own."""
     skeleton, common = map(str, logs)
-    command = [sys.executable, "-m", "jobs.build_samples", "--skeleton", skeleton, "--common", common]
-    code = subprocess.run([*command, "--out", out, "--config", config], check=False).returncode
+    inputs = ["--skeleton", skeleton, "--common", common]
+    code = run_job("build_samples", *inputs, "--out", out, "--config", config)
     if code:
         LOG.error("the samples of the %s half could not be built; run the command again to go on", half)
         sys.exit(code)
+
+
+def profile(folders: dict[str, str], out: str, config: str, allow_differences: bool) -> None:
+    """Profile the test half against the training half; the gates of the configuration decide."""
+    inputs = ["--samples", folders["test"], "--against", folders["train"]]
+    code = run_job("profile_samples", *inputs, "--out", out, "--config", config)
+    if code and not allow_differences:
+        LOG.error("the samples stand, but a gate of %s, section profile, is broken", config)
+        sys.exit(code)
+
+
+def run_job(job: str, *arguments: str) -> int:
+    """Run one of the project's jobs; its exit code."""
+    return subprocess.run([sys.executable, "-m", f"jobs.{job}", *arguments], check=False).returncode
 
 
 def parse_args() -> argparse.Namespace:
@@ -127,8 +141,8 @@ def main() -> None:
         else:
             LOG.info("%s: found published, not built again", folder)
         check_labels(folder, HALVES[half], args.allow_differences)
-    manifest.require_same(*folders.values())
-    print(f"samples of Ali-CCP: {' and '.join(folders.values())}", flush=True)
+    profile(folders, f"{out}/profile.json", args.config, args.allow_differences)
+    print(f"samples of Ali-CCP: {' and '.join(folders.values())}, profile: {out}/profile.json", flush=True)
 
 
 if __name__ == "__main__":

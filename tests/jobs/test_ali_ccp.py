@@ -251,6 +251,8 @@ def test_archives_become_samples_once(raw: Path, tmp_path: Path):
         made = manifest.read(str(tmp_path / "samples" / f"split={half}"))
         assert made["counts"]["impressions"] == len(logs.skeleton)
         assert f"expected {HALVES[half].labels['clicks']:,} clicks" in done.stderr
+    assert (tmp_path / "samples/profile.json").exists()
+    assert "min_impressions" in done.stderr  # a gate for the full data
     again = run_command(*options)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("not built again") == 2
