@@ -72,7 +72,8 @@ def test_a_killed_executor_changes_nothing(spark_cluster, logs, local_samples, t
 def test_damaged_logs_end_the_command_with_their_name(spark_cluster, logs, tmp_path):
     damaged = tmp_path / "sample_skeleton_train.csv.gz"
     damaged.write_bytes(gzip.compress((logs.folder / "sample_skeleton_train.csv").read_bytes())[:-100])
-    command = submit(spark_cluster, logs, tmp_path / "samples")
+    once = ("spark.task.maxFailures=1", "spark.cores.max=1")
+    command = submit(spark_cluster, logs, tmp_path / "samples", *once)
     command[command.index("--skeleton") + 1] = str(damaged)
     output = run(command, tmp_path / "submit.log", spark_cluster.environment(), SECONDS, code=2)
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]

@@ -47,6 +47,7 @@ class Yarn:
             # Its page and YARN's filter for it meet at the start of a driver in client mode; on a busy
             # machine this fails now and then (ConcurrentModificationException in Jetty).
             "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "4",
             "spark.yarn.appMasterEnv.SPARK_LOCAL_IP": LOOPBACK,
             "spark.executorEnv.SPARK_LOCAL_IP": LOOPBACK,
         }
@@ -164,14 +165,23 @@ def test_predictions_on_hdfs_are_those_of_local_samples(
     assert found.equals(expected)
 
 
+@pytest.fixture(scope="module")
+def local_metrics(yarn: Yarn, predictions: str) -> dict[str, Any]:
+    """The metrics that local mode computes of the same predictions."""
+    out = yarn.output / "metrics.json"
+    truth = yarn.url("raw/truth_train.csv")
+    yarn.run_module("jobs.evaluate", "--predictions", predictions, "--truth", truth, "--out", str(out))
+    return storage.read_json(str(out))
+
+
 @pytest.mark.parametrize("mode", ["client", "cluster"])
-def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(yarn: Yarn, predictions: str, mode: str):
+def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(
+    yarn: Yarn, predictions: str, local_metrics: dict[str, Any], mode: str
+):
     out, truth = yarn.url(f"metrics-{mode}.json"), yarn.url("raw/truth_train.csv")
-    arguments = ["--predictions", predictions, "--truth", truth]
-    yarn.submit(mode, "jobs/evaluate.py", *arguments, "--out", out)
-    local = yarn.output / "metrics.json"
-    yarn.run_module("jobs.evaluate", *arguments, "--out", str(local))
-    found, expected = (dict(leaves(storage.read_json(path))) for path in (out, str(local)))
+    arguments = ["--predictions", predictions, "--truth", truth, "--out", out]
+    yarn.submit(mode, "jobs/evaluate.py", *arguments)
+    found, expected = (dict(leaves(content)) for content in (storage.read_json(out), local_metrics))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         # Sums of floats in another order.
