@@ -171,9 +171,9 @@ def sort_by_id(ids, bits, other_ids, other_bits, descending):
         for digit in range(256):
             begins[digit + 1] += begins[digit]
         for i in range(count):
-            digit = np.uint64((from_ids[i] >> shift) & 255)
-            to = begins[digit]
-            begins[digit] = to + 1
+            byte = np.uint64((from_ids[i] >> shift) & 255)
+            to = begins[byte]
+            begins[byte] = to + 1
             to_ids[to], to_bits[to] = from_ids[i], from_bits[i]
         from_ids, from_bits, to_ids, to_bits = to_ids, to_bits, from_ids, from_bits
         shift += np.int32(8)

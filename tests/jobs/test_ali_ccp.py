@@ -243,6 +243,7 @@ def test_another_file_than_the_official_one_stops_before_anything_is_built(raw: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # six commands, each of which starts Spark
 def test_archives_become_samples_once(raw: Path, tmp_path: Path):
     options = ("--raw", str(raw), "--out", str(tmp_path / "samples"), "--allow-differences")
     done = run_command(*options)
