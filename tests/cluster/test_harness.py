@@ -18,6 +18,7 @@ HOLDER = """
 import os, signal, sys
 from pathlib import Path
 from tests.cluster.processes import daemon, python_environment
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 with daemon([sys.executable, "-c", {family!r}], Path({log!r}), python_environment()):
     print("up", flush=True)
     signal.pause()
@@ -42,9 +43,12 @@ def test_descendants_end_with_the_process_that_asked_for_them(tmp_path: Path, ho
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as holder:
-        wait_for(1, seconds)
-        holder.send_signal(how)
-        wait_for(0, seconds)
+        try:
+            wait_for(1, seconds)
+            holder.send_signal(how)
+            wait_for(0, seconds)
+        finally:
+            holder.kill()
 
 
 def test_descendants_end_with_the_command_and_with_the_context(tmp_path: Path):
