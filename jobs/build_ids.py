@@ -21,7 +21,7 @@ from pyspark.sql import Row, SparkSession
 from jobs import id_counts, id_frames
 from jobs.build_samples import SPARK_OPTIONS, task_bytes
 from jobs.config import SamplesConfig, load_samples_config
-from jobs.raw_files import FILES_HELP, LogFile, find_logs
+from jobs.raw_files import LogFile, add_log_arguments, find_logs
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import ids, storage
 from schemas.errors import InputError, exit_with_message
@@ -43,12 +43,7 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--skeleton", required=True, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
-    )
-    parser.add_argument(
-        "--common", required=True, nargs="+", metavar="PATH", help="common features, in the same way"
-    )
+    add_log_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of the id table to publish")
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"

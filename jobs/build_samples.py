@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.config import SamplesConfig, load_samples_config
 from jobs.id_table import load
 from jobs.packed import KIND_QUARANTINED
-from jobs.raw_files import FILES_HELP, LogFile, files_to_json, find_logs
+from jobs.raw_files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_source import RawLogSource
 from jobs.sample_sink import SampleSink
 from jobs.session import spark_session, task_errors_as_input_errors
@@ -50,12 +50,7 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--skeleton", required=True, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
-    )
-    parser.add_argument(
-        "--common", required=True, nargs="+", metavar="PATH", help="common features, in the same way"
-    )
+    add_log_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of samples to publish")
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"

@@ -1,5 +1,6 @@
 """The raw log files of a job: found, checked by their first bytes, opened."""
 
+import argparse
 import gzip
 import json
 import logging
@@ -41,6 +42,16 @@ class LogFile:
     @property
     def compressed(self) -> bool:
         return self.path.endswith(".gz")
+
+
+def add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name the raw logs of a command."""
+    parser.add_argument(
+        "--skeleton", required=True, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
+    )
+    parser.add_argument(
+        "--common", required=True, nargs="+", metavar="PATH", help="common features, in the same way"
+    )
 
 
 def find_logs(skeleton: str | list[str], common: str | list[str]) -> list[LogFile]:

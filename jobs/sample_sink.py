@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,6 @@ from jobs import packed
 from jobs.python_worker import settle
 from jobs.raw_files import LogFile, files_from_json
 from schemas import ids, manifest, samples, storage
-
-if TYPE_CHECKING:
-    pass
-
-PARTS = ("training", "validation")
 
 
 @dataclass
