@@ -5,6 +5,7 @@ import json
 import time
 
 from esmm.data import Loader
+from esmm.schedule import Position
 from schemas.errors import exit_with_message
 
 
@@ -16,17 +17,17 @@ def measure(
     cpu_seconds tells what the work costs where other processes share the machine.
     """
     loader = Loader(folder, batch_size=batch_size, shuffle_window=shuffle_window, num_threads=num_threads)
-    next(loader.epoch(0))  # compiles or loads the kernels
+    next(loader.epoch(Position.start(0)))  # compiles or loads the kernels
     wall, cpu = time.perf_counter(), time.process_time()
     impressions = tokens = 0
-    for batch in loader.epoch(1):
+    for batch in loader.epoch(Position.start(1)):
         impressions += batch.num_impressions
         tokens += len(batch.user.ids) + len(batch.impression.ids)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {
         "batch_size": batch_size,
         "impressions": impressions,
-        "steps": loader.steps,
+        "steps": loader.plan(Position.start(1)).steps,
         "seconds": wall,
         "cpu_seconds": cpu,
         "impressions_per_second": impressions / wall,

@@ -1,17 +1,47 @@
-"""How fast a training step is, with the batches already in memory: no loader, one worker."""
+"""Our training step with the batches already in memory: no loader, one worker. `make bench` prints it."""
 
 import statistics
 import time
-from itertools import islice
+from collections.abc import Iterator
+from itertools import count, islice
 
+from esmm.batch import Batch
 from esmm.config import Config
 from esmm.data import Loader
 from esmm.distributed import World
+from esmm.schedule import Position
 from esmm.step import TrainStep, initialise, make_model
+from schemas.errors import InputError
 
 BATCHES = 8  # different ones, so that a step does not find its rows in the cache
 WARM_UP_STEPS = 3
 MIN_STEPS, MIN_SECONDS = 20, 5.0
+
+
+def full_batches(loader: Loader) -> Iterator[Batch]:
+    """Epoch after epoch without end, but for the steps that have too few impressions."""
+    for epoch in count():
+        position = Position.start(epoch)
+        schedule = loader.plan(position)
+        if schedule.global_batch_size(0) < loader.batch_size:
+            raise InputError(
+                f"{loader.folder}: expected at least {loader.batch_size} impressions, "
+                f"found {loader.manifest['counts']['impressions']}."
+            )
+        for index, batch in enumerate(loader.epoch(position)):
+            if schedule.global_batch_size(index) == loader.batch_size:
+                yield batch
+
+
+def first_batches(loader: Loader, world: World, number: int = BATCHES) -> list[Batch]:
+    return [batch.to(world.device) for batch in islice(full_batches(loader), number)]
+
+
+def make_trained(config: Config, num_rows: int, world: World) -> TrainStep:
+    """An untrained model with its optimisers."""
+    model = make_model(config.model, num_rows, world)
+    initialise(model, config)
+    return TrainStep(config, model, world)
 
 
 def measure(folder: str, batch_size: int) -> dict[str, float]:
@@ -20,15 +50,11 @@ def measure(folder: str, batch_size: int) -> dict[str, float]:
     Also how many impressions share a context and how many ids a batch has, which decide the work of a
     step. `best` is the fastest step: on a machine that others use, the median says more about them.
     """
-    world, config = World.start(), Config()
+    world = World.start()
     loader = Loader(folder, batch_size=batch_size, shuffle_window=1024)
-    full = (batch for batch in loader.epoch(0) if batch.num_impressions == batch_size)
-    batches = [batch.to(world.device) for batch in islice(full, BATCHES)]
-    if not batches:
-        raise ValueError(f"{folder} holds fewer than {batch_size} impressions")
-    model = make_model(config.model, sum(loader.manifest["buckets"].values()), world)
-    initialise(model, config)
-    trained, seconds = TrainStep(config, model, world), list[float]()
+    batches = first_batches(loader, world)
+    trained = make_trained(Config(), sum(loader.manifest["buckets"].values()), world)
+    seconds = list[float]()
     while len(seconds) < MIN_STEPS + WARM_UP_STEPS or sum(seconds) < MIN_SECONDS:
         started = time.perf_counter()
         trained(batches[len(seconds) % len(batches)], batch_size).tolist()

@@ -1,11 +1,12 @@
 """From row groups to batches: windows of whole contexts, permuted, then cut every B impressions.
 
-    Rows of a row group --rebatch--> Rows of B impressions --to_batch--> Batch
+    Rows of row groups --permuted--> Ranges of a window --rebatch--> Rows of B impressions --to_batch--> Batch
 
 Pure functions on flat arrays; only ranges are copied.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,6 @@ from numba import njit
 from esmm.batch import Bags, Batch
 from esmm.rows import FlatBags, FloatArray, IntArray, Rows
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
-
-MIN_WINDOW_ROWS = 256  # without shuffling, row groups are still merged up to this before they are cut
 
 
 @njit(cache=True, nogil=True)
@@ -120,45 +119,67 @@ def cut(num_impressions: IntArray, batch_size: int) -> Iterator[tuple[slice, Int
         yield span, begin, np.minimum(high, ends[span]) - starts[span] - begin
 
 
-def windows(groups: Iterable[Rows], num_rows: int) -> Iterator[list[Rows]]:
-    """Neighbouring row groups, as many as it takes to reach `num_rows` contexts."""
-    window: list[Rows] = []
-    for group in groups:
-        window.append(group)
-        if sum(part.num_contexts for part in window) >= num_rows:
-            yield window
-            window = []
-    if window:
-        yield window
+@dataclass
+class Ranges:
+    """Contexts of `rows` in the order in which they are to be used, each with `count` of its impressions
+    from its `begin`-th on; all int64 [R]."""
+
+    rows: Rows
+    contexts: IntArray
+    begin: IntArray
+    count: IntArray
+
+    @property
+    def num_impressions(self) -> int:
+        return int(self.count.sum())
+
+    def take(self) -> Rows:
+        return take(self.rows, self.contexts, self.begin, self.count)
 
 
-def rebatch(
-    groups: Iterable[Rows],
-    batch_size: int,
-    shuffle_window: int,
-    make_rng: Callable[[int], np.random.Generator],
-) -> Iterator[Rows]:
-    """Row groups in, batches of exactly `batch_size` impressions out (the last may be shorter).
+def permuted(parts: list[Rows], rng: np.random.Generator | None, skip: int = 0) -> Ranges:
+    """The contexts of the parts, at random if there is an `rng`, without the first `skip` impressions."""
+    rows = concat(parts)
+    order = np.arange(rows.num_contexts)
+    if rng:
+        rng.shuffle(order)
+    count = np.diff(rows.starts)[order]
+    ends = np.cumsum(count)
+    begin = np.clip(skip - (ends - count), 0, count)
+    left = count > begin
+    return Ranges(rows, order[left], begin[left], (count - begin)[left])
 
-    The contexts of a window are permuted by `make_rng(number of the window)`; what is left of a
-    window after its last full batch opens the next one. shuffle_window 0 keeps the order.
-    """
-    carry: list[Rows] = []
-    for number, window in enumerate(windows(groups, shuffle_window or MIN_WINDOW_ROWS)):
-        rows = concat(carry + window)
-        num_carried = carry[0].num_contexts if carry else 0
-        order = np.arange(rows.num_contexts)
-        if shuffle_window:
-            make_rng(number).shuffle(order[num_carried:])
-        order = order[np.diff(rows.starts)[order] > 0]
-        carry = []
-        for span, begin, count in cut(np.diff(rows.starts)[order], batch_size):
-            batch = take(rows, order[span], begin, count)
-            if batch.num_impressions == batch_size:
-                yield batch
+
+def merge(ranges: list[Ranges]) -> Ranges:
+    """Several `Ranges`, one after the other."""
+    if len(ranges) == 1:
+        return ranges[0]
+    shifts = np.cumsum([0] + [part.rows.num_contexts for part in ranges])
+    return Ranges(
+        concat([part.rows for part in ranges]),
+        np.concatenate([part.contexts + shift for part, shift in zip(ranges, shifts[:-1], strict=True)]),
+        np.concatenate([part.begin for part in ranges]),
+        np.concatenate([part.count for part in ranges]),
+    )
+
+
+def rebatch(stream: Iterable[Ranges], batch_size: int) -> Iterator[Rows]:
+    """Cut a stream of contexts into batches of exactly `batch_size` impressions; the last may be shorter."""
+    waiting: list[Ranges] = []
+    for part in stream:
+        waiting.append(part)
+        if sum(ranges.num_impressions for ranges in waiting) < batch_size:
+            continue
+        merged, waiting = merge(waiting), []
+        for span, begin, count in cut(merged.count, batch_size):
+            batch = Ranges(merged.rows, merged.contexts[span], merged.begin[span] + begin, count)
+            rows = batch.take()
+            if rows.num_impressions == batch_size:
+                yield rows
             else:
-                carry = [batch]
-    yield from carry
+                waiting = [Ranges(rows, np.arange(rows.num_contexts), np.zeros_like(count), count)]
+    if sum(ranges.num_impressions for ranges in waiting):
+        yield merge(waiting).take()
 
 
 def to_batch(rows: Rows, pin_memory: bool = False) -> Batch:

@@ -1,12 +1,16 @@
 """One training batch: B impressions over U contexts, ids already in the fused table's row space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from schemas.fields import FIELDS, USER_FIELDS
+
+if TYPE_CHECKING:  # which is made of bags
+    from esmm.request import Request
 
 
 def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
@@ -35,9 +39,10 @@ class Bags:
 class Batch:
     """B impressions over U contexts.
 
-    context_index: int64 [B], which of the U contexts an impression belongs to.
+    context_index: int64 [B], ascending, which of the U contexts an impression belongs to.
     click, conversion: float32 [B]. user: bags of the 13 user fields for U contexts.
     impression: bags of the 10 item, cross and context fields for B impressions.
+    request: what the bags ask of the embedding table, for a given number of workers.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
 
@@ -46,6 +51,7 @@ class Batch:
     conversion: Tensor
     user: Bags
     impression: Bags
+    request: "Request | None" = None
     keys: pa.Table | None = None
 
     @property
@@ -56,20 +62,20 @@ class Batch:
     def num_contexts(self) -> int:
         return (self.user.offsets.shape[0] - 1) // len(USER_FIELDS)
 
+    def asked(self) -> "Request":
+        """The request, which must have been made."""
+        if self.request is None:
+            raise ValueError("the batch has no request: esmm.request.with_request makes it")
+        return self.request
+
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; copies from pinned memory do not wait."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        def move_bags(bags: Bags) -> Bags:
-            return Bags(move(bags.ids), move(bags.weights), move(bags.offsets))
-
-        return Batch(
-            move(self.context_index),
-            move(self.click),
-            move(self.conversion),
-            move_bags(self.user),
-            move_bags(self.impression),
-            self.keys,
+        """What a step needs on a device; the bags stay. Copies from pinned memory do not wait."""
+        if device == self.click.device:
+            return self
+        return replace(
+            self,
+            context_index=self.context_index.to(device, non_blocking=True),
+            click=self.click.to(device, non_blocking=True),
+            conversion=self.conversion.to(device, non_blocking=True),
+            request=self.request and self.request.to(device),
         )

@@ -1,125 +1,144 @@
 """Checkpoints: one folder with a JSON description and safetensors files, loadable by any number of workers.
 
     checkpoints/step-000123/
-        state.json                          step, epoch, configuration, fingerprint, workers, checksums
+        state.json                          see `State`
         dense.safetensors                   the network and its optimiser
         table-00000-of-00002.safetensors    rows 0, 2, 4, ... of the table and their optimiser state
 
-A folder without a leading dot is complete: it is renamed to that name when all ranks have written.
+`esmm.save_checkpoint` writes them. A folder without a leading dot is complete: it gets that name when all
+its files are on the disk. `state.json` holds their checksums and its own.
 """
 
 import hashlib
 import json
+import logging
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from esmm.config import Config, ModelConfig
-from esmm.distributed import World
+from esmm.distributed import AgreedError, World
 from esmm.model import Esmm
+from esmm.progress import Progress
+from esmm.schedule import Position
 from esmm.step import TrainStep
 from schemas.errors import InputError
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
 FOLDER = "checkpoints"
+STATE_FILE = "state.json"
 DENSE_FILE = "dense.safetensors"
 ROWS = "rows"  # name of the table's rows in a shard's file
 ROWS_AT_ONCE = 1 << 19  # read in chunks, to bound memory
-ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class State:
-    """What state.json says. sha256: of every other file, by name."""
+    """What state.json says.
+
+    step: taken over the whole run. position: of the data that comes next. num_rows, world_size: of the
+    table and of the shards it lies in. scale: the true rows are scale times the stored ones. fingerprint:
+    of the samples' layout; schema: what it is made of, see `schema_of`. samples: digest of the training
+    files. sha256: of every other file, by name.
+
+    Format 1 had no position, schema and samples: it is good for predictions only.
+    """
 
     format: int
     step: int
-    epoch: int
     world_size: int
     num_rows: int
     fingerprint: str
-    config: dict[str, Any]
+    config: Config
     sha256: dict[str, str]
+    position: Position
+    schema: dict[str, Any] | None = None
+    samples: str = ""
+    scale: float = 1.0
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the last step belongs to."""
+        return self.position.epoch if self.position.legs else self.position.epoch - 1
+
+    def to_json(self) -> str:
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        content["config"] = self.config.model_dump()
+        content["position"], content["progress"] = asdict(self.position), asdict(self.progress)
+        return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "State":
+        """Of either format; raises what a damaged description makes Python raise, or `ValueError`."""
+        checksum, version = content.pop("checksum", None), content["format"]
+        if version == 1:
+            content["position"] = {"epoch": content.pop("epoch") + 1, "legs": []}
+        elif version != FORMAT:
+            raise ValueError(f"expected format {FORMAT} or 1, found {version}")
+        elif checksum != _checksum(content):
+            raise ValueError("it is not what was written: its checksum differs")
+        content["config"] = Config.model_validate(content["config"])
+        content["position"] = Position.from_json(content["position"])
+        content["progress"] = Progress(**content.get("progress", {}))
+        return cls(**content)
 
 
-# ---- Writing ---------------------------------------------------------------------------------------
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def save(run: Path, config: Config, fingerprint: str, epoch: int, trained: TrainStep, world: World) -> Path:
-    """Write run/checkpoints/step-N with all ranks, then remove the oldest beyond `train.keep_checkpoints`."""
-    final = run / FOLDER / f"step-{trained.step:06d}"
-    partial = final.with_name(f".{final.name}.partial")
-    world.on_first(lambda: _make_empty(partial))
-    shard_name = table_file(world.rank, world.size)
-    save_file(_table_tensors(trained), partial / shard_name)
-    digest = torch.frombuffer(bytearray(_sha256(partial / shard_name)), dtype=torch.uint8).unsqueeze(0)
-    digests = world.gather_to_first(digest, "checksums")
-    if digests is not None:
-        save_file(_dense_tensors(trained), partial / DENSE_FILE)
-        sha256 = {table_file(i, world.size): bytes(row.tolist()).hex() for i, row in enumerate(digests)}
-        sha256[DENSE_FILE] = _sha256(partial / DENSE_FILE).hex()
-        num_rows = trained.model.embedding.num_rows
-        state = State(
-            FORMAT, trained.step, epoch, world.size, num_rows, fingerprint, config.model_dump(), sha256
-        )
-        (partial / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
-        partial.rename(final)
-        _remove_old(run, config.train.keep_checkpoints)
-    world.barrier()
-    return final
+def sha256_of(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def table_file(shard: int, num_shards: int) -> str:
     return f"table-{shard:05d}-of-{num_shards:05d}.safetensors"
 
 
-def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def folder_of(run: Path, step: int) -> Path:
+    return run / FOLDER / f"step-{step:06d}"
 
 
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
-def _table_tensors(trained: TrainStep) -> dict[str, Tensor]:
-    tensors = {ROWS: trained.model.embedding.table, **trained.sparse.state}
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
+def complete(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = [folder for folder in (run / FOLDER).glob("step-*") if folder.name[5:].isdigit()]
+    return sorted(found, key=step_of)
 
 
-def _dense_tensors(trained: TrainStep) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in trained.model.network.named_parameters():
-        tensors[f"network.{name}"] = parameter.detach().cpu()
-        for key in ADAM_STATE:
-            tensors[f"adam.{name}.{key}"] = trained.dense.state[parameter][key].cpu()
-    return tensors
+def set_newer_aside(run: Path, step: int) -> None:
+    """Hide checkpoints of later steps than the one a run goes on from: damaged ones."""
+    for folder in complete(run):
+        if step_of(folder) > step:
+            folder.rename(folder.with_name(f".{folder.name}.aside-{time.time_ns()}"))
 
 
-def _remove_old(run: Path, keep: int) -> None:
-    for folder in _complete(run)[:-keep]:
+def remove_leftovers(run: Path) -> None:
+    """Remove what is half-written or was set aside."""
+    for folder in (run / FOLDER).glob(".step-*"):
         shutil.rmtree(folder)
 
 
-# ---- Reading ---------------------------------------------------------------------------------------
-
-
-def _complete(run: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted((run / FOLDER).glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
+# ---- Choosing --------------------------------------------------------------------------------------
 
 
 def latest(run: Path) -> Path:
     """The newest complete checkpoint of a run, or an `InputError`."""
-    found = _complete(run)
+    found = complete(run)
     if not found:
         raise InputError(f"{run / FOLDER}: expected a checkpoint (step-...), found none. Train again.")
     return found[-1]
@@ -127,26 +146,87 @@ def latest(run: Path) -> Path:
 
 def read_state(checkpoint: Path) -> State:
     """The description of a checkpoint, or an `InputError`."""
-    path = checkpoint / "state.json"
+    path = checkpoint / STATE_FILE
     try:
-        content = json.loads(path.read_text())
-        if content.get("format") != FORMAT:
-            raise InputError(f"{path}: expected checkpoint format {FORMAT}, found {content.get('format')}.")
-        return State(**content)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return State.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path}: expected the description of a checkpoint ({error}). Train again."
+            f"{path}: expected the description of a checkpoint ({error}). Restore it or train again."
         ) from error
+
+
+def for_predictions(run: Path, world: World) -> tuple[Path, State]:
+    """The checkpoint of the best validation where early stopping was on, else the newest good one."""
+    newest, state = newest_good(run, world)
+    best = state.progress.best_step
+    if not state.config.train.early_stopping_patience or best in (None, state.step):
+        return newest, state
+    return folder_of(run, best), checked(folder_of(run, best), world)
+
+
+def named(run: Path, name: str, world: World) -> tuple[Path, State]:
+    """The checkpoint of a run with this name, or an `InputError`."""
+
+    def find() -> Path:
+        names = [folder.name for folder in complete(run)]
+        if name not in names:
+            raise InputError(f"--checkpoint {name}: expected one of {', '.join(names) or 'none'} in {run}.")
+        return run / FOLDER / name
+
+    path = world.together(find)
+    return path, checked(path, world)
+
+
+def newest_good(run: Path, world: World) -> tuple[Path, State]:
+    """The newest checkpoint whose files are what they were when written; one line says what was passed over.
+
+    `InputError` where a run has none. All ranks call it together: they share the reading.
+    """
+    candidates = world.on_first(lambda: [latest(run), *reversed(complete(run)[:-1])])
+    damage: list[str] = []
+    for candidate in candidates:
+        try:
+            state = checked(candidate, world)
+        except AgreedError as error:
+            damage.append(str(error))
+            continue
+        if damage:
+            log.warning("%s Using %s instead.", damage[0], candidate)
+        return candidate, state
+    raise AgreedError(damage[0])
+
+
+def checked(checkpoint: Path, world: World) -> State:
+    """The description of a checkpoint whose files fit their checksums, or an `InputError` on all ranks."""
+    state = world.together(lambda: read_state(checkpoint))
+    world.together(lambda: _check_sums(checkpoint, state, world))
+    return state
+
+
+def _check_sums(checkpoint: Path, state: State, world: World) -> None:
+    """The ranks share the reading."""
+    for name, expected in list(state.sha256.items())[world.rank :: world.size]:
+        path = checkpoint / name
+        if not path.is_file():
+            raise InputError(f"{path}: file not found, but state.json names it. Restore it or train again.")
+        if sha256_of(path).hex() != expected:
+            raise InputError(
+                f"{path}: damaged, its SHA-256 is not that in state.json. Restore it or train again."
+            )
 
 
 def require_fit(checkpoint: Path, state: State, model: ModelConfig, fingerprint: str, num_rows: int) -> None:
     """Stop unless the checkpoint is of this model and of samples with this fingerprint."""
-    found = {**state.config["model"], "samples fingerprint": state.fingerprint, "table rows": state.num_rows}
+    found = {
+        **state.config.model.model_dump(),
+        "samples fingerprint": state.fingerprint,
+        "table rows": state.num_rows,
+    }
     expected = {**model.model_dump(), "samples fingerprint": fingerprint, "table rows": num_rows}
     differing = [
-        f"{key}: expected {expected.get(key)}, found {found.get(key)}"
-        for key in sorted({*found, *expected})
-        if expected.get(key) != found.get(key)
+        f"{key}: expected {expected[key]}, found {found[key]}"
+        for key in sorted(expected)
+        if expected[key] != found[key]
     ]
     if differing:
         raise InputError(
@@ -155,24 +235,27 @@ def require_fit(checkpoint: Path, state: State, model: ModelConfig, fingerprint:
         )
 
 
+# ---- Loading ---------------------------------------------------------------------------------------
+
+
 def load_model(checkpoint: Path, state: State, model: Esmm) -> None:
     """Fill the network, and this rank's rows of the table from whichever shards hold them."""
-    world = model.embedding.world
-    _check_sums(checkpoint, state, world)
-    dense = _read_dense(checkpoint)
-    for name, parameter in model.network.named_parameters():
-        parameter.data.copy_(dense[f"network.{name}"])
-    _fill_rows(checkpoint, state, world, {ROWS: model.embedding.table})
+    model.network.load_state_dict(read_network(checkpoint))
+    _fill_rows(checkpoint, state, model.embedding.world, {ROWS: model.embedding.table})
+    model.embedding.scale = state.scale
 
 
 def load_training(checkpoint: Path, state: State, trained: TrainStep) -> None:
     """Fill model and optimisers, as they were when the checkpoint was written."""
     load_model(checkpoint, state, trained.model)
     _fill_rows(checkpoint, state, trained.world, trained.sparse.state)
-    dense = _read_dense(checkpoint)
+    dense = read_dense(checkpoint)
     for name, parameter in trained.model.network.named_parameters():
+        prefix = f"optimizer.{name}."
         trained.dense.state[parameter] = {
-            key: dense[f"adam.{name}.{key}"].to(parameter.device) for key in ADAM_STATE
+            key.removeprefix(prefix): tensor.to(parameter.device)
+            for key, tensor in dense.items()
+            if key.startswith(prefix)
         }
     trained.step = state.step
 
@@ -180,7 +263,7 @@ def load_training(checkpoint: Path, state: State, trained: TrainStep) -> None:
 def rows_in_common(
     shard: int, num_shards: int, start: int, stop: int, rank: int, world_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Which of the rows start..stop-1 of a shard belong to a rank, and where they lie there.
+    """Which of a shard's local rows start..stop-1 a rank owns, from start, and where it keeps them.
 
     Local row j of shard s of N is global row s + N*j, and global row g is local row g // W of rank g % W.
     """
@@ -193,13 +276,19 @@ def _fill_rows(checkpoint: Path, state: State, world: World, targets: dict[str, 
     for shard in range(state.world_size):
         path = checkpoint / table_file(shard, state.world_size)
         for name, target in targets.items():
-            for start, chunk in _chunks(path, name):
+            for start, chunk in chunks(path, name):
                 stop = start + chunk.shape[0]
                 mine, local = rows_in_common(shard, state.world_size, start, stop, world.rank, world.size)
                 target[local.to(target.device)] = chunk[mine].to(target.device)
 
 
-def _chunks(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
+def tensor_names(path: Path) -> list[str]:
+    """What a safetensors file holds."""
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def chunks(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
     """A tensor of a file in runs of rows, each with the number of its first row."""
     with _opened(path) as file:
         names = file.keys()
@@ -210,10 +299,18 @@ def _chunks(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
             yield start, whole[start : start + ROWS_AT_ONCE]
 
 
-def _read_dense(checkpoint: Path) -> dict[str, Tensor]:
+def read_dense(checkpoint: Path) -> dict[str, Tensor]:
+    """The network's tensors, `network.NAME`, and its optimiser's, `optimizer.PARAMETER.NAME`."""
     with _opened(checkpoint / DENSE_FILE) as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}
+
+
+def read_network(checkpoint: Path) -> dict[str, Tensor]:
+    """The network's tensors by their names in its `state_dict`."""
+    prefix = "network."
+    dense = read_dense(checkpoint)
+    return {name.removeprefix(prefix): dense[name] for name in dense if name.startswith(prefix)}
 
 
 def _opened(path: Path) -> Any:
@@ -221,15 +318,3 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: expected a safetensors file ({error}). Train again.") from error
-
-
-def _check_sums(checkpoint: Path, state: State, world: World) -> None:
-    """Every file is what it was when written; the ranks share the reading."""
-    for name, expected in list(state.sha256.items())[world.rank :: world.size]:
-        path = checkpoint / name
-        if not path.is_file():
-            raise InputError(f"{path}: file not found, but state.json names it. Restore it or train again.")
-        if _sha256(path).hex() != expected:
-            raise InputError(
-                f"{path}: damaged, its SHA-256 is not that in state.json. Restore it or train again."
-            )

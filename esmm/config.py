@@ -1,4 +1,4 @@
-"""The configuration of a training run: sections loader, model, optimizer and train of the YAML file.
+"""The configuration of a training run: its sections of the YAML file, see `RUN_SECTIONS`.
 
 The section `samples` of the same file belongs to `jobs.build_samples` and is ignored here.
 """
@@ -6,16 +6,25 @@ The section `samples` of the same file belongs to `jobs.build_samples` and is ig
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from schemas.config import read_yaml, validate
 from schemas.errors import InputError
 
-RUN_SECTIONS = ("loader", "model", "optimizer", "train")
+RUN_SECTIONS = ("loader", "model", "loss", "optimizer", "train", "tracking")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoaderConfig(_Section):
@@ -26,19 +35,62 @@ class ModelConfig(_Section):
     embedding_dim: PositiveInt = 18  # numbers per row of the embedding table
     embedding_init: PositiveFloat = 0.05  # rows start uniform in +- this
     towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)  # hidden layers of each tower
+    batch_norm: bool = False  # between each hidden layer and its ReLU, over the impressions of all workers
+    dropout: float = Field(0.0, ge=0, lt=1)  # share of each hidden layer's outputs that a step leaves out
 
 
-class DenseOptimizerConfig(_Section):
+class TaskWeights(_Section):
+    ctr: NonNegativeFloat = 1.0  # of the loss of clicks
+    ctcvr: NonNegativeFloat = 1.0  # of the loss of conversions
+
+    @model_validator(mode="after")
+    def _not_both_zero(self) -> Self:
+        if self.ctr + self.ctcvr == 0:
+            raise ValueError("ctr and ctcvr are both 0, which leaves nothing to learn; expected one above 0")
+        return self
+
+
+class ClassWeights(_Section):
+    click: PositiveFloat = 1.0  # of clicked impressions in the loss of clicks; the others weigh 1
+    conversion: PositiveFloat = 1.0  # of converted impressions in the loss of conversions; the others weigh 1
+
+
+class LossConfig(_Section):
+    task_weights: TaskWeights = TaskWeights()
+    class_weights: ClassWeights = ClassWeights()
+
+
+class ScheduleConfig(_Section):
+    warmup_steps: NonNegativeInt = 0  # steps over which both learning rates rise to their full values
+    decay: Literal["none", "linear", "cosine"] = "none"  # their way down from there to the last step
+    final_factor: float = Field(0.0, ge=0, le=1)  # what a decay leaves of them at the last step
+
+
+class _DecayingConfig(_Section):
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0  # each step multiplies every number by 1 - learning_rate * this
+
+    @model_validator(mode="after")
+    def _decay_keeps_the_sign(self) -> Self:
+        if self.learning_rate * self.weight_decay >= 1:
+            raise ValueError("learning_rate * weight_decay is 1 or more, which leaves nothing after one step")
+        return self
+
+
+class DenseOptimizerConfig(_DecayingConfig):
     name: Literal["adam"] = "adam"  # for the towers
     learning_rate: PositiveFloat = 0.001
 
 
-class SparseOptimizerConfig(_Section):
-    name: Literal["rowwise_adagrad", "lazy_adam"] = "rowwise_adagrad"  # for the rows of the embedding table
+class SparseOptimizerConfig(_DecayingConfig):
+    name: Literal["rowwise_adagrad", "lazy_adam", "sgd"] = "rowwise_adagrad"  # for the embedding's rows
     learning_rate: PositiveFloat = 0.05
+    l2: NonNegativeFloat = 0.0  # adds l2 / 2 * |v|^2 of each distinct row of a step to the step's loss
 
 
 class OptimizerConfig(_Section):
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_grad_norm: PositiveFloat | None = None  # longest gradient, of towers and rows together; null: any
     dense: DenseOptimizerConfig = DenseOptimizerConfig()
     sparse: SparseOptimizerConfig = SparseOptimizerConfig()
 
@@ -48,16 +100,34 @@ class TrainConfig(_Section):
     epochs: PositiveInt = 1  # passes over the training samples
     seed: int = Field(42, ge=0, lt=2**31)  # of initial values and shuffling
     log_every: PositiveInt = 100  # steps between two log lines
+    checkpoint_steps: NonNegativeInt = 0  # a checkpoint every so many steps; 0: at each epoch's end only
+    checkpoint_minutes: NonNegativeFloat = 0.0  # and whenever so much time has passed; 0: never for that
     keep_checkpoints: PositiveInt = 3  # the newest ones stay, older ones are removed
+    validate_steps: NonNegativeInt = 0  # a validation every so many steps; 0: at each epoch's end only
+    early_stopping_patience: NonNegativeInt = 0  # validations without a better CTCVR AUC; 0: train to the end
+    deterministic: bool = False  # torch refuses operations that may differ from run to run
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the towers' matrix products; all else is fp32
+
+
+class MlflowConfig(_Section):
+    uri: str | None = None  # where MLflow keeps runs; null: an SQLite file, mlflow.db, in the run folder
+    experiment: str = Field("esmm", min_length=1)  # the name that the run is listed under
+
+
+class TrackingConfig(_Section):
+    mlflow: MlflowConfig | None = None  # null: off; {}: on
+    tensorboard: bool = False  # event files in the run folder, under tensorboard/
 
 
 class Config(_Section):
-    """Everything that decides what a training run computes, but for the samples it reads."""
+    """Everything that a training run is told, but for its files."""
 
     loader: LoaderConfig = LoaderConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -68,16 +138,6 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """The configuration with every default written out; `load` reads it back."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
-
-    def batch_size_per_worker(self, workers: int) -> int:
-        """Impressions per step of one worker; an `InputError` where the batch cannot be dealt evenly."""
-        if self.train.batch_size % workers:
-            fitting = max(workers, self.train.batch_size // workers * workers)
-            raise InputError(
-                f"train.batch_size: expected a multiple of the number of workers ({workers}), "
-                f"found {self.train.batch_size}. For example --set train.batch_size={fitting}."
-            )
-        return self.train.batch_size // workers
 
     @classmethod
     def load(cls, path: str, settings: list[str]) -> Self:

@@ -1,19 +1,19 @@
 """The loader: samples in, batches of one rank out. Petastorm's only user in this project.
 
-Petastorm's `Reader` lists the row groups, deals them to the ranks, shuffles them and reads them on a
-pool of threads; `esmm.rows` turns each into flat arrays on those threads, `esmm.assemble` cuts them into
-batches on one thread of its own, a few batches ahead of the training step.
+`esmm.schedule` says which row groups a rank reads, and in which order. Petastorm's `Reader` finds them and
+reads them on a pool of threads; `esmm.rows` turns each into flat arrays on those threads, `esmm.assemble`
+cuts them into batches on one thread of its own, a few batches ahead of the training step.
 """
 
 import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
@@ -31,12 +31,21 @@ from petastorm.transform import TransformSpec  # noqa: E402
 from petastorm.workers_pool import EmptyResultError  # noqa: E402
 from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
 
-from esmm.assemble import rebatch, to_batch  # noqa: E402
+from esmm.assemble import Ranges, permuted, rebatch, to_batch  # noqa: E402
 from esmm.batch import Batch  # noqa: E402
 from esmm.prefetch import prefetch  # noqa: E402
+from esmm.request import with_request  # noqa: E402
 from esmm.rows import Rows, column_names, empty_rows, from_table  # noqa: E402
 from esmm.sample_check import check_files, check_row_groups, other_rows  # noqa: E402
-from esmm.schedule import RowGroup, Schedule, make_schedule, row_groups, shard  # noqa: E402
+from esmm.schedule import (  # noqa: E402
+    Position,
+    RowGroup,
+    Schedule,
+    Window,
+    make_schedule,
+    row_groups,
+    window_rng,
+)
 from schemas import manifest as manifests  # noqa: E402
 from schemas import storage  # noqa: E402
 from schemas.errors import InputError  # noqa: E402
@@ -48,13 +57,11 @@ REPAIR = "Restore the file or build the samples again."
 class Loader:
     """Batches of one rank from a published folder of samples.
 
-    batch_size: impressions per step of this rank. shuffle_window: contexts shuffled together, 0 for file
-    order. with_keys: batches carry sample_id, context_id and user_id. num_threads: that read and decode.
-    The order depends on seed, epoch, rank and world size only, not on the number of threads.
+    batch_size: impressions per step over all ranks. shuffle_window: contexts shuffled together, 0 for
+    file order. with_keys: batches carry sample_id, context_id and user_id. num_threads: that read and
+    decode. The order depends on seed, position, rank and world size only, not on the number of threads.
 
-    manifest: of the samples. num_impressions: of this rank. steps: of an epoch, the same on all ranks.
-    schedule: how many impressions each rank has at each step. wait_seconds: spent so far by the
-    consumer waiting for batches.
+    manifest: of the samples. wait_seconds: spent so far by the consumer waiting for batches.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read.
@@ -75,6 +82,7 @@ class Loader:
     ) -> None:
         self.folder = str(folder).rstrip("/")
         self.manifest = manifests.read(self.folder)
+        self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.shuffle_window = shuffle_window
@@ -84,76 +92,91 @@ class Loader:
         self.num_threads = num_threads
         self.wait_seconds = 0.0
         self._groups = row_groups(self.manifest)
-        self._shard = shard(self._groups, rank, world_size)
-        self.schedule: Schedule = make_schedule(self._groups, world_size, batch_size)
+        if batch_size < world_size:
+            raise InputError(
+                f"train.batch_size: expected at least one impression per worker ({world_size}), "
+                f"found {batch_size}."
+            )
         check_files(self.folder, self.manifest)
-        if not self.steps:
+        if not self.plan(Position.start(0)).steps:
             raise InputError(
                 f"{self.folder}: expected at least one impression, found none. Build other samples."
             )
 
-    @property
-    def num_impressions(self) -> int:
-        return self.schedule.num_impressions[self.rank]
+    def plan(self, position: Position) -> Schedule:
+        """What is left of the leg that goes on or begins at a position: the same on all ranks."""
+        return make_schedule(
+            self._groups,
+            position,
+            workers=self.world_size,
+            batch_size=self.batch_size,
+            shuffle_window=self.shuffle_window,
+            seed=self.seed,
+        )
 
-    @property
-    def steps(self) -> int:
-        return self.schedule.steps
+    def after(self, position: Position, steps: int) -> Position:
+        """The position when this loader and those of the other ranks have made so many more steps."""
+        return position.after(steps, self.world_size, self.batch_size)
 
-    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """Exactly `steps` batches: full ones, one with the rest, then empty ones.
+    def epoch(self, position: Position) -> Generator[Batch, None, None]:
+        """Exactly `plan(position).steps` batches: full ones, one with the rest, then empty ones.
 
         Close the generator (or drop it) to stop early: reader and threads end with it.
         """
-        batches = prefetch(self._batches(epoch), PREFETCHED_BATCHES)
+        batches = prefetch(self._batches(position), PREFETCHED_BATCHES)
         try:
-            for _ in range(self.steps):
+            while True:
                 before = time.perf_counter()
                 batch = next(batches, None)
                 self.wait_seconds += time.perf_counter() - before
-                yield to_batch(empty_rows(self.with_keys)) if batch is None else batch
+                if batch is None:
+                    return
+                yield batch
         finally:
             batches.close()
 
-    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
-        groups = self._read_groups(epoch)
-
-        def make_rng(window: int) -> np.random.Generator:
-            return np.random.default_rng([self.seed, epoch, self.rank, window])
-
+    def _batches(self, position: Position) -> Generator[Batch, None, None]:
+        schedule = self.plan(position)
+        windows = schedule.windows[self.rank]
+        groups = self._read_groups([group for window in windows for group in window.groups])
+        stream = (self._open(window, position.epoch, groups) for window in windows)
+        rows = rebatch(stream, schedule.shares[self.rank])
         try:
-            for rows in rebatch(groups, self.schedule.batch_size, self.shuffle_window, make_rng):
-                yield to_batch(rows, self.pin_memory)
+            for _ in range(schedule.steps):
+                yield self._make_batch(next(rows, None) or empty_rows(self.with_keys))
         finally:
             groups.close()
 
-    def _read_groups(self, epoch: int) -> Generator[Rows, None, None]:
-        """The row groups of this rank, checked against the manifest."""
-        if not self._shard:
+    def _make_batch(self, rows: Rows) -> Batch:
+        """The one place where a batch is made, empty ones too; on the loader's thread."""
+        num_rows = sum(self.manifest["buckets"].values())
+        return with_request(to_batch(rows, self.pin_memory), num_rows, self.world_size, self.pin_memory)
+
+    def _open(self, window: Window, epoch: int, groups: Iterator[Rows]) -> Ranges:
+        """The contexts of a window in their order; groups: its row groups come next."""
+        parts = list(islice(groups, len(window.groups)))
+        rng = window_rng(self.seed, epoch, window) if self.shuffle_window else None
+        return permuted(parts, rng, window.skip)
+
+    def _read_groups(self, wanted: list[RowGroup]) -> Generator[Rows, None, None]:
+        """Row groups in the order given, checked against the manifest."""
+        if not wanted:
             return
-        expected = {(group.file, group.index): group for group in self._shard}
-        reader = self._open_reader(epoch)
+        reader = self._open_reader(wanted)
         try:
-            for result in reader:
-                group = expected.pop((result.file, result.index), None)
+            for group, result in zip(wanted, reader, strict=False):
                 if isinstance(result.content, Exception):
                     raise _unreadable(self.folder, result.file, result.index, result.content)
-                if group is None or not _fits(result.content, group):
+                if not _fits(result.content, group):
                     check_row_groups(self.folder, self.manifest)
                     raise other_rows(self.folder, result.file)
                 yield result.content
         finally:
             reader.stop()
             reader.join()
-        if expected:
-            raise other_rows(self.folder, next(iter(expected))[0])
 
-    def _open_reader(self, epoch: int) -> Reader:
+    def _open_reader(self, wanted: list[RowGroup]) -> Reader:
         fs, path = storage.filesystem(self.folder)
-        files = [f"{path}/{name}" for name in dict.fromkeys(group.file for group in self._groups)]
-        shuffle = self.shuffle_window > 0
-        # Petastorm takes a seed of 0 as none at all, and any other as a wish to shuffle a shard's row groups.
-        seed = (int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]) or 1) if shuffle else 0
 
         def to_rows(table: pa.Table) -> Rows:
             return from_table(table, self.manifest["buckets"], self.with_keys)
@@ -163,22 +186,33 @@ class Loader:
             "reader_pool": ThreadPool(self.num_threads),
             "schema_fields": [re.escape(name) for name in column_names(self.with_keys)],
             "transform_spec": TransformSpec(to_rows),
-            "shuffle_row_groups": shuffle,
-            "seed": seed or None,
-            "cur_shard": self.rank,
-            # Petastorm refuses more shards than row groups; the ranks beyond them open no reader.
-            "shard_count": min(self.world_size, len(self._groups)),
             "num_epochs": 1,
             "is_batched_reader": True,
         }
         try:
-            return Reader(SampleFiles(fs), files, **options)
-        except (pa.ArrowException, OSError) as error:
+            return ScheduledReader(SampleFiles(fs), path, wanted, **options)
+        except (pa.ArrowException, OSError, LookupError) as error:
             check_row_groups(self.folder, self.manifest)
             raise InputError(f"{self.folder}: cannot be read ({error}).") from error
 
 
-# ---- Petastorm: its worker, and the order of its results -------------------------------------------
+# ---- Petastorm: our order, its worker, and the order of its results --------------------------------
+
+
+class ScheduledReader(Reader):
+    """Reads the row groups it is given, in that order: Petastorm would choose and shuffle them itself."""
+
+    def __init__(self, filesystem: FileSystem, path: str, wanted: list[RowGroup], **options: Any) -> None:
+        self._wanted = [(f"{path}/{group.file}", group.index) for group in wanted]
+        files = sorted({file for file, _ in self._wanted})
+        super().__init__(filesystem, files, shuffle_row_groups=False, **options)
+
+    def _filter_row_groups(
+        self, dataset: Any, row_groups: list[Any], *conditions: Any
+    ) -> tuple[list[int], None]:
+        """Positions of the wanted row groups among those found; a KeyError for one that is not there."""
+        found = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
+        return [found[piece] for piece in self._wanted], None
 
 
 @dataclass

@@ -7,11 +7,14 @@ every method below returns what it would with one process, so that callers have 
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,11 +23,52 @@ from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
 T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
+EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
 PRINT_SECONDS = 2.0  # time rank 0 gets to print before another rank's exit ends the whole job
+PATIENCE_SECONDS = 20.0  # after which a worker says that it waits for others
+CONNECT_SECONDS = 20.0
+# What we set where the user has not. Half of Horovod's cycle halves what a small collective costs, for 4 %
+# of a core. The time-out is also that of a new worker's start, which must not kill those who wait for it.
+DEFAULTS = {"HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}
+NEEDED = ("HOROVOD_RANK", "HOROVOD_HOSTNAME", "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
+
+log = logging.getLogger(__name__)
 
 
 class AgreedError(InputError):
     """An `InputError` that every rank raises at the same point: rank 0 prints it for all."""
+
+
+@dataclass(frozen=True)
+class Handle(Generic[T]):
+    """A collective under way. Leave its tensors alone until `wait`, to be called once, gives the result."""
+
+    wait: Callable[[], T]
+
+
+class Stop:
+    """What SIGTERM does: it ends the process; or, while someone waits for it, it only sets `requested`."""
+
+    def __init__(self) -> None:
+        self.requested, self._awaited = False, False
+
+    def __call__(self, number: int, frame: object) -> None:
+        """The signal's handler."""
+        self.requested = True
+        if not self._awaited:
+            sys.exit(EXIT_STOPPED)
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Inside, the process lives on after the signal: whoever waits looks at `requested` and ends it."""
+        self._awaited = True
+        try:
+            yield
+        finally:
+            self._awaited = False
+
+
+STOP = Stop()  # a process has one disposition of a signal
 
 
 @dataclass(frozen=True)
@@ -33,6 +77,10 @@ class World:
 
     Collectives must be called by all ranks in the same order. `name` tells Horovod which calls of the
     ranks belong together; a name that stays the same from step to step is faster than a new one each time.
+
+    local_rank, local_size: this worker's number and their number on this machine. admit: to be called by
+    all ranks right after a checkpoint; where workers wait to join, training begins again from it with them.
+    stop: what SIGTERM has asked of this process.
     """
 
     size: int
@@ -40,49 +88,75 @@ class World:
     local_rank: int
     local_size: int
     device: torch.device
+    admit: Callable[[], None] = lambda: None
+    stop: Stop = STOP
 
     @classmethod
-    def start(cls) -> Self:
-        """Join the other workers and set this process's device and number of threads."""
-        size = int(os.environ.get("HOROVOD_SIZE", "1"))
-        rank, local_rank, local_size = 0, 0, 1
-        if size > 1:
-            import horovod.torch as hvd
+    def start(cls, admit: Callable[[], None] = lambda: None) -> Self:
+        """Join the other workers and set this process's device and number of threads.
 
-            hvd.init()
-            rank, local_rank, local_size = hvd.rank(), hvd.local_rank(), hvd.local_size()
+        To be called anew after `leave`: rank and size may be others then.
+        """
+        size, rank, machines = 1, 0, [socket.gethostname()]
+        if is_elastic() or _number("HOROVOD_SIZE", 1) > 1:
+            size, rank, machines = _join()
+        # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
+        local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
         device = torch.device("cpu")
         if torch.cuda.is_available():
             device = torch.device("cuda", local_rank % torch.cuda.device_count())
             torch.cuda.set_device(device)
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-        return cls(size, rank, local_rank, local_size, device)
+        if rank == 0:
+            logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
+        return cls(size, rank, local_rank, local_size, device, admit)
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def start_all_to_all(
+        self, rows: Tensor, send_counts: list[int], name: str
+    ) -> Handle[tuple[Tensor, list[int]]]:
+        """`all_to_all` in the background. A name may be under way once at a time."""
+        if self.size == 1:
+            return Handle(lambda: (rows, send_counts))
+        import horovod.torch as hvd
+
+        splits = torch.tensor(send_counts, dtype=torch.int32)
+        handle = hvd.alltoall_async(rows, splits=splits, name=name)
+
+        def wait() -> tuple[Tensor, list[int]]:
+            received, counts = hvd.synchronize(handle)
+            return received, counts.tolist()
+
+        return Handle(wait)
 
     def all_to_all(self, rows: Tensor, send_counts: list[int], name: str) -> tuple[Tensor, list[int]]:
         """Send the first send_counts[0] rows to rank 0, the next to rank 1, ...
 
         rows: [sum(send_counts), ...]. Returns the received rows in rank order and how many came from each.
         """
+        return self.start_all_to_all(rows, send_counts, name).wait()
+
+    def start_sum(self, tensor: Tensor, name: str) -> Handle[Tensor]:
+        """Replace a contiguous tensor by its sum over the ranks, in the background.
+
+        A name may be under way once at a time.
+        """
         if self.size == 1:
-            return rows, send_counts
+            return Handle(lambda: tensor)
         import horovod.torch as hvd
 
-        splits = torch.tensor(send_counts, dtype=torch.int32)
-        received, counts = hvd.synchronize(hvd.alltoall_async(rows, splits=splits, name=name))
-        return received, counts.tolist()
+        handle = hvd.allreduce_async_(tensor, op=hvd.Sum, name=name)
+        return Handle(lambda: hvd.synchronize(handle))
 
     def sum_(self, tensors: list[Tensor], name: str) -> None:
         """Replace each tensor by its sum over the ranks, all in one allreduce. One dtype."""
         if self.size == 1:
             return
-        import horovod.torch as hvd
-
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        hvd.allreduce_(flat, op=hvd.Sum, name=name)
+        self.start_sum(flat, name).wait()
         parts = flat.split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
@@ -134,6 +208,76 @@ class World:
         return cast(T, result)
 
 
+def is_elastic() -> bool:
+    """Whether workers may come and go: `horovodrun` was given --min-np or --host-discovery-script."""
+    return _number("HOROVOD_ELASTIC", 0) > 0
+
+
+def leave() -> None:
+    """Leave a world that is broken or about to change. `World.start` joins the next one."""
+    import horovod.torch as hvd
+
+    hvd.shutdown()
+
+
+def _join() -> tuple[int, int, list[str]]:
+    """Start Horovod; size, rank, and the ranks' machines. Joined already, it tells the same again."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    _require_launcher()
+    try:
+        import horovod.torch as hvd
+    except ImportError as error:
+        raise InputError(
+            f"this is one of several Horovod workers, but Horovod can't be imported: {error}. "
+            "Start the workers with the environment that `make setup` has made, on every machine."
+        ) from error
+    with _patience():
+        hvd.init()
+    return hvd.size(), hvd.rank(), hvd.allgather_object(socket.gethostname(), name="machines")
+
+
+def _require_launcher() -> None:
+    """Stop where Horovod would abort the whole process: it can't find who has started the workers."""
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        raise InputError(
+            f"environment: HOROVOD_SIZE={os.environ.get('HOROVOD_SIZE')}, but not {', '.join(missing)}. "
+            "Start several workers with `horovodrun -np N python -m ...`; for one, unset HOROVOD_SIZE."
+        )
+    _, _, address, _ = (os.environ[name] for name in NEEDED)
+    port = _number("HOROVOD_GLOO_RENDEZVOUS_PORT", 0)
+    try:
+        socket.create_connection((address, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"worker on {socket.gethostname()}: can't reach horovodrun at {address}:{port} "
+            f"(HOROVOD_GLOO_RENDEZVOUS_ADDR, _PORT): {error}. Is it still running? Between hosts, name a "
+            "network that all of them share: horovodrun --network-interfaces NAME."
+        ) from error
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Say what is being waited for: where a worker never comes, Horovod ends this process with SIGABRT."""
+    seconds = os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"]
+    message = "rank %s still waits for other workers; Horovod aborts after HOROVOD_GLOO_TIMEOUT_SECONDS=%s"
+    timer = threading.Timer(PATIENCE_SECONDS, log.warning, (message, os.environ["HOROVOD_RANK"], seconds))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"environment: {name}: expected a number, found {text!r}. horovodrun sets it.")
+    return int(text)
+
+
 def run(main: Callable[[World], None]) -> None:
     """Start this worker, run a command, and end all workers with one message where the input is wrong.
 
@@ -142,19 +286,11 @@ def run(main: Callable[[World], None]) -> None:
     """
 
     def with_world() -> None:
-        # horovodrun ends the workers that are left by SIGTERM: as an exit, so that they tidy up.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        prepare_process()
         world = World.start()
-        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        if world.is_first:
-            logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
         try:
-            main(world)
-        except AgreedError:
-            if world.is_first:
-                raise
-            time.sleep(PRINT_SECONDS)
-            sys.exit(EXIT_BAD_INPUT)
+            with one_message(world):
+                main(world)
         except RuntimeError as error:
             if not _says_that_another_worker_stopped(error):
                 raise
@@ -162,6 +298,25 @@ def run(main: Callable[[World], None]) -> None:
             sys.exit(EXIT_OTHER_STOPPED)
 
     exit_with_message(with_world)
+
+
+def prepare_process() -> None:
+    """What a worker sets for its process: how it logs, what SIGTERM does."""
+    # horovodrun ends the workers that are left by SIGTERM: as an exit, so that they tidy up.
+    signal.signal(signal.SIGTERM, STOP)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+@contextmanager
+def one_message(world: World) -> Iterator[None]:
+    """Where all ranks raise the same `AgreedError`, rank 0 alone passes it on; the others just end."""
+    try:
+        yield
+    except AgreedError:
+        if world.is_first:
+            raise
+        time.sleep(PRINT_SECONDS)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def _says_that_another_worker_stopped(error: RuntimeError) -> bool:

@@ -1,45 +1,50 @@
 """One fused embedding table for all fields, its rows dealt over the workers.
 
-Row g lies on rank g % world at local index g // world. What travels is the unique rows of a batch; no
-dense gradient of the table exists anywhere.
+Row g lies on rank g % world at local index g // world. An owner sums up what it holds of a user's list, so
+that one vector per list and owner travels instead of hundreds; of the other fields each distinct row of a
+batch travels once. No dense gradient of the table exists anywhere.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
 
-from esmm.distributed import World
-from esmm.grouping import Groups, group_equal, sum_bags
-from esmm.sparse_optimizer import SparseOptimizer
+from esmm.distributed import Handle, World
+from esmm.pooling import Pooling
+from esmm.request import Request, read_requests
 
 ROWS_AT_ONCE = 1 << 18  # initial values are made in chunks, to bound memory
+SMALLEST_SCALE = 2.0**-10  # below it the stored rows would grow out of float32's good range
 
 
 @dataclass
 class Lookup:
-    """The vectors of a batch and what it takes to bring their gradients home.
+    """The pooled vectors of a batch and what it takes to bring their gradients home.
 
-    vectors: [n, D], requires grad, one per distinct id. groups: the batch's ids by equal ones.
-    owned_rows: int64 [R], local rows that the ranks asked of this one; owned_values: [R, D].
-    send_counts, receive_counts: ids asked of each rank, and by each rank of this one.
+    pooled: [K, D], one per bag of `request.pooling`. owned: bags of this rank's rows that the ranks have
+    asked for; asked_counts: how many of them each rank. With one worker both are the batch's own.
     """
 
-    vectors: Tensor
-    groups: Groups
-    owned_rows: Tensor
-    owned_values: Tensor
-    send_counts: list[int]
-    receive_counts: list[int]
+    pooled: Tensor
+    request: Request
+    owned: Pooling
+    asked_counts: list[int]
 
 
 class ShardedEmbedding:
-    """This rank's rows of a table [num_rows, dim], and the exchange of vectors and gradients."""
+    """This rank's rows of a table [num_rows, dim], and the exchange of vectors and gradients.
+
+    The true rows are scale * table: weight decay shrinks all of them by one multiplication.
+    bytes_sent: to other ranks, since the start.
+    """
 
     def __init__(self, num_rows: int, dim: int, world: World) -> None:
         self.world, self.num_rows, self.dim = world, num_rows, dim
-        self.rows_per_rank = -(-num_rows // world.size)
         self.table = torch.zeros(num_local_rows(num_rows, world.rank, world.size), dim, device=world.device)
+        self.scale, self.bytes_sent = 1.0, 0
+        self._sent: dict[int, tuple[int, Handle[tuple[Tensor, list[int]]]]] = {}
 
     def initialise(self, seed: int, bound: float) -> None:
         """Fill this rank's rows, uniform in [-bound, bound)."""
@@ -48,31 +53,55 @@ class ShardedEmbedding:
             local = torch.arange(start, start + chunk.shape[0])
             chunk.copy_(initial_rows(local * self.world.size + self.world.rank, self.dim, seed, bound))
 
-    def lookup(self, ids: Tensor) -> Lookup:
-        """Fetch the vectors of int64 ids [T], all in 0..num_rows-1. All ranks call it together."""
-        world = self.world
-        # Keys sort by owner first, so that each owner's rows are one slice of the unique ones.
-        owner, local = ids % world.size, ids.div(world.size, rounding_mode="floor")
-        groups = group_equal(owner * self.rows_per_rank + local if world.size > 1 else ids)
-        bounds = torch.arange(world.size + 1, device=ids.device) * self.rows_per_rank
-        send_counts = torch.searchsorted(groups.unique, bounds).diff().tolist()
-        asked, receive_counts = world.all_to_all(groups.unique % self.rows_per_rank, send_counts, "ids")
-        values = self.table.index_select(0, asked)
-        vectors, _ = world.all_to_all(values, receive_counts, "vectors")
-        leaf = vectors.detach().requires_grad_()
-        return Lookup(leaf, groups, asked, values, send_counts, receive_counts)
+    def send(self, request: Request) -> None:
+        """Send a request to the owners ahead of its `lookup`, in the background. All ranks, in one order."""
+        if self.world.size > 1:
+            used = {slot for slot, _ in self._sent.values()}
+            slot = next(slot for slot in count() if slot not in used)
+            # Horovod tells collectives under way by their names, and is faster with few of them.
+            handle = self._exchange(request.message, request.message_counts, f"ids.{slot}")
+            self._sent[id(request)] = slot, handle
 
-    def apply_gradients(self, lookup: Lookup, optimizer: SparseOptimizer, step: int) -> None:
-        """Bring the gradients of `lookup.vectors` to their owners and update the owners' rows."""
-        gradient = lookup.vectors.grad
-        assert gradient is not None, "apply_gradients is called after backward"
-        received, _ = self.world.all_to_all(gradient, lookup.send_counts, "gradients")
-        rows, values = lookup.owned_rows, lookup.owned_values
-        if self.world.size > 1:  # two ranks may have asked for the same row
-            same = group_equal(rows)
-            received = sum_bags(received, same.order, same.starts)
-            rows, values = same.unique, values.index_select(0, same.order.index_select(0, same.starts[:-1]))
-        optimizer.update(self.table, rows, values, received, step)
+    def forget_sent(self) -> None:
+        """Take in what was sent ahead and will not be looked up."""
+        while self._sent:
+            _, (_, handle) = self._sent.popitem()
+            handle.wait()
+
+    def lookup(self, request: Request) -> Lookup:
+        """The pooled vectors of a batch. All ranks call it together, with `send` before it or without."""
+        if self.world.size == 1:
+            return Lookup(self._scaled(request.pooling.sums(self.table)), request, request.pooling, [])
+        if id(request) not in self._sent:
+            self.send(request)
+        _, handle = self._sent.pop(id(request))
+        message, counts = handle.wait()
+        owned, asked_counts = read_requests(message, counts, self.table.shape[0])
+        owned = owned.to(self.table.device)
+        answers, _ = self._exchange(owned.sums(self.table), asked_counts, "vectors").wait()
+        return Lookup(self._scaled(request.pooling.sums(answers)), request, owned, asked_counts)
+
+    def gradients(self, lookup: Lookup, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of `lookup.pooled` [K, D] -> this rank's distinct rows, int32 [n], theirs [n, D]."""
+        if self.world.size > 1:
+            answers = lookup.request.pooling.row_sums(gradient)
+            gradient, _ = self._exchange(answers, lookup.request.answer_counts, "gradients").wait()
+        return lookup.owned.rows, lookup.owned.row_sums(gradient)
+
+    def shrink(self, factor: float) -> None:
+        """Multiply all rows of the table, in no time."""
+        self.scale *= factor
+        if self.scale < SMALLEST_SCALE:
+            self.table.mul_(self.scale)
+            self.scale = 1.0
+
+    def _scaled(self, pooled: Tensor) -> Tensor:
+        return pooled if self.scale == 1.0 else pooled.mul_(self.scale)
+
+    def _exchange(self, rows: Tensor, counts: list[int], name: str) -> Handle[tuple[Tensor, list[int]]]:
+        to_others = sum(counts) - counts[self.world.rank]
+        self.bytes_sent += to_others * rows[:1].numel() * rows.element_size()
+        return self.world.start_all_to_all(rows, counts, name)
 
 
 def num_local_rows(num_rows: int, rank: int, world_size: int) -> int:

@@ -4,24 +4,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esmm.config import ClassWeights
 
-def loss_sums(ctr_logit: Tensor, cvr_logit: Tensor, click: Tensor, conversion: Tensor) -> Tensor:
+
+def loss_sums(
+    ctr_logit: Tensor,
+    cvr_logit: Tensor,
+    click: Tensor,
+    conversion: Tensor,
+    weights: ClassWeights | None = None,
+) -> Tensor:
     """[2]: sums over B impressions of BCE(click, pCTR) and BCE(click * conversion, pCTR * pCVR).
 
-    All inputs float32 [B]. ESMM, Ma et al., SIGIR 2018, equation 3. With s = sigmoid:
+    All inputs float32 [B]. ESMM, Ma et al., SIGIR 2018, equation 3. The weights multiply the terms of
+    positive impressions. Means divide by the number of impressions, not by their weights: so a weight
+    changes what a positive counts and leaves the others as they are.
 
-        log pCTCVR       = log s(a) + log s(b)
-        log (1 - pCTCVR) = log (s(-a) + s(a) s(-b))
+    With s = sigmoid and p = s(a) s(b), the logit of p is
 
-    The second is a sum of positive terms (no click, or a click without conversion), so nothing cancels
-    and nothing needs clamping, however large the logits.
+        log (p / (1 - p)) = -log (exp(-a) (1 + exp(-b)) + exp(-b))
+
+    A sum of positive terms, so nothing cancels and nothing needs clamping, however large the logits.
     """
-    log_click, log_no_click = F.logsigmoid(ctr_logit), F.logsigmoid(-ctr_logit)
-    log_both = log_click + F.logsigmoid(cvr_logit)
-    log_not_both = torch.logaddexp(log_no_click, log_click + F.logsigmoid(-cvr_logit))
-    ctr = torch.lerp(log_no_click, log_click, click)
-    ctcvr = torch.lerp(log_not_both, log_both, click * conversion)
-    return -torch.stack([ctr.sum(), ctcvr.sum()])
+    weights = weights or ClassWeights()
+    ctcvr_logit = -torch.logaddexp(F.softplus(-cvr_logit) - ctr_logit, -cvr_logit)
+    return torch.stack(
+        [
+            _binary_loss(ctr_logit, click, weights.click),
+            _binary_loss(ctcvr_logit, click * conversion, weights.conversion),
+        ]
+    )
+
+
+def _binary_loss(logit: Tensor, positive: Tensor, weight: float) -> Tensor:
+    """Sum of -weight * log s(logit) over positives and of -log s(-logit) over the others."""
+    losses = F.softplus((1 - 2 * positive) * logit)
+    return (losses if weight == 1 else losses * (1 + (weight - 1) * positive)).sum()
 
 
 def probabilities(ctr_logit: Tensor, cvr_logit: Tensor) -> tuple[Tensor, Tensor, Tensor]:

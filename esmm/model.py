@@ -5,13 +5,12 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.batch import Bags, Batch
+from esmm.batch import Batch
 from esmm.config import ModelConfig
 from esmm.embedding import Lookup, ShardedEmbedding
-from esmm.grouping import PoolBags
+from esmm.layers import Dense, FirstLayer
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 TASKS = 2  # the CTR tower and the CVR tower
@@ -50,20 +49,37 @@ class EsmmNetwork(nn.Module):
             *_, last = cast(nn.ModuleList, tower)
             nn.init.constant_(cast(nn.Linear, last).bias, math.log(rate / (1 - rate)))
 
-    def forward(self, context: Tensor, item: Tensor, context_index: Tensor) -> tuple[Tensor, Tensor]:
-        """context [U, 13*D], item [B, 10*D], context_index int64 [B] -> logits of CTR and CVR, each [B]."""
-        shared = self.context(context).index_select(0, context_index)
-        hidden = F.relu_(shared.addmm_(item, self.item.weight.t()))
-        ctr, cvr = (tower(part) for tower, part in zip(self.towers, hidden.chunk(TASKS, 1), strict=True))
-        return ctr.squeeze(1), cvr.squeeze(1)
+    def forward(
+        self, pooled: Tensor, context_index: Tensor, precision: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of CTR and CVR, each float32 [B].
+
+        pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
+        context_index: int64 [B], ascending. precision: of the matrix products.
+        """
+        parameters = (self.context.weight, self.context.bias, self.item.weight)
+        hidden = FirstLayer.apply(pooled, context_index, *parameters, precision, True)
+        ctr, cvr = (tower(part) for tower, part in zip(self.towers, hidden, strict=True))
+        return ctr.float().squeeze(1), cvr.float().squeeze(1)
+
+
+class DenseLayer(nn.Linear):
+    """A linear layer, with or without ReLU, in the precision of its input."""
+
+    def __init__(self, inputs: int, outputs: int, relu: bool) -> None:
+        super().__init__(inputs, outputs)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, Dense.apply(x, self.weight, self.bias, self.relu))
 
 
 def _tower(widths: list[int]) -> nn.Sequential:
     """[B, h1] -> [B, 1]: the layers after the first."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        layers += [DenseLayer(width, following, relu=True), nn.Identity()]
+    return nn.Sequential(*layers, DenseLayer(widths[-1], 1, relu=False))
 
 
 class Esmm:
@@ -72,29 +88,8 @@ class Esmm:
     def __init__(self, network: EsmmNetwork, embedding: ShardedEmbedding) -> None:
         self.network, self.embedding = network, embedding
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Lookup]:
-        """Logits of CTR and CVR, each [B], and the lookup whose vectors they depend on."""
-        bags = _join(batch.user, batch.impression)
-        lookup = self.embedding.lookup(bags.ids)
-        pooled = PoolBags.apply(lookup.vectors, lookup.groups, bags.weights, bags.offsets)
-        user, impression = pooled.split(
-            [batch.user.offsets.shape[0] - 1, batch.impression.offsets.shape[0] - 1]
-        )
-        ctr, cvr = self.network(
-            _by_owner(user, len(USER_FIELDS), batch.num_contexts),
-            _by_owner(impression, len(IMPRESSION_FIELDS), batch.num_impressions),
-            batch.context_index,
-        )
+    def forward(self, batch: Batch, precision: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Lookup]:
+        """Logits of CTR and CVR, each [B], and the lookup; its pooled vectors get the gradient."""
+        lookup = self.embedding.lookup(batch.asked())
+        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, precision)
         return ctr, cvr, lookup
-
-
-def _join(first: Bags, second: Bags) -> Bags:
-    """The bags of both, end to end, so that they are looked up and pooled together."""
-    offsets = torch.cat([first.offsets[:-1], second.offsets + first.ids.shape[0]])
-    return Bags(torch.cat([first.ids, second.ids]), torch.cat([first.weights, second.weights]), offsets)
-
-
-def _by_owner(pooled: Tensor, num_fields: int, num_owners: int) -> Tensor:
-    """Field-major bags [F*N, D] -> [N, F*D]."""
-    fields = pooled.view(num_fields, num_owners, pooled.shape[1])
-    return fields.transpose(0, 1).reshape(num_owners, num_fields * pooled.shape[1])

@@ -15,10 +15,11 @@ from esmm.batch import Batch
 from esmm.config import Config
 from esmm.data import Loader
 from esmm.distributed import World, run
+from esmm.memory import require_room
 from esmm.model import Esmm
 from esmm.scoring import score
 from esmm.step import make_model
-from esmm.train import open_loader
+from esmm.train import num_rows, open_loader
 from schemas import predictions, samples, storage
 
 ROWS_PER_ROW_GROUP = 1 << 17
@@ -30,13 +31,15 @@ EXAMPLE = """example:
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m esmm.predict",
-        description="Write the predictions of a run's newest checkpoint. Works under horovodrun too.",
+        description="Write the predictions of a run: of the newest checkpoint or, with early stopping, the "
+        "one of the best validation. Works under horovodrun too.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--run", required=True, help="folder that esmm.train has written")
     parser.add_argument("--samples", required=True, help="folder of samples to predict")
     parser.add_argument("--out", required=True, help="folder to write, one Parquet file per worker")
+    parser.add_argument("--checkpoint", metavar="step-N", help="another checkpoint of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that stand there")
     return parser.parse_args(arguments)
 
@@ -47,7 +50,7 @@ def predict(world: World, arguments: list[str]) -> None:
     world.on_first(lambda: storage.refuse_complete(options.out, options.overwrite))
     config = world.together(lambda: run_folder.read_config(Path(options.run)))
     loader = world.together(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
-    model, state = load(Path(options.run), config, loader, world)
+    model, state = load(Path(options.run), options.checkpoint, config, loader, world)
     staging = world.on_first(lambda: _make_staging(options.out))
     try:
         rows = _write_part(f"{staging}/part-{world.rank:05d}.parquet", score(model, loader, world))
@@ -66,15 +69,16 @@ def predict(world: World, arguments: list[str]) -> None:
             storage.discard(staging)
 
 
-def load(path: Path, config: Config, loader: Loader, world: World) -> tuple[Esmm, checkpoint.State]:
-    """The model of a run's newest checkpoint, which must fit the loader's samples."""
-    newest = world.together(lambda: checkpoint.latest(path))
-    state = world.together(lambda: checkpoint.read_state(newest))
-    num_rows = sum(loader.manifest["buckets"].values())
-    fingerprint = loader.manifest["fingerprint"]
-    world.together(lambda: checkpoint.require_fit(newest, state, config.model, fingerprint, num_rows))
-    model = make_model(config.model, num_rows, world)
-    world.together(lambda: checkpoint.load_model(newest, state, model))
+def load(
+    run: Path, name: str | None, config: Config, loader: Loader, world: World
+) -> tuple[Esmm, checkpoint.State]:
+    """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
+    path, state = checkpoint.named(run, name, world) if name else checkpoint.for_predictions(run, world)
+    rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
+    world.together(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
+    world.together(lambda: require_room(config, rows, training=False, world=world))
+    model = make_model(config.model, rows, world)
+    world.together(lambda: checkpoint.load_model(path, state, model))
     return model, state
 
 

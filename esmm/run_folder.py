@@ -2,13 +2,15 @@
 
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
     versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoint
-    command.txt     the command that made it                 _SUCCESS       written last
+    command.txt     the commands that made it                _SUCCESS       written last
 
-A local or shared POSIX folder: all workers write their checkpoint shards into it.
+A local or shared POSIX folder: all workers write their checkpoint shards into it. A run that replaces a
+complete one is written beside it, as `.NAME.new`, and takes its place when it is complete itself.
 """
 
 import fcntl
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -16,68 +18,92 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from esmm import checkpoint
 from esmm.config import Config
+from schemas import storage
 from schemas.errors import InputError
 from schemas.samples import SUCCESS_NAME
 
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.yaml"
+LOG_NAME = "train.jsonl"
+COMMAND_NAME = "command.txt"
 PACKAGES = ("torch", "horovod", "petastorm", "pyarrow", "numpy", "numba", "safetensors", "pydantic")
 
 
 class RunFolder:
-    """A run folder being written by this process, and by no other as long as it lives."""
+    """A run folder being written by this process, and by no other as long as it lives.
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
-        self.path, self._lock = path, lock
+    target: where the run is to be found in the end. path: where it is written until then.
+    """
+
+    def __init__(self, target: Path, path: Path, locks: list[IO[str]]) -> None:
+        self.target, self.path, self._locks = target, path, locks
 
     @classmethod
-    def start(cls, path: Path, overwrite: bool) -> "RunFolder":
-        """Lock the folder and empty it. What a crashed run left there makes place without asking.
+    def start(cls, target: Path, overwrite: bool = False, resume: bool = False) -> "RunFolder":
+        """Lock the folder and, but for `resume`, empty it.
 
-        `InputError` where the run is complete (unless overwrite), is being written by another process,
-        or where the folder holds something else than a run.
+        `InputError` where the run is complete or has checkpoints to go on from (unless overwrite or
+        resume), is being written by another process, or where the folder holds something else than a run.
         """
-        refuse_foreign(path)
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / LOCK_NAME).open("w")
+        refuse_foreign(target)
+        folder = cls(target, target, [_lock(target)])
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{path}: another training run is writing there. Wait for it or choose another folder."
-            ) from error
-        if (path / SUCCESS_NAME).exists() and not overwrite:
-            raise InputError(
-                f"{path}: found a complete run, expected none. Choose another folder or pass --overwrite."
-            )
-        for entry in path.iterdir():
+            if not overwrite and not resume:
+                _refuse_work(target)
+            if overwrite and is_complete(target):
+                folder.path = _beside(target)
+                folder._locks.append(_lock(folder.path))
+            if not resume:
+                folder._empty()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
             if entry.name != LOCK_NAME:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        return cls(path, lock)
 
     def describe(self, config: Config, arguments: list[str], workers: int) -> None:
-        """Write what the run is made with: configuration, versions, command."""
-        (self.path / CONFIG_NAME).write_text(config.to_yaml())
+        """Write what the run is made with: configuration, versions, command (all, if resumed)."""
+        _write(self.path / CONFIG_NAME, config.to_yaml())
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        (self.path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+        _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
         launcher = ["horovodrun", "-np", str(workers)] if workers > 1 else []
         command = shlex.join([*launcher, "python", "-m", "esmm.train", *arguments])
-        (self.path / "command.txt").write_text(command + "\n")
+        with (self.path / COMMAND_NAME).open("a") as stream:
+            stream.write(command + "\n")
 
     def record(self, entry: dict[str, Any]) -> None:
         """Append one JSON object to train.jsonl."""
-        with (self.path / "train.jsonl").open("a") as stream:
+        with (self.path / LOG_NAME).open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
 
+    def rewind(self, step: int) -> None:
+        """The run goes on from a step: train.jsonl becomes what it was then."""
+        (self.path / SUCCESS_NAME).unlink(missing_ok=True)
+        entries = [entry for entry in read_log(self.path) if entry["step"] <= step]
+        _write(self.path / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def last_validation(self) -> dict[str, Any]:
+        """The log's last entry with AUCs."""
+        return [entry for entry in read_log(self.path) if "auc_ctcvr" in entry][-1]
+
     def finish(self) -> None:
-        """Mark the run complete."""
+        """Mark the run complete and put it where it belongs."""
+        checkpoint.remove_leftovers(self.path)
         (self.path / SUCCESS_NAME).touch()
+        if self.path != self.target:
+            storage.replace(str(self.path), str(self.target))
         self.close()
 
     def close(self) -> None:
         """Let others write the folder; a process that ends does so too."""
-        self._lock.close()
+        for lock in self._locks:
+            lock.close()
 
 
 def refuse_foreign(path: Path) -> None:
@@ -90,13 +116,64 @@ def refuse_foreign(path: Path) -> None:
         )
 
 
+def is_complete(path: Path) -> bool:
+    return (path / SUCCESS_NAME).exists()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's train.jsonl."""
+    log = path / LOG_NAME
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def read_config(path: Path) -> Config:
     """The configuration of a complete run, or an `InputError`."""
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise InputError(f"{path}: expected a run folder, found {found}. Make it with esmm.train.")
-    if not (path / SUCCESS_NAME).exists():
+    if not is_complete(path):
         raise InputError(
             f"{path}: expected a complete run ({SUCCESS_NAME} inside), found none. Let esmm.train finish."
         )
     return Config.load(str(path / CONFIG_NAME), [])
+
+
+def _refuse_work(path: Path) -> None:
+    """Stop where something stands that took long to compute."""
+    if is_complete(path):
+        raise InputError(
+            f"{path}: found a complete run, expected none. Choose another folder or pass --overwrite."
+        )
+    unfinished = checkpoint.complete(path)
+    if unfinished:
+        raise InputError(
+            f"{path}: found an unfinished run with checkpoint {unfinished[-1].name}, expected none. "
+            "Pass --resume to go on with it, --overwrite to start anew, or choose another folder."
+        )
+
+
+def _lock(path: Path) -> IO[str]:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / LOCK_NAME).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise InputError(
+            f"{path}: another training run is writing there. Wait for it or choose another folder."
+        ) from error
+    return lock
+
+
+def _beside(path: Path) -> Path:
+    """Where a run is written that is to replace the one at `path`."""
+    whole = path.absolute()
+    return whole.with_name(f".{whole.name}.new")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole: a crash leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,6 +1,7 @@
 """A model's probabilities for all impressions of a loader, for validation and prediction."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -11,28 +12,37 @@ from esmm.data import Loader
 from esmm.distributed import World
 from esmm.loss import probabilities
 from esmm.model import Esmm
+from esmm.pulse import Pulse
+from esmm.schedule import Position
 
 
-def score(model: Esmm, loader: Loader, world: World) -> Iterator[tuple[Batch, Tensor]]:
+def score(model: Esmm, loader: Loader, world: World) -> Generator[tuple[Batch, Tensor], None, None]:
     """Batches of this rank with p_ctr, p_cvr, p_ctcvr [B, 3], on the CPU.
 
     All ranks take the same number of steps, since each step looks up rows on every rank.
     """
-    with torch.no_grad():
-        for batch in loader.epoch(0):
+    model.network.eval()
+    with torch.no_grad(), closing(loader.epoch(Position.start(0))) as batches:
+        for batch in batches:
             ctr, cvr, _ = model.forward(batch.to(world.device))
             yield batch, torch.stack(probabilities(ctr, cvr), 1).cpu()
 
 
-def validation_auc(model: Esmm, loader: Loader, world: World) -> dict[str, float | None]:
-    """Exact AUC over all workers' impressions, on rank 0; empty on the others.
+def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> dict[str, float | None] | None:
+    """Exact AUC over all workers' impressions, on rank 0; empty on the others. None where the pulse stops.
 
     CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.
     """
-    scored = [
-        torch.cat([scores, batch.click.unsqueeze(1), batch.conversion.unsqueeze(1)], 1)
-        for batch, scores in score(model, loader, world)
-    ]
+    scored, training = [], model.network.training
+    with closing(score(model, loader, world)) as batches:
+        for batch, scores in batches:
+            scored.append(torch.cat([scores, batch.click.unsqueeze(1), batch.conversion.unsqueeze(1)], 1))
+            pulse.beat()
+            if pulse.stop:
+                break
+    model.network.train(training)
+    if pulse.stop:
+        return None
     rows = world.gather_to_first(torch.cat(scored), "validation")
     if rows is None:
         return {}

@@ -1,4 +1,7 @@
-"""Optimisers that touch only the rows of a step. Their state is dealt over ranks like the rows themselves."""
+"""Optimisers that touch only the rows of a step. Their state is dealt over ranks like the rows themselves.
+
+The table holds rows / scale (see `ShardedEmbedding`), and gradients are those of the true rows.
+"""
 
 from typing import Protocol
 
@@ -11,14 +14,26 @@ from esmm.config import SparseOptimizerConfig
 class SparseOptimizer(Protocol):
     """state: the optimiser's memory by name, each tensor with one entry per row of the shard."""
 
+    learning_rate: float
     state: dict[str, Tensor]
 
-    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
+    def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
         """Move rows of a table [R, D] against their gradient.
 
-        rows: int64 [n], no row twice. values: [n, D], what the table holds there. gradient: [n, D].
-        step: number of this step over the whole run, from 1.
+        rows: int32 [n], no row twice. gradient: [n, D]. step: number of this step over the whole run,
+        from 1. scale: the true rows are scale * table.
         """
+
+
+class Sgd:
+    """w -= lr * g."""
+
+    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
+        self.learning_rate = learning_rate
+        self.state: dict[str, Tensor] = {}
+
+    def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
+        _subtract(table, rows.long(), gradient, self.learning_rate / scale)
 
 
 class RowwiseAdagrad:
@@ -33,12 +48,12 @@ class RowwiseAdagrad:
         self.learning_rate = learning_rate
         self.state = {"squares": torch.zeros(num_rows, device=device)}
 
-    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
-        squares = self.state["squares"]
+    def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
+        rows, squares = rows.long(), self.state["squares"]
         total = squares.index_select(0, rows).add_(gradient.square().mean(1))
         squares.index_copy_(0, rows, total)
-        scale = total.sqrt_().add_(self.EPS).reciprocal_().unsqueeze(1)
-        table.index_copy_(0, rows, torch.addcmul(values, gradient, scale, value=-self.learning_rate))
+        inverse = total.sqrt_().add_(self.EPS).reciprocal_().unsqueeze(1)
+        _subtract(table, rows, gradient * inverse, self.learning_rate / scale)
 
 
 class LazyAdam:
@@ -50,20 +65,25 @@ class LazyAdam:
         self.learning_rate = learning_rate
         self.state = {name: torch.zeros(num_rows, dim, device=device) for name in ("mean", "square")}
 
-    def update(self, table: Tensor, rows: Tensor, values: Tensor, gradient: Tensor, step: int) -> None:
+    def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
+        rows = rows.long()
         mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - self.BETA1)
         square = self.state["square"].index_select(0, rows).lerp_(gradient.square(), 1 - self.BETA2)
         self.state["mean"].index_copy_(0, rows, mean)
         self.state["square"].index_copy_(0, rows, square)
         step_size = self.learning_rate * (1 - self.BETA2**step) ** 0.5 / (1 - self.BETA1**step)
-        table.index_copy_(
-            0, rows, torch.addcdiv(values, mean, square.sqrt_().add_(self.EPS), value=-step_size)
-        )
+        _subtract(table, rows, mean.div_(square.sqrt_().add_(self.EPS)), step_size / scale)
+
+
+def _subtract(table: Tensor, rows: Tensor, change: Tensor, factor: float) -> None:
+    """table[rows] -= factor * change. `index_add_` would do, but is many times slower on a CPU."""
+    table.index_copy_(0, rows, table.index_select(0, rows).sub_(change, alpha=factor))
 
 
 def make_sparse_optimizer(
     config: SparseOptimizerConfig, num_rows: int, dim: int, device: torch.device
-) -> RowwiseAdagrad | LazyAdam:
+) -> Sgd | RowwiseAdagrad | LazyAdam:
     """The configured optimiser with empty state for a shard of a table."""
-    kind = LazyAdam if config.name == "lazy_adam" else RowwiseAdagrad
-    return kind(num_rows, dim, config.learning_rate, device)
+    kinds: dict[str, type[Sgd | RowwiseAdagrad | LazyAdam]]
+    kinds = {"rowwise_adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam, "sgd": Sgd}
+    return kinds[config.name](num_rows, dim, config.learning_rate, device)

@@ -1,15 +1,20 @@
 """One training step: forward, backward, exchange of gradients, update."""
 
+from collections.abc import Generator, Iterable, Sequence
+
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from esmm.batch import Batch
 from esmm.config import Config, ModelConfig
 from esmm.distributed import World
-from esmm.embedding import ShardedEmbedding
+from esmm.embedding import Lookup, ShardedEmbedding
 from esmm.loss import loss_sums
 from esmm.model import Esmm, EsmmNetwork
 from esmm.sparse_optimizer import make_sparse_optimizer
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make_model(config: ModelConfig, num_rows: int, world: World) -> Esmm:
@@ -28,14 +33,47 @@ def initialise(model: Esmm, config: Config) -> None:
 
 
 class TrainStep:
-    """A model with its optimisers. `step` counts the steps taken over the whole run."""
+    """A model with its optimisers. `step` counts the steps taken over the whole run.
+
+    row_squares: squared length of the last step's gradient of this rank's rows, before clipping.
+    kept: what clipping has multiplied the last step's gradient with.
+    """
 
     def __init__(self, config: Config, model: Esmm, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
+        self.config, self.precision = config.optimizer, PRECISIONS[config.train.precision]
+        self.class_weights = config.loss.class_weights
+        tasks = config.loss.task_weights
+        self.task_weights = torch.tensor([tasks.ctr, tasks.ctcvr], device=world.device)
         num_rows, dim = model.embedding.table.shape
         self.sparse = make_sparse_optimizer(config.optimizer.sparse, num_rows, dim, world.device)
         self.parameters = list(model.network.parameters())
-        self.dense = torch.optim.Adam(self.parameters, lr=config.optimizer.dense.learning_rate, fused=True)
+        self.gradient = _one_gradient(self.parameters)
+        dense = config.optimizer.dense
+        self.dense = torch.optim.AdamW(
+            self.parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay, fused=True
+        )
+        self.row_squares = torch.zeros((), device=world.device)
+        self.kept = torch.ones((), device=world.device)
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Multiply both configured learning rates."""
+        self.sparse.learning_rate = factor * self.config.sparse.learning_rate
+        for group in self.dense.param_groups:
+            group["lr"] = factor * self.config.dense.learning_rate
+
+    def ahead(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
+        """The batches on this worker's device, each one's request sent while the step before it runs."""
+        embedding, waiting = self.model.embedding, list[Batch]()
+        try:
+            for batch in batches:
+                waiting.append(batch.to(self.world.device))
+                embedding.send(waiting[-1].asked())
+                if len(waiting) == 2:
+                    yield waiting.pop(0)
+            yield from waiting
+        finally:
+            embedding.forget_sent()
 
     def __call__(self, batch: Batch, global_impressions: int) -> Tensor:
         """Train on this rank's batch, which may be empty; return its two summed losses, [2].
@@ -44,11 +82,55 @@ class TrainStep:
         the ranks' gradients is the gradient of the mean over all of them.
         """
         self.step += 1
-        ctr, cvr, lookup = self.model.forward(batch)
-        losses = loss_sums(ctr, cvr, batch.click, batch.conversion)
-        self.dense.zero_grad(set_to_none=True)
-        (losses.sum() / global_impressions).backward()
-        self.world.sum_([p.grad for p in self.parameters if p.grad is not None], "dense")
-        self.dense.step()
-        self.model.embedding.apply_gradients(lookup, self.sparse, self.step)
+        with record_function("forward"):
+            ctr, cvr, lookup = self.model.forward(batch, self.precision)
+            losses = loss_sums(ctr, cvr, batch.click, batch.conversion, self.class_weights)
+        with record_function("backward"):
+            self.gradient.zero_()
+            (losses @ self.task_weights / global_impressions).backward()
+        dense_sum = self.world.start_sum(self.gradient, "dense")  # travels beside the rows' gradients
+        rows, gradient = self._row_gradients(lookup)
+        if self.config.clip_grad_norm is None:
+            self._update_rows(rows, gradient)
+            dense_sum.wait()
+        else:
+            dense_sum.wait()
+            self.kept.fill_(1.0)
+            self.kept = (self.config.clip_grad_norm / self.grad_norm("clip")).clamp(max=1.0)
+            self.gradient.mul_(self.kept)
+            self._update_rows(rows, gradient.mul_(self.kept))
+        with record_function("dense_update"):
+            self.dense.step()
         return losses.detach()
+
+    def grad_norm(self, name: str = "norm") -> Tensor:
+        """Length of the last step's gradient before clipping. All ranks call it together."""
+        rows = self.row_squares.clone()
+        self.world.sum_([rows], name)
+        return ((self.gradient.norm() / self.kept).square() + rows).sqrt_()
+
+    def _row_gradients(self, lookup: Lookup) -> tuple[Tensor, Tensor]:
+        """This rank's distinct rows of the step and their gradients, all ranks' summed, L2 included."""
+        assert lookup.pooled.grad is not None
+        with record_function("exchange"):
+            rows, gradient = self.model.embedding.gradients(lookup, lookup.pooled.grad)
+        if self.config.sparse.l2:
+            embedding = self.model.embedding
+            values = embedding.table.index_select(0, rows)
+            gradient.add_(values, alpha=self.config.sparse.l2 * embedding.scale)
+        self.row_squares = gradient.square().sum()
+        return rows, gradient
+
+    def _update_rows(self, rows: Tensor, gradient: Tensor) -> None:
+        with record_function("sparse_update"):
+            embedding = self.model.embedding
+            embedding.shrink(1 - self.sparse.learning_rate * self.config.sparse.weight_decay)
+            self.sparse.update(embedding.table, rows, gradient, self.step, embedding.scale)
+
+
+def _one_gradient(parameters: Sequence[Tensor]) -> Tensor:
+    """Gradients of all parameters, zero, as parts of one tensor: one allreduce, without copies."""
+    flat = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return flat

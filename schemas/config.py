@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # `samples` and `profile` belong to jobs, the others to esmm: one file configures a whole run.
-SECTIONS = ("samples", "profile", "loader", "model", "optimizer", "train")
+SECTIONS = ("samples", "profile", "loader", "model", "loss", "optimizer", "train", "tracking")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

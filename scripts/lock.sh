@@ -23,7 +23,9 @@ python3 -m venv "$tools"
 compile main
 compile build
 compile dev
+compile tracking
 compile jobs
 compile petastorm --no-deps
 compile horovod --no-deps
+compile peers --override peers.overrides
 compile airflow --override airflow.overrides --exclude-newer "$airflow_date"

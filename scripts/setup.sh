@@ -57,6 +57,8 @@ set_up_main() {
   step build-tools "$(content_hash requirements/build.lock)" "build tools" install_locked build
   step packages "$(content_hash requirements/{main,dev}.lock)" "packages of main.lock and dev.lock" \
     install_locked main dev
+  # Apart from main.lock, as training needs none of it; here for the tests of `tracking`.
+  step tracking "$(content_hash requirements/tracking.lock)" "MLflow's client and TensorBoard" install_locked tracking
   # By plain pip, without a hash: which build of torch fits depends on the machine, and only pip picks it.
   step torch "$torch_version" "torch $torch_version" pip_install "torch==$torch_version"
   # Apart from main.lock: its metadata asks for a setuptools that torch excludes, though it works with a newer one.

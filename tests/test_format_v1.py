@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from esmm.data import Loader
+from esmm.schedule import Position
 from jobs import build_samples, raw_files
 from jobs.config import load_samples_config
 from schemas import manifest
@@ -46,7 +47,7 @@ def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
 
 
 def test_the_loader_reads_them(tmp_path):
-    (batch,) = Loader(str(FIRST / "samples"), batch_size=100, with_keys=True).epoch(0)
+    (batch,) = Loader(str(FIRST / "samples"), batch_size=100, with_keys=True).epoch(Position.start(0))
     lines = [line.split(",") for line in (FIRST / "sample_skeleton.csv").read_text().splitlines()]
     assert batch.keys is not None
     found = zip(batch.keys["sample_id"].to_pylist(), batch.click.tolist(), strict=True)

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.plain_spark import plain_samples
 from esmm.data import Loader
+from esmm.schedule import Position
 from jobs import build_samples, raw_files
 from jobs.config import SamplesConfig
 from schemas import manifest
@@ -114,7 +115,7 @@ def test_every_impression_reaches_one_rank_once(road, sample_ids, world_size):
             shuffle_window=20,
             with_keys=True,
         )
-        for batch in loader.epoch(0):
+        for batch in loader.epoch(Position.start(0)):
             assert batch.keys is not None
             seen.update(batch.keys["sample_id"].to_pylist())
     assert seen == sample_ids

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from esmm.batch import Bags, Batch
+from esmm.request import with_request
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 Bag = list[tuple[int, float]]  # (row of the table, weight)
@@ -34,7 +35,7 @@ class PlainBatch:
 
 
 def random_batch(rng: random.Random, num_contexts: int, num_impressions: int, num_rows: int) -> PlainBatch:
-    """Contexts in a random order of use; bags of 0 to 4 tokens: ids repeat where num_rows is small."""
+    """Contexts used by any number of impressions; bags of 0 to 4 tokens: ids repeat where num_rows is small."""
 
     def bags(count: int) -> list[Bag]:
         return [
@@ -42,29 +43,29 @@ def random_batch(rng: random.Random, num_contexts: int, num_impressions: int, nu
         ]
 
     impressions = []
-    for _ in range(num_impressions):
+    for context in sorted(rng.randrange(num_contexts) for _ in range(num_impressions)):
         click = int(rng.random() < 0.4)
         fields = bags(len(IMPRESSION_FIELDS))
-        context = rng.randrange(num_contexts)
         impressions.append(Impression(context, click, click * int(rng.random() < 0.4), fields))
     return PlainBatch([bags(len(USER_FIELDS)) for _ in range(num_contexts)], impressions)
 
 
-def to_batch(plain: PlainBatch) -> Batch:
-    return Batch(
+def to_batch(plain: PlainBatch, num_rows: int, world_size: int = 1) -> Batch:
+    batch = Batch(
         torch.tensor([i.context for i in plain.impressions], dtype=torch.int64),
         torch.tensor([i.click for i in plain.impressions], dtype=torch.float32),
         torch.tensor([i.conversion for i in plain.impressions], dtype=torch.float32),
         _field_major(plain.contexts, len(USER_FIELDS)),
         _field_major([i.fields for i in plain.impressions], len(IMPRESSION_FIELDS)),
     )
+    return with_request(batch, num_rows, world_size)
 
 
 def _field_major(owners: list[list[Bag]], num_fields: int) -> Bags:
     bags = [owner[field] for field in range(num_fields) for owner in owners]
     tokens = [token for bag in bags for token in bag]
     return Bags(
-        torch.tensor([row for row, _ in tokens], dtype=torch.int64),
+        torch.tensor([row for row, _ in tokens], dtype=torch.int32),
         torch.tensor([weight for _, weight in tokens], dtype=torch.float32),
         torch.tensor([0, *(len(bag) for bag in bags)]).cumsum(0),
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esmm.assemble import concat, cut, gather_ranges, rebatch, take, to_batch, windows
+from esmm.assemble import concat, cut, gather_ranges, permuted, rebatch, take, to_batch
 from esmm.rows import FlatBags, Rows, empty_rows, normalise_bags
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
@@ -125,11 +125,6 @@ def test_take_cuts_inside_a_context() -> None:
     assert taken.starts.tolist() == [0, 2, 5]
 
 
-def test_windows_reach_the_number_of_contexts() -> None:
-    groups = [make_rows([1] * n, 0) for n in (2, 2, 1, 5, 1)]
-    assert [[g.num_contexts for g in w] for w in windows(groups, 4)] == [[2, 2], [1, 5], [1]]
-
-
 counts_of_groups = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=6)
 
 
@@ -137,28 +132,39 @@ def make_groups(counts: list[list[int]]) -> list[Rows]:
     return [make_rows(group, 100 * number) for number, group in enumerate(counts)]
 
 
-@given(counts_of_groups, st.integers(1, 12), st.integers(0, 6))
-def test_rebatch_keeps_every_impression_once(counts: list[list[int]], batch_size: int, window: int) -> None:
-    groups = make_groups(counts)
-    batches = list(rebatch(groups, batch_size, window, lambda number: np.random.default_rng(number)))
-    everything = [item for group in groups for item in content(group)]
-    found = [item for batch in batches for item in content(batch)]
-    if window == 0:
-        assert found == everything
-    assert sorted(map(repr, found)) == sorted(map(repr, everything))
+@given(counts_of_groups, st.booleans(), st.integers(0, 30))
+def test_permuted_without_the_first(counts: list[list[int]], shuffle: bool, skip: int) -> None:
+    def rng() -> np.random.Generator | None:
+        return np.random.default_rng(1) if shuffle else None
+
+    parts = make_groups(counts)
+    contexts = [part for group in parts for part in by_context(group)]
+    whole = [item for i in order_of(len(contexts), rng()) for item in contexts[i]]
+    assert content(permuted(parts, rng(), skip).take()) == whole[skip:]
+
+
+def by_context(rows: Rows) -> list[list[Any]]:
+    everything = content(rows)
+    return [everything[a:b] for a, b in zip(rows.starts[:-1], rows.starts[1:], strict=True)]
+
+
+def order_of(length: int, rng: np.random.Generator | None) -> list[int]:
+    order = np.arange(length)
+    if rng:
+        rng.shuffle(order)
+    return order.tolist()
+
+
+@given(st.lists(counts_of_groups, max_size=4), st.integers(1, 12), st.integers(0, 6))
+def test_rebatch_keeps_the_order_of_the_stream(
+    windows: list[list[list[int]]], batch_size: int, skip: int
+) -> None:
+    stream = [permuted(make_groups(counts), np.random.default_rng(3), skip) for counts in windows]
+    batches = list(rebatch(stream, batch_size))
+    expected = [item for ranges in stream for item in content(ranges.take())]
+    assert [item for batch in batches for item in content(batch)] == expected
     sizes = [batch.num_impressions for batch in batches]
     assert all(size == batch_size for size in sizes[:-1]) and all(0 < size <= batch_size for size in sizes)
-
-
-def test_shuffling_stays_within_the_window_and_moves_whole_contexts() -> None:
-    groups = make_groups([[3] * 8, [3] * 8, [3] * 8, [3] * 8])
-    batches = list(rebatch(groups, 6, 16, lambda number: np.random.default_rng(number)))
-    everything = [item for group in groups for item in content(group)]
-    position = {repr(item): i for i, item in enumerate(everything)}
-    order = [position[repr(item)] for batch in batches for item in content(batch)]
-    assert order != sorted(order)
-    assert max(order[:48]) == 47 and min(order[48:]) == 48
-    assert [i % 3 for i in order] == [0, 1, 2] * 32
 
 
 @pytest.mark.parametrize("with_keys", [False, True])

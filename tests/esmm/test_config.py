@@ -61,16 +61,71 @@ def test_a_setting_of_an_unknown_option_is_named(tmp_path: Path, setting: str, n
         Config.load(_write(tmp_path, ""), [setting])
 
 
-def test_the_batch_must_be_dealt_evenly(tmp_path: Path) -> None:
-    config = Config.load(_write(tmp_path, ""), ["train.batch_size=1000"])
-    assert config.batch_size_per_worker(4) == 250
-    with pytest.raises(
-        InputError, match=r"multiple of the number of workers \(3\), found 1000.*batch_size=999"
-    ):
-        config.batch_size_per_worker(3)
-
-
 @pytest.mark.parametrize("name", ["demo", "ali_ccp"])
 def test_the_configurations_of_the_project_are_the_paper_network(name: str) -> None:
     config = Config.load(str(PROJECT / "configs" / f"{name}.yaml"), [])
     assert (config.model.embedding_dim, config.model.towers) == (18, [360, 200, 80])
+
+
+# A file from before these options; a run folder of that time must still predict.
+OLD_FILE = """
+loader: {shuffle_window: 512}
+model: {embedding_dim: 18, embedding_init: 0.05, towers: [360, 200, 80]}
+optimizer:
+  dense: {name: adam, learning_rate: 0.001}
+  sparse: {name: lazy_adam, learning_rate: 0.05}
+train: {batch_size: 1024, epochs: 1, seed: 42, log_every: 100, keep_checkpoints: 3}
+"""
+
+
+def test_a_file_without_the_later_options_trains_as_it_did(tmp_path: Path) -> None:
+    config = Config.load(_write(tmp_path, OLD_FILE), [])
+    assert (config.model.batch_norm, config.model.dropout) == (False, 0)
+    assert config.loss.model_dump() == {
+        "task_weights": {"ctr": 1, "ctcvr": 1},
+        "class_weights": {"click": 1, "conversion": 1},
+    }
+    optimizer = config.optimizer
+    assert (optimizer.schedule.warmup_steps, optimizer.schedule.decay, optimizer.clip_grad_norm) == (
+        0,
+        "none",
+        None,
+    )
+    assert optimizer.dense.weight_decay == optimizer.sparse.weight_decay == optimizer.sparse.l2 == 0
+    assert (config.train.precision, config.train.deterministic) == ("fp32", False)
+    assert (config.tracking.mlflow, config.tracking.tensorboard) == (None, False)
+
+
+def test_mlflow_is_on_where_its_section_is_there(tmp_path: Path) -> None:
+    config = Config.load(_write(tmp_path, "tracking:\n"), ["tracking.mlflow={}"])
+    assert config.tracking.mlflow is not None
+    assert (config.tracking.mlflow.uri, config.tracking.mlflow.experiment) == (None, "esmm")
+    assert (
+        Config.load(_write(tmp_path, ""), ["tracking.mlflow={}", "tracking.mlflow=null"]).tracking.mlflow
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("model.dropout=1", r"model\.dropout: .*less than 1, found 1"),
+        ("model.batch_norm=sometimes", r"model\.batch_norm: .*boolean.*, found 'sometimes'"),
+        ("loss.task_weights={ctr: 0, ctcvr: 0}", r"loss\.task_weights: .*both 0"),
+        ("loss.class_weights.click=0", r"loss\.class_weights\.click: .*greater than 0"),
+        ("optimizer.schedule.decay=square", r"optimizer\.schedule\.decay: .*'linear'.*found 'square'"),
+        ("optimizer.schedule.final_factor=1.5", r"optimizer\.schedule\.final_factor: .*equal to 1"),
+        ("optimizer.clip_grad_norm=0", r"optimizer\.clip_grad_norm: .*greater than 0"),
+        ("optimizer.sparse.weight_decay=20", r"optimizer\.sparse: .*leaves nothing"),
+        ("optimizer.dense.weight_decay=1000", r"optimizer\.dense: .*leaves nothing"),
+        (
+            "optimizer.sparse.learning_rate=.nan",
+            r"optimizer\.sparse\.learning_rate: .*finite number, found nan",
+        ),
+        ("train.precision=fp16", r"train\.precision: .*'bf16'.*found 'fp16'"),
+        ("tracking.mlflow=yes", r"tracking\.mlflow: .*found True"),
+    ],
+)
+def test_a_value_out_of_range_is_named(tmp_path: Path, setting: str, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        Config.load(_write(tmp_path, ""), [setting])

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from esmm.batch import Bags, Batch, field_offsets
-from esmm.data import Loader
-from esmm.schedule import row_groups, shard
+from esmm.data import Loader, RowGroupWorker
+from esmm.schedule import Leg, Position
 from schemas import samples, storage
 from schemas.errors import InputError
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
@@ -35,8 +36,19 @@ def sample_ids(batch: Batch) -> list[int]:
     return batch.keys["sample_id"].to_pylist()
 
 
+def ids_from(loader: Loader, position: Position) -> list[list[int]]:
+    return [sample_ids(batch) for batch in loader.epoch(position)]
+
+
 def epoch_ids(loader: Loader, epoch: int = 0) -> list[list[int]]:
-    return [sample_ids(batch) for batch in loader.epoch(epoch)]
+    return ids_from(loader, Position.start(epoch))
+
+
+def open_loaders(folder: Path, world_size: int, **options: Any) -> list[Loader]:
+    return [
+        Loader(str(folder), rank=rank, world_size=world_size, with_keys=True, **options)
+        for rank in range(world_size)
+    ]
 
 
 # ---- What is in a batch ----------------------------------------------------------------------------
@@ -102,7 +114,7 @@ def test_batches_hold_what_the_rows_hold(folder: Path, shuffle_window: int) -> N
     rows = read_rows(folder)
     of_sample = {sample_id: (row, i) for row in rows for i, sample_id in enumerate(row["sample_id"])}
     loader = Loader(str(folder), batch_size=7, shuffle_window=shuffle_window, seed=3, with_keys=True)
-    batches = list(loader.epoch(0))
+    batches = list(loader.epoch(Position.start(0)))
     for batch in batches:
         check_batch(batch, of_sample)
     # Seven does not divide the contexts, so some of them lie across a border.
@@ -111,7 +123,9 @@ def test_batches_hold_what_the_rows_hold(folder: Path, shuffle_window: int) -> N
 
 
 def test_contexts_appear_once_per_batch(folder: Path) -> None:
-    for batch in Loader(str(folder), batch_size=30, shuffle_window=20, with_keys=True).epoch(0):
+    for batch in Loader(str(folder), batch_size=30, shuffle_window=20, with_keys=True).epoch(
+        Position.start(0)
+    ):
         assert batch.keys is not None
         assert len(set(batch.keys["context_id"].to_pylist())) == batch.num_contexts
         assert batch.context_index.unique().tolist() == list(range(batch.num_contexts))
@@ -124,7 +138,7 @@ def test_without_shuffling_batches_follow_the_files(folder: Path) -> None:
 
 
 def test_types(folder: Path) -> None:
-    batch = next(Loader(str(folder), batch_size=10).epoch(0))
+    batch = next(Loader(str(folder), batch_size=10).epoch(Position.start(0)))
     assert batch.keys is None
     tensors = [batch.context_index, batch.click, batch.user.ids, batch.user.weights, batch.user.offsets]
     names = ["int64", "float32", "int64", "float32", "int64"]
@@ -137,35 +151,24 @@ def test_types(folder: Path) -> None:
 @pytest.mark.parametrize("shuffle_window", [0, 16])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 12])  # 9 row groups: with 12 ranks three have none
 def test_every_impression_once_over_all_ranks(folder: Path, world_size: int, shuffle_window: int) -> None:
-    loaders = [
-        Loader(
-            str(folder),
-            batch_size=8,
-            rank=r,
-            world_size=world_size,
-            shuffle_window=shuffle_window,
-            with_keys=True,
-        )
-        for r in range(world_size)
-    ]
+    loaders = open_loaders(folder, world_size, batch_size=8 * world_size, shuffle_window=shuffle_window)
+    schedule = loaders[0].plan(Position.start(1))
     batches = [epoch_ids(loader, epoch=1) for loader in loaders]
     everything = Counter(sample_id for row in read_rows(folder) for sample_id in row["sample_id"])
     assert Counter(i for rank in batches for batch in rank for i in batch) == everything
     for rank, loader in enumerate(loaders):
+        assert loader.plan(Position.start(1)) == schedule
         sizes = [len(batch) for batch in batches[rank]]
-        assert len(sizes) == loader.steps == loaders[0].steps
-        assert sizes == [loader.schedule.batch_size_of(rank, step) for step in range(loader.steps)]
-        assert sum(sizes) == loader.num_impressions
-    for step in range(loaders[0].steps):
-        assert sum(len(rank[step]) for rank in batches) == loaders[0].schedule.global_batch_size(step)
+        assert sizes == [schedule.batch_size_of(rank, step) for step in range(schedule.steps)]
 
 
 def test_ranks_read_the_row_groups_of_the_schedule(folder: Path) -> None:
-    loader = Loader(str(folder), batch_size=8, rank=1, world_size=2, with_keys=True)
+    loader = open_loaders(folder, 2, batch_size=16)[1]
     expected: list[int] = []
-    for group in shard(row_groups(loader.manifest), 1, 2):
-        table = pq.ParquetFile(folder / group.file).read_row_group(group.index)
-        expected += [i for ids in table["sample_id"].to_pylist() for i in ids]
+    for window in loader.plan(Position.start(0)).windows[1]:
+        for group in window.groups:
+            table = pq.ParquetFile(folder / group.file).read_row_group(group.index)
+            expected += [i for ids in table["sample_id"].to_pylist() for i in ids]
     assert [i for batch in epoch_ids(loader) for i in batch] == expected
 
 
@@ -176,6 +179,78 @@ def test_no_row_group_is_lost_however_the_threads_run(tmp_path: Path) -> None:
     first = epoch_ids(loader)
     for _ in range(30):
         assert epoch_ids(loader) == first
+
+
+# ---- Going on with an epoch ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 12])
+@pytest.mark.parametrize("stops", [[1], [3, 4], [2, 9, 1]])
+def test_the_same_workers_get_the_batches_of_an_uninterrupted_epoch(
+    folder: Path, shuffle_window: int, stops: list[int]
+) -> None:
+    loaders = open_loaders(folder, 2, batch_size=15, shuffle_window=shuffle_window)
+    for loader in loaders:
+        whole = list(loader.epoch(Position.start(1)))
+        position = Position.start(1)
+        for steps in stops:
+            position = loader.after(position, steps)
+        rest = list(loader.epoch(position))
+        assert len(rest) == loader.plan(position).steps == len(whole) - sum(stops)
+        assert [to_bytes(batch) for batch in rest] == [to_bytes(batch) for batch in whole[sum(stops) :]]
+
+
+def to_bytes(batch: Batch) -> list[bytes]:
+    """All that is in a batch, the layout of its contexts too."""
+    bags = [
+        getattr(side, n) for side in (batch.user, batch.impression) for n in ("ids", "weights", "offsets")
+    ]
+    tensors = [batch.context_index, batch.click, batch.conversion, *bags]
+    return [tensor.numpy().tobytes() for tensor in tensors] + [repr(sample_ids(batch)).encode()]
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 12])
+@pytest.mark.parametrize(
+    "legs",
+    [
+        [Leg(2, 16, 5), Leg(1, 16, 3), Leg(3, 16, 99)],
+        [Leg(1, 8, 1), Leg(1, 16, 1), Leg(12, 40, 2), Leg(2, 7, 4), Leg(5, 11, 99)],
+        [Leg(3, 10, 99), Leg(2, 8, 99)],  # nothing is left for the second
+    ],
+)
+def test_any_sequence_of_legs_gives_every_impression_once(
+    folder: Path, legs: list[Leg], shuffle_window: int
+) -> None:
+    position, seen = Position.start(2), Counter[int]()
+    for leg in legs:
+        loaders = open_loaders(folder, leg.workers, batch_size=leg.batch_size, shuffle_window=shuffle_window)
+        schedule = loaders[0].plan(position)
+        steps = min(leg.steps, schedule.steps)
+        for rank, loader in enumerate(loaders):
+            batches = [sample_ids(batch) for batch in islice(loader.epoch(position), steps)]
+            sizes = [schedule.batch_size_of(rank, step) for step in range(steps)]
+            assert [len(batch) for batch in batches] == sizes
+            seen.update(i for batch in batches for i in batch)
+        position = loaders[0].after(position, steps)
+    assert seen == Counter(sample_id for row in read_rows(folder) for sample_id in row["sample_id"])
+
+
+def test_what_is_consumed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the row groups of the windows that are left are opened."""
+    loader = open_loaders(folder, 1, batch_size=20, shuffle_window=10)[0]
+    position = loader.after(Position.start(0), 8)
+    needed = {(g.file, g.index) for window in loader.plan(position).windows[0] for g in window.groups}
+    assert 0 < len(needed) < 9
+    read: list[tuple[str, int]] = []
+
+    def remember(worker: RowGroupWorker, path: str, index: int) -> pa.Table:
+        read.append((Path(path).name, index))
+        return original(worker, path, index)
+
+    original = RowGroupWorker._read
+    monkeypatch.setattr(RowGroupWorker, "_read", remember)
+    assert sum(map(len, ids_from(loader, position))) > 0
+    assert sorted(read) == sorted(needed)
 
 
 # ---- Order -----------------------------------------------------------------------------------------
@@ -194,7 +269,9 @@ def test_order_depends_on_seed_and_epoch_only(folder: Path) -> None:
 
 def test_row_groups_are_shuffled_too(folder: Path) -> None:
     def first_contexts(epoch: int) -> set[str]:
-        batch = next(Loader(str(folder), batch_size=12, shuffle_window=1, with_keys=True).epoch(epoch))
+        batch = next(
+            Loader(str(folder), batch_size=12, shuffle_window=1, with_keys=True).epoch(Position.start(epoch))
+        )
         assert batch.keys is not None
         return set(batch.keys["context_id"].to_pylist())
 
@@ -207,7 +284,7 @@ def test_row_groups_are_shuffled_too(folder: Path) -> None:
 def test_leaving_an_epoch_ends_its_threads(folder: Path) -> None:
     before = threading.active_count()
     loader = Loader(str(folder), batch_size=2, shuffle_window=10)
-    for _ in loader.epoch(0):
+    for _ in loader.epoch(Position.start(0)):
         break
     assert threading.active_count() == before
 
@@ -215,9 +292,9 @@ def test_leaving_an_epoch_ends_its_threads(folder: Path) -> None:
         raise RuntimeError("the trainer failed")
 
     with pytest.raises(RuntimeError, match="the trainer failed"):
-        list(map(fail, loader.epoch(1)))
+        list(map(fail, loader.epoch(Position.start(1))))
     assert threading.active_count() == before
-    assert len(list(loader.epoch(2))) == loader.steps
+    assert len(list(loader.epoch(Position.start(2)))) == loader.plan(Position.start(0)).steps
     assert threading.active_count() == before
     assert loader.wait_seconds > 0
 
@@ -233,7 +310,7 @@ def load(folder: Path) -> None:
     """Read everything; whatever happens, no thread may survive."""
     before = threading.active_count()
     try:
-        list(Loader(str(folder), batch_size=8, shuffle_window=8, with_keys=True).epoch(0))
+        list(Loader(str(folder), batch_size=8, shuffle_window=8, with_keys=True).epoch(Position.start(0)))
     finally:
         assert threading.active_count() == before
 
@@ -276,7 +353,7 @@ def test_file_that_is_not_parquet(broken: Path) -> None:
     file.write_bytes(b"x" * file.stat().st_size)
     # Not `load`: Petastorm's own pool for reading footers lives as long as the error it met.
     with pytest.raises(InputError, match="part-00001.parquet: not a readable Parquet file"):
-        list(Loader(str(broken), batch_size=8).epoch(0))
+        list(Loader(str(broken), batch_size=8).epoch(Position.start(0)))
 
 
 def test_damaged_pages(broken: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -385,7 +462,9 @@ def test_odd_sample_sets(tmp_path: Path, options: dict[str, Any]) -> None:
     write_samples(tmp_path / "s", **options)
     rows = read_rows(tmp_path / "s")
     of_sample = {sample_id: (row, i) for row in rows for i, sample_id in enumerate(row["sample_id"])}
-    batches = list(Loader(str(tmp_path / "s"), batch_size=9, shuffle_window=4, with_keys=True).epoch(0))
+    batches = list(
+        Loader(str(tmp_path / "s"), batch_size=9, shuffle_window=4, with_keys=True).epoch(Position.start(0))
+    )
     assert sorted(i for batch in batches for i in sample_ids(batch)) == sorted(of_sample)
     for batch in batches:
         check_batch(batch, of_sample)
@@ -402,6 +481,6 @@ def test_another_file_system(folder: Path) -> None:
 
 
 def test_weights_of_bags_are_finite(folder: Path) -> None:
-    for batch in Loader(str(folder), batch_size=50).epoch(0):
+    for batch in Loader(str(folder), batch_size=50).epoch(Position.start(0)):
         for bags in (batch.user, batch.impression):
             assert np.isfinite(bags.weights.numpy()).all()

@@ -6,7 +6,9 @@ import torch
 from esmm.checkpoint import rows_in_common
 from esmm.distributed import World
 from esmm.embedding import ShardedEmbedding, initial_rows, num_local_rows
+from schemas.fields import USER_FIELDS
 from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.plain_batches import PlainBatch, to_batch
 
 MASK = (1 << 64) - 1
 
@@ -69,32 +71,27 @@ def test_rows_find_their_way_from_any_shards_to_any_workers(shards: int, workers
     assert found == {row: row for row in range(num_rows)}
 
 
-def test_lookup_hands_out_rows_and_takes_their_gradients() -> None:
-    class Recorder:
-        """Keeps what it is asked to update."""
-
-        def __init__(self) -> None:
-            self.state: dict[str, torch.Tensor] = {}
-
-        def update(
-            self,
-            table: torch.Tensor,
-            rows: torch.Tensor,
-            values: torch.Tensor,
-            gradient: torch.Tensor,
-            step: int,
-        ) -> None:
-            self.seen = (rows.tolist(), values, gradient)
-
+def test_lookup_hands_out_sums_of_rows_and_takes_their_gradients() -> None:
     embedding = ShardedEmbedding(10, 2, ONE_WORKER)
     embedding.initialise(0, 1.0)
-    ids = torch.tensor([7, 2, 7, 7])
-    lookup = embedding.lookup(ids)
-    torch.testing.assert_close(lookup.vectors[lookup.groups.inverse], embedding.table[ids])
-    lookup.vectors[lookup.groups.inverse].sum().backward()
-    recorder = Recorder()
-    embedding.apply_gradients(lookup, recorder, 1)
-    rows, values, gradient = recorder.seen
-    assert rows == [2, 7]
-    torch.testing.assert_close(values, embedding.table[rows])
-    torch.testing.assert_close(gradient, torch.tensor([[1.0, 1.0], [3.0, 3.0]]))
+    bags = [[(7, 1.0), (2, 0.5)], [(7, 2.0)]]
+    plain = PlainBatch([[*bags, *[[] for _ in USER_FIELDS[2:]]]], [])
+    lookup = embedding.lookup(to_batch(plain, 10).request)
+    torch.testing.assert_close(lookup.pooled[0], embedding.table[7] + 0.5 * embedding.table[2])
+    torch.testing.assert_close(lookup.pooled[1], 2 * embedding.table[7])
+    assert not lookup.pooled[2:].any()
+    rows, gradient = embedding.gradients(lookup, torch.ones(len(USER_FIELDS), 2))
+    assert rows.tolist() == [2, 7]
+    torch.testing.assert_close(gradient, torch.tensor([[0.5, 0.5], [3.0, 3.0]]))
+
+
+def test_shrinking_all_rows_is_seen_by_lookups_and_never_leaves_the_range_of_floats() -> None:
+    embedding = ShardedEmbedding(10, 2, ONE_WORKER)
+    embedding.initialise(0, 1.0)
+    before = embedding.table.clone()
+    plain = PlainBatch([[[(7, 1.0)], *[[] for _ in USER_FIELDS[1:]]]], [])
+    for step in range(1, 200):
+        embedding.shrink(0.9)
+        lookup = embedding.lookup(to_batch(plain, 10).request)
+        torch.testing.assert_close(lookup.pooled[0], before[7] * 0.9**step, rtol=1e-4, atol=1e-12)
+        assert embedding.scale > 2**-11

@@ -2,15 +2,19 @@
 
 import itertools
 
+import mpmath
 import pytest
 import torch
 from torch import Tensor
 
+from esmm.config import ClassWeights
 from esmm.loss import loss_sums, probabilities
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 MODERATE = [-6.0, -2.5, -0.1, 0.0, 1.3, 5.0]
 EXTREME = [-1e4, -200.0, -90.0, -30.0, 0.0, 30.0, 90.0, 200.0, 1e4]
+EQUAL, UNEQUAL = ClassWeights(), ClassWeights(click=3.0, conversion=0.25)
+weighted = pytest.mark.parametrize("weights", [EQUAL, UNEQUAL])
 
 
 def _grid(logits: list[float]) -> tuple[Tensor, ...]:
@@ -18,45 +22,70 @@ def _grid(logits: list[float]) -> tuple[Tensor, ...]:
     return torch.tensor(rows, dtype=torch.float32).unbind(1)
 
 
-def _gradients(a: Tensor, b: Tensor, click: Tensor, conversion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(
+    a: Tensor, b: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights
+) -> tuple[Tensor, Tensor, Tensor]:
     a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
-    losses = loss_sums(a, b, click, conversion)
+    losses = loss_sums(a, b, click, conversion, weights)
     grad_a, grad_b = torch.autograd.grad(losses.sum(), (a, b))
     return losses.detach(), grad_a, grad_b
 
 
-def _direct(a: Tensor, b: Tensor, click: Tensor, conversion: Tensor) -> Tensor:
+def _direct(a: Tensor, b: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights) -> Tensor:
     """The paper's formula as it stands, in float64."""
     p_ctr, p_ctcvr = torch.sigmoid(a), torch.sigmoid(a) * torch.sigmoid(b)
     both = click * conversion
-    ctr = -(click * p_ctr.log() + (1 - click) * (1 - p_ctr).log())
-    ctcvr = -(both * p_ctcvr.log() + (1 - both) * (1 - p_ctcvr).log())
+    ctr = -(weights.click * click * p_ctr.log() + (1 - click) * (1 - p_ctr).log())
+    ctcvr = -(weights.conversion * both * p_ctcvr.log() + (1 - both) * (1 - p_ctcvr).log())
     return torch.stack([ctr.sum(), ctcvr.sum()])
 
 
-def test_loss_and_gradients_equal_the_direct_formula() -> None:
+@weighted
+def test_loss_and_gradients_equal_the_direct_formula(weights: ClassWeights) -> None:
     inputs = _grid(MODERATE)
-    losses, *gradients = _gradients(*inputs)
+    losses, *gradients = _gradients(*inputs, weights)
     a, b, click, conversion = (tensor.double() for tensor in inputs)
     a, b = a.requires_grad_(), b.requires_grad_()
-    expected = _direct(a, b, click, conversion)
+    expected = _direct(a, b, click, conversion, weights)
     torch.testing.assert_close(losses.double(), expected.detach(), rtol=1e-6, atol=0)
     for found, exact in zip(gradients, torch.autograd.grad(expected.sum(), (a, b)), strict=True):
         torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=1e-7)
 
 
-def test_loss_and_gradients_at_extreme_logits() -> None:
+@weighted
+def test_loss_and_gradients_at_extreme_logits(weights: ClassWeights) -> None:
     """Exact values from s(-a), s(-b) instead of 1 - p: with s = sigmoid, d/da of the CTCVR loss is
     -s(-a) where converted and s(-a) p / (1 - p) elsewhere, 1 - p = s(-a) + s(a) s(-b).
     """
     a, b, click, conversion = inputs = _grid(EXTREME)
-    losses, grad_a, grad_b = _gradients(*inputs)
-    assert all(tensor.isfinite().all() for tensor in (losses, grad_a, grad_b))
+    losses, grad_a, grad_b = _gradients(*inputs, weights)
     log, a, b, both = torch.nn.functional.logsigmoid, a.double(), b.double(), (click * conversion).bool()
     log_p, log_rest = log(a) + log(b), torch.logaddexp(log(-a), log(a) + log(-b))
+    ctr_weight = torch.where(click.bool(), weights.click, 1.0).double()
+    ctcvr_weight = torch.where(both, weights.conversion, 1.0).double()
+    ctr = -(ctr_weight * torch.where(click.bool(), log(a), log(-a))).sum()
+    ctcvr = -(ctcvr_weight * torch.where(both, log_p, log_rest)).sum()
+    torch.testing.assert_close(losses.double(), torch.stack([ctr, ctcvr]), rtol=1e-6, atol=0)
     for found, x, base in ((grad_a, a, torch.sigmoid(a) - click), (grad_b, b, torch.zeros_like(b))):
-        ctcvr = torch.where(both, -torch.sigmoid(-x), torch.exp(log(-x) + log_p - log_rest))
-        torch.testing.assert_close(found.double(), base + ctcvr, rtol=1e-5, atol=1e-6)
+        by_x = torch.where(both, -torch.sigmoid(-x), torch.exp(log(-x) + log_p - log_rest))
+        expected = ctr_weight * base + ctcvr_weight * by_x
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_each_loss_alone_equals_the_paper_s_formula_with_400_digits() -> None:
+    """In a sum the largest terms would hide an error of the small ones."""
+    logits = [-200.0, -90.0, -30.0, -3.0, 0.0, 4.0, 30.0, 90.0, 200.0]
+    for a, b, (click, conversion) in itertools.product(logits, logits, LABELS):
+        found = loss_sums(*(torch.tensor([x]) for x in (a, b, click, conversion)))
+        with mpmath.workdps(400):
+            p_ctr, p_cvr = (1 / (1 + mpmath.exp(-x)) for x in (a, b))
+            likelihoods = (
+                p_ctr if click else 1 - p_ctr,
+                p_ctr * p_cvr if click and conversion else 1 - p_ctr * p_cvr,
+            )
+            exact = [float(-mpmath.log(likelihood)) for likelihood in likelihoods]
+        smallest = 1e-38  # of float32's full precision
+        assert found.tolist() == pytest.approx(exact, rel=1e-5, abs=smallest), (a, b, click, conversion)
 
 
 @pytest.mark.parametrize("size", [0, 5])

@@ -57,7 +57,7 @@ def _by_hand(model: Esmm, plain: PlainBatch) -> tuple[list[list[float]], list[fl
 
 def test_forward_and_loss_equal_a_calculation_by_hand(model: Esmm) -> None:
     plain = random_batch(random.Random(0), num_contexts=6, num_impressions=40, num_rows=NUM_ROWS)
-    batch = to_batch(plain)
+    batch = to_batch(plain, NUM_ROWS)
     ctr, cvr, _ = model.forward(batch)
     logits, losses = _by_hand(model, plain)
     np.testing.assert_allclose(torch.stack([ctr, cvr], 1).detach().numpy(), logits, rtol=1e-4, atol=1e-6)
@@ -74,7 +74,7 @@ def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Esmm) -> N
 
 
 def _empty() -> Batch:
-    return to_batch(PlainBatch([], []))
+    return to_batch(PlainBatch([], []), NUM_ROWS)
 
 
 def test_an_empty_batch_has_zero_gradients(model: Esmm) -> None:
@@ -82,7 +82,7 @@ def test_an_empty_batch_has_zero_gradients(model: Esmm) -> None:
     batch = _empty()
     loss_sums(ctr, cvr, batch.click, batch.conversion).sum().backward()
     assert ctr.shape == cvr.shape == (0,)
-    assert lookup.vectors.grad is not None and lookup.vectors.grad.shape == (0, DIM)
+    assert lookup.pooled.grad is not None and lookup.pooled.grad.shape == (0, DIM)
     for name, parameter in model.network.named_parameters():
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
@@ -99,7 +99,7 @@ def test_training_learns_a_batch_by_heart(optimizer: str) -> None:
     model = make_model(config.model, NUM_ROWS, ONE_WORKER)
     initialise(model, config)
     trained = TrainStep(config, model, ONE_WORKER)
-    batch = to_batch(random_batch(random.Random(4), num_contexts=6, num_impressions=40, num_rows=NUM_ROWS))
+    batch = to_batch(random_batch(random.Random(4), 6, 40, NUM_ROWS), NUM_ROWS)
     first = trained(batch, 40).sum()
     for _ in range(100):
         last = trained(batch, 40).sum()
@@ -112,7 +112,7 @@ def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
     initialise(model, config)
     model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
     plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)
-    ctr, cvr, _ = model.forward(to_batch(plain))
+    ctr, cvr, _ = model.forward(to_batch(plain, NUM_ROWS))
     p_ctr, p_cvr, p_ctcvr = probabilities(ctr, cvr)
     assert p_ctr.mean().item() == pytest.approx(41 / 1002, rel=0.3)
     assert p_cvr.mean().item() == pytest.approx(1 / 42, rel=0.3)

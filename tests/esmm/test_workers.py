@@ -82,7 +82,7 @@ def _assert_close(found: Tensor, expected: Tensor) -> None:
 
 def test_the_batches_repeat_ids_within_and_across_workers() -> None:
     whole = random_batch(random.Random(1), num_contexts=5, num_impressions=24, num_rows=twenty_steps.NUM_ROWS)
-    ids = [to_batch(whole.part(rank, 2)).impression.ids.tolist() for rank in range(2)]
+    ids = [to_batch(whole.part(rank, 2), twenty_steps.NUM_ROWS).impression.ids.tolist() for rank in range(2)]
     assert len(set(ids[0])) < len(ids[0])
     assert set(ids[0]) & set(ids[1])
 

@@ -1,4 +1,4 @@
-"""Trains 20 steps on any number of workers and writes losses and checkpoints: used by test_workers.py.
+"""Trains 20 steps on any number of workers; writes losses, gradient norms and checkpoints for test_workers.py.
 
 horovodrun -np 2 python -m tests.esmm.twenty_steps OUT
 """
@@ -7,25 +7,30 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
-from esmm import checkpoint
+from esmm import save_checkpoint
 from esmm.config import Config
 from esmm.distributed import World
+from esmm.progress import Progress
+from esmm.save_checkpoint import Origin
+from esmm.schedule import Position
 from esmm.step import TrainStep, initialise, make_model
 from tests.esmm.plain_batches import random_batch, to_batch
 
 NUM_ROWS = 101  # odd, so that shards differ in size
 STEPS, STEPS_OF_ALL = 20, 15  # after STEPS_OF_ALL only rank 0 has impressions left
-OPTIMIZERS = ("rowwise_adagrad", "lazy_adam")
+OPTIMIZERS = ("rowwise_adagrad", "lazy_adam", "sgd")
 
 
 def make_config(optimizer: str) -> Config:
-    return Config.model_validate(
-        {
-            "model": {"embedding_dim": 6, "towers": [16, 8]},
-            "optimizer": {"sparse": {"name": optimizer, "learning_rate": 0.02}},
-        }
-    )
+    """SGD with all that changes gradients and rows besides: clipping, L2, weight decay."""
+    sparse: dict[str, Any] = {"name": optimizer, "learning_rate": 0.02}
+    options: dict[str, Any] = {"sparse": sparse}
+    if optimizer == "sgd":
+        sparse |= {"learning_rate": 1.0, "l2": 0.01, "weight_decay": 0.02}
+        options |= {"clip_grad_norm": 0.05, "dense": {"weight_decay": 0.1}}
+    return Config.model_validate({"model": {"embedding_dim": 6, "towers": [16, 8]}, "optimizer": options})
 
 
 def train(optimizer: str, out: Path, world: World) -> None:
@@ -39,11 +44,12 @@ def train(optimizer: str, out: Path, world: World) -> None:
         share = whole.part(world.rank, world.size)
         if step >= STEPS_OF_ALL:
             share = whole.part(0, 1) if world.is_first else whole.part(1, 1)
-        sums = trained(to_batch(share), len(whole.impressions))
+        sums = trained(to_batch(share, NUM_ROWS, world.size), len(whole.impressions))
         world.sum_([sums], "losses")
-        losses.append((sums / len(whole.impressions)).tolist())
+        losses.append([*(sums / len(whole.impressions)).tolist(), float(trained.grad_norm())])
     run = out / optimizer
-    checkpoint.save(run, config, "0" * 16, 1, trained, world)
+    origin = Origin(config, "0" * 16, schema={}, samples="")
+    save_checkpoint.save(run, origin, Position.start(2), Progress(), trained, world)
     if world.is_first:
         (run / "losses.json").write_text(json.dumps(losses))
 

@@ -1,0 +1,126 @@
+"""Our training, measured in a process of its own (or several, under horovodrun): started by benchmarks.train.
+
+    python -m benchmarks.train_run whole  --samples build/bench/samples --cases 1024:fp32 --out FILE
+    python -m benchmarks.train_run memory ...      the same with the batches ready in memory
+    python -m benchmarks.train_run table --rows 1048576 ...    memory and traffic instead of speed
+
+whole is what esmm.train does between two checkpoints: samples read from Parquet through Petastorm, steps.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import torch
+
+from benchmarks.counting_world import CountingWorld
+from benchmarks.measuring import WARM_UP_STEPS, Case, Feed, parser, run_cases
+from benchmarks.process_tree import MemoryMarks
+from benchmarks.train_step import BATCHES, first_batches, full_batches, make_trained
+from esmm.batch import Batch
+from esmm.config import Config, TrainConfig
+from esmm.data import Loader
+from schemas.errors import exit_with_message
+
+IN_MEMORY_ROWS = 1 << 20  # as in benchmarks/peers/fbgemm.py
+TABLE_STEPS = 10
+
+
+def parse_args() -> argparse.Namespace:
+    options = parser("benchmarks.train_run", __doc__)
+    options.add_argument("route", choices=("whole", "memory", "table"))
+    options.add_argument("--samples", required=True)
+    options.add_argument("--impressions", type=int, help="trained per case, instead of --seconds")
+    options.add_argument("--rows", type=int, default=IN_MEMORY_ROWS, help="of the table, not with whole")
+    return options.parse_args()
+
+
+def make_config(case: Case) -> Config:
+    precision = "bf16" if case.precision == "bf16" else "fp32"
+    return Config(train=TrainConfig(batch_size=case.batch_size, precision=precision))
+
+
+def make_loader(args: argparse.Namespace, config: Config, world: CountingWorld) -> Loader:
+    return Loader(
+        args.samples,
+        batch_size=config.train.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        shuffle_window=config.loader.shuffle_window,
+        seed=config.train.seed,
+    )
+
+
+def make_feed(args: argparse.Namespace, case: Case, batches: Iterator[Batch]) -> Feed[Batch]:
+    if args.impressions is None:
+        return Feed(batches, args.seconds)
+    return Feed(batches, max_steps=max(1, args.impressions // case.batch_size))
+
+
+def speed(args: argparse.Namespace, case: Case, world: CountingWorld) -> Feed[Batch]:
+    """Train; the feed notes the share of the time spent waiting for batches, and bytes sent per step."""
+    config = make_config(case)
+    loader = make_loader(args, config, world)
+    if args.route == "memory":
+        batches, rows = cycle(first_batches(loader, world)), args.rows
+    else:
+        batches, rows = full_batches(loader), sum(loader.manifest["buckets"].values())
+    trained, feed, waited = make_trained(config, rows, world), make_feed(args, case, batches), 0.0
+    world.barrier()
+    for index, batch in enumerate(feed):
+        if index == WARM_UP_STEPS:
+            waited = loader.wait_seconds
+            world.sent.clear()
+        trained(batch.to(world.device), case.batch_size)
+    feed.notes["loader_share"] = (loader.wait_seconds - waited) / feed.elapsed
+    feed.notes["bytes_per_step"] = world.sent.total() / (feed.steps or 1)
+    return feed
+
+
+def spread(batch: Batch, stride: int) -> Batch:
+    """The same ids scattered over a larger table, so that all of its memory is used."""
+    batch.user.ids.mul_(stride)
+    batch.impression.ids.mul_(stride)
+    return batch
+
+
+def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, object]:
+    """High-water mark of every worker, and bytes sent per step by rank 0, by collective."""
+    traffic: dict[str, dict[str, float]] = {}
+    for case in args.cases:
+        config = make_config(case)
+        loader = make_loader(args, config, world)
+        stride = max(1, args.rows // sum(loader.manifest["buckets"].values()))
+        batches = [spread(batch, stride) for batch in first_batches(loader, world, BATCHES)]
+        trained = make_trained(config, args.rows, world)
+        world.sent.clear()
+        for batch, _ in zip(cycle(batches), range(TABLE_STEPS), strict=False):
+            trained(batch, case.batch_size)
+        traffic[str(case)] = {name: sent / TABLE_STEPS for name, sent in world.sent.items()}
+        del trained
+    marks = MemoryMarks(os.getpid())
+    marks.sample()
+    memory = world.gather_to_first(torch.tensor([marks.resident["driver"]]), "memory")
+    return {
+        "rows": args.rows,
+        "workers": world.size,
+        "resident": [] if memory is None else memory.tolist(),
+        "bytes_per_step": traffic,
+    }
+
+
+def main() -> None:
+    args, world = parse_args(), CountingWorld.start()
+    if not world.is_first:
+        args.out = os.devnull
+    if args.route == "table":
+        Path(args.out).write_text(json.dumps(measure_table(args, world)))
+    else:
+        run_cases(args, lambda case: speed(args, case, world))
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

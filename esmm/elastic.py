@@ -1,0 +1,107 @@
+"""Training that goes on when workers come and go, under `horovodrun --min-np` (docs/elastic.md).
+
+A worker that dies takes its rows of the table with it, so nothing can be repaired in memory: the workers
+that are left, and those that wait to join, form a new world, and training begins again from the newest
+checkpoint, as with --resume. Rows and data are dealt anew over whatever number of workers there is.
+"""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import horovod.torch as hvd
+import torch
+from horovod.common.elastic import State, run_fn
+from horovod.common.exceptions import HorovodInternalError
+
+from esmm.distributed import EXIT_STOPPED, AgreedError, World, leave, one_message, prepare_process
+from schemas.errors import exit_with_message
+
+log = logging.getLogger(__name__)
+MOST_FUTILE = 3  # worlds in a row that break before their first checkpoint
+
+Train = Callable[[World, list[str]], None]
+
+
+class _News(State):
+    """What Horovod tells of hosts. It holds none of the training: a new world reads a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__(hvd.broadcast_object, hvd.rank)
+
+    def restore(self) -> None:
+        """Called after a failure."""
+
+    def sync(self) -> None:
+        """Called before training begins, first or again."""
+
+
+@dataclass
+class _Attempts:
+    """Worlds this process has been in, and those in a row that broke before their first checkpoint."""
+
+    begun: int = 0
+    futile: int = 0
+
+
+def run_elastic(train: Train, arguments: list[str]) -> None:
+    """`train(world, arguments)` until it returns, again with --resume in every new world.
+
+    `world.admit` ends a world for the sake of workers that wait to join it; that of a dead worker ends by
+    the error of the others' next exchange.
+    """
+    news, attempts = _News(), _Attempts()
+
+    def admit() -> None:
+        attempts.futile = 0
+        news.check_host_updates()
+
+    def attempt(_: _News) -> None:
+        attempts.begun += 1
+        attempts.futile += 1
+        world = World.start(admit)
+        with one_message(world):
+            again = _begin(world, attempts)
+            _train_in(world, train, [*arguments, "--resume"] if again else arguments)
+
+    def main() -> None:
+        prepare_process()
+        run_fn(attempt, _leave)(news)
+
+    exit_with_message(main)
+
+
+def _begin(world: World, attempts: _Attempts) -> bool:
+    """Whether any worker has been in a world before; an `AgreedError` where none of these led anywhere."""
+    counts = torch.tensor([int(attempts.begun > 1), int(attempts.futile > MOST_FUTILE)])
+    world.sum_([counts], "elastic")
+    again, futile = counts.tolist()
+    if futile:
+        raise AgreedError(
+            f"training has begun {MOST_FUTILE} times in a row and lost a worker each time before it reached "
+            "a checkpoint. The messages above say how they ended. Go on with --resume once that is mended; "
+            "train.checkpoint_steps or train.checkpoint_minutes makes checkpoints more frequent."
+        )
+    if again:
+        log.info("going on with %d worker(s)", world.size)
+    return again > 0
+
+
+def _train_in(world: World, train: Train, arguments: list[str]) -> None:
+    """Train in one world."""
+    try:
+        train(world, arguments)
+    except SystemExit as end:
+        if end.code != EXIT_STOPPED or world.stop.requested:
+            raise
+        log.info("another worker was told to stop: going on without it")
+        raise HorovodInternalError from end
+    except HorovodInternalError:
+        log.warning("rank %d of %d: another worker has stopped", world.rank, world.size)
+        raise
+
+
+def _leave() -> None:
+    leave()
+    gc.collect()  # the old world's shard goes before the new one's comes

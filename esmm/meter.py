@@ -1,0 +1,83 @@
+"""Losses and speed since the last line of the log, over all workers."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from esmm.data import Loader
+from esmm.distributed import World
+from esmm.progress import Window
+
+
+class Meter:
+    """The losses stay on the device between reports: reading them would make a GPU wait at every step.
+
+    window: what a checkpoint says of the steps before, where one was loaded.
+    """
+
+    def __init__(self, world: World, loader: Loader, window: Window) -> None:
+        self.world, self.loader = world, loader
+        self._begin(window)
+
+    def _begin(self, window: Window) -> None:
+        self.steps, self.impressions = window.steps, window.impressions
+        self.losses = self._mine(window.losses)
+        self.started = time.perf_counter() - window.seconds
+        self.waited = self.loader.wait_seconds - (window.waited if self.world.is_first else 0.0)
+
+    def _mine(self, losses: list[list[float]]) -> Tensor:
+        """This rank's part of the stored sums; with another number of ranks rank 0 takes them all."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        stored = torch.tensor(losses, dtype=torch.float64).view(-1, 2)
+        if len(losses) == self.world.size:
+            sums += stored[self.world.rank].to(sums.device)
+        elif self.world.is_first:
+            sums += stored.sum(0).to(sums.device)
+        return sums
+
+    def add(self, losses: Tensor, impressions: int) -> None:
+        """One step: this rank's summed losses [2], all ranks' impressions."""
+        self.losses += losses
+        self.steps += 1
+        self.impressions += impressions
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside is no part of a step."""
+        before = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - before
+
+    def window(self) -> Window:
+        """The steps since the last report, for a checkpoint: whole on rank 0. All ranks call it together."""
+        mine = torch.cat([self.losses.cpu(), self._waited()]).unsqueeze(0)
+        rows = self.world.gather_to_first(mine, "window")
+        if rows is None:
+            return Window()
+        seconds = time.perf_counter() - self.started
+        return Window(self.steps, self.impressions, rows[:, :2].tolist(), seconds, float(rows[:, 2].sum()))
+
+    def report(self) -> dict[str, float]:
+        """Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
+
+        seconds: that the steps took. Then it begins anew.
+        """
+        totals = torch.cat([self.losses.cpu(), self._waited()])
+        self.world.sum_([totals], "report")
+        ctr, ctcvr, waited_all = totals.tolist()
+        seconds = time.perf_counter() - self.started
+        result = {
+            "loss_ctr": ctr / self.impressions,
+            "loss_ctcvr": ctcvr / self.impressions,
+            "impressions_per_second": self.impressions / seconds,
+            "loader_share": waited_all / self.world.size / seconds,
+            "seconds": seconds,
+        }
+        self._begin(Window())
+        return result
+
+    def _waited(self) -> Tensor:
+        return torch.tensor([self.loader.wait_seconds - self.waited], dtype=torch.float64)

@@ -1,0 +1,219 @@
+"""Compiled loops over the tokens of a batch. They depend on their arguments only: numba caches them."""
+
+import numpy as np
+from numba import njit
+
+DIGIT_BITS = 11  # of the radix sort: 2048 counters stay in the first-level cache
+
+
+@njit(cache=True, nogil=True)
+def sort_by_key(keys, num_keys):
+    """Positions of keys (int32 [T], each in 0..num_keys-1), key by key and in order within a key."""
+    num_tokens = len(keys)
+    order = np.empty(num_tokens, np.int32)
+    for token in range(num_tokens):
+        order[token] = token
+    spare = np.empty(num_tokens, np.int32)
+    shift, mask = 0, (1 << DIGIT_BITS) - 1
+    while shift == 0 or (num_keys - 1) >> shift > 0:
+        starts = np.zeros(mask + 2, np.int64)
+        for token in range(num_tokens):
+            starts[((keys[token] >> shift) & mask) + 1] += 1
+        for digit in range(mask + 1):
+            starts[digit + 1] += starts[digit]
+        for i in range(num_tokens):
+            token = order[i]
+            digit = (keys[token] >> shift) & mask
+            spare[starts[digit]] = token
+            starts[digit] += 1
+        order, spare = spare, order
+        shift += DIGIT_BITS
+    return order
+
+
+@njit(cache=True, nogil=True)
+def transpose(ids, weights, offsets, num_ids):
+    """The tokens of all bags, id by id: distinct ids, starts [N + 1], bags [T], weights [T]."""
+    num_tokens = len(ids)
+    bag_of = np.empty(num_tokens, np.int32)
+    for bag in range(len(offsets) - 1):
+        for token in range(offsets[bag], offsets[bag + 1]):
+            bag_of[token] = bag
+    order = sort_by_key(ids, num_ids)
+    rows, starts = np.empty(num_tokens, np.int32), np.empty(num_tokens + 1, np.int32)
+    bags, bag_weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
+    num_rows = 0
+    for i in range(num_tokens):
+        token = order[i]
+        if i == 0 or ids[token] != rows[num_rows - 1]:
+            rows[num_rows] = ids[token]
+            starts[num_rows] = i
+            num_rows += 1
+        bags[i] = bag_of[token]
+        bag_weights[i] = weights[token]
+    starts[num_rows] = num_tokens
+    return rows[:num_rows], starts[: num_rows + 1], bags, bag_weights
+
+
+@njit(cache=True, nogil=True)
+def by_owner(ids, weights, offsets, num_fields, out_ids, out_weights, out_offsets):
+    """Field-major bags of N owners, written owner after owner; all counted from out_offsets[0] on."""
+    num_owners = (len(offsets) - 1) // num_fields
+    position, bag = out_offsets[0], 0
+    for owner in range(num_owners):
+        for field in range(num_fields):
+            source = field * num_owners + owner
+            for token in range(offsets[source], offsets[source + 1]):
+                out_ids[position] = ids[token]
+                out_weights[position] = weights[token]
+                position += 1
+            bag += 1
+            out_offsets[bag] = position
+
+
+@njit(cache=True, nogil=True)
+def ask(ids, weights, offsets, num_lists, rows_per_rank, world_size):
+    """What to ask of the owners of a batch's rows, and how its bags are made of their answers.
+
+    The first num_lists bags are lists: an owner sums up what it holds of one, so a piece (bag, owner)
+    costs one vector. The tokens of the other bags are asked for once per distinct row.
+    Row g is local row g // world_size of rank g % world_size.
+
+    Returns message int32, its length per owner, vectors asked of each owner, and the bags over those
+    vectors: ids, weights, offsets. An owner's part of the message:
+    [pieces, tokens, rows | tokens of each piece | local rows | weights (bits) | distinct local rows]
+    """
+    distinct, inverse, rows = _distinct_rows(ids[offsets[num_lists] :], rows_per_rank, world_size)
+    pieces, tokens = _count_pieces(ids, offsets, num_lists, world_size)
+    lengths = 3 + pieces + 2 * tokens + rows
+    message = np.empty(lengths.sum(), np.int32)
+    begin, row = 0, 0
+    for owner in range(world_size):
+        message[begin], message[begin + 1], message[begin + 2] = pieces[owner], tokens[owner], rows[owner]
+        begin += lengths[owner]
+        for i in range(rows[owner]):
+            message[begin - rows[owner] + i] = distinct[row + i] - owner * rows_per_rank
+        row += rows[owner]
+    _write_pieces(ids, weights.view(np.int32), offsets, num_lists, message, lengths, pieces, tokens)
+    bags = _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, pieces, rows)
+    return message, lengths, pieces + rows, bags[0], bags[1], bags[2]
+
+
+@njit(cache=True, nogil=True)
+def _distinct_rows(ids, rows_per_rank, world_size):
+    """Keys owner * rows_per_rank + local row: the distinct ones, which of them a token is, rows per owner."""
+    keys = np.empty(len(ids), np.int32)
+    for token in range(len(ids)):
+        keys[token] = (ids[token] % world_size) * rows_per_rank + ids[token] // world_size
+    order = sort_by_key(keys, rows_per_rank * world_size)
+    distinct, inverse = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
+    rows, found = np.zeros(world_size, np.int64), 0
+    for i in range(len(keys)):
+        key = keys[order[i]]
+        if i == 0 or key != distinct[found - 1]:
+            distinct[found] = key
+            rows[key // rows_per_rank] += 1
+            found += 1
+        inverse[order[i]] = found - 1
+    return distinct[:found], inverse, rows
+
+
+@njit(cache=True, nogil=True)
+def _count_pieces(ids, offsets, num_lists, world_size):
+    """How many pieces, and tokens in them, each owner gets of the first num_lists bags."""
+    pieces, tokens = np.zeros(world_size, np.int64), np.zeros(world_size, np.int64)
+    last = np.full(world_size, -1, np.int64)
+    for bag in range(num_lists):
+        for token in range(offsets[bag], offsets[bag + 1]):
+            owner = ids[token] % world_size
+            tokens[owner] += 1
+            if last[owner] != bag:
+                pieces[owner] += 1
+                last[owner] = bag
+    return pieces, tokens
+
+
+@njit(cache=True, nogil=True)
+def _write_pieces(ids, weight_bits, offsets, num_lists, message, lengths, pieces, tokens):
+    """The pieces' lengths, local rows and weights, into each owner's part of the message."""
+    world_size = len(lengths)
+    at_piece = np.cumsum(lengths) - lengths + 2
+    at_token = at_piece + pieces + 1
+    last = np.full(world_size, -1, np.int64)
+    for bag in range(num_lists):
+        for token in range(offsets[bag], offsets[bag + 1]):
+            owner = ids[token] % world_size
+            if last[owner] != bag:
+                last[owner] = bag
+                at_piece[owner] += 1
+                message[at_piece[owner]] = 0
+            message[at_piece[owner]] += 1
+            message[at_token[owner]] = ids[token] // world_size
+            message[at_token[owner] + tokens[owner]] = weight_bits[token]
+            at_token[owner] += 1
+
+
+@njit(cache=True, nogil=True)
+def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, pieces, rows):
+    """Bags over the answers, which come owner by owner, pieces before rows: ids, weights, offsets."""
+    num_pieces, first, world_size = pieces.sum(), offsets[num_lists], len(pieces)
+    out_ids = np.empty(num_pieces + len(inverse), np.int32)
+    out_weights = np.ones(num_pieces + len(inverse), np.float32)
+    out_offsets = np.zeros(len(offsets), np.int32)
+    next_answer = np.cumsum(pieces + rows) - pieces - rows
+    # Row number n of all distinct ones is answer n + shift[owner].
+    shift = np.cumsum(pieces)
+    last, position = np.full(world_size, -1, np.int64), 0
+    for bag in range(num_lists):
+        for token in range(offsets[bag], offsets[bag + 1]):
+            owner = ids[token] % world_size
+            if last[owner] != bag:
+                last[owner] = bag
+                out_ids[position] = next_answer[owner]
+                next_answer[owner] += 1
+                position += 1
+        out_offsets[bag + 1] = position
+    for i in range(len(inverse)):
+        out_ids[position + i] = inverse[i] + shift[distinct[inverse[i]] // rows_per_rank]
+        out_weights[position + i] = weights[first + i]
+    for bag in range(num_lists, len(offsets) - 1):
+        out_offsets[bag + 1] = position + offsets[bag + 1] - first
+    return out_ids, out_weights, out_offsets
+
+
+@njit(cache=True, nogil=True)
+def read_questions(message, lengths):
+    """The bags that other ranks ask for, in their order: local rows, weights, offsets; bags per rank."""
+    num_bags, num_tokens, begin = 0, 0, 0
+    bags = np.empty(len(lengths), np.int64)
+    for rank in range(len(lengths)):
+        pieces, tokens, rows = message[begin], message[begin + 1], message[begin + 2]
+        bags[rank] = pieces + rows
+        num_bags += pieces + rows
+        num_tokens += tokens + rows
+        begin += lengths[rank]
+    ids, weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
+    offsets = np.empty(num_bags + 1, np.int32)
+    weight_bits = weights.view(np.int32)
+    offsets[0] = 0
+    bag, token, begin = 0, 0, 0
+    for rank in range(len(lengths)):
+        pieces, tokens, rows = message[begin], message[begin + 1], message[begin + 2]
+        at = begin + 3
+        for i in range(pieces):
+            offsets[bag + 1] = offsets[bag] + message[at + i]
+            bag += 1
+        at += pieces
+        for i in range(tokens):
+            ids[token] = message[at + i]
+            weight_bits[token] = message[at + tokens + i]
+            token += 1
+        at += 2 * tokens
+        for i in range(rows):
+            ids[token] = message[at + i]
+            weights[token] = 1.0
+            token += 1
+            offsets[bag + 1] = token
+            bag += 1
+        begin += lengths[rank]
+    return ids, weights, offsets, bags

@@ -1,0 +1,44 @@
+"""How a run has come along: what a checkpoint holds beside the model, so that a resumed run goes on alike."""
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps since the last line of the log.
+
+    losses: summed CTR and CTCVR losses of each rank. seconds: that they took; waited: for data, by all ranks.
+    """
+
+    steps: int = 0
+    impressions: int = 0
+    losses: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """best_auc, best_step: the best validation CTCVR AUC and the step it was reached at. since_best:
+    validations since then. epoch_seconds: that the unfinished epoch has taken. window: see `Window`.
+    """
+
+    best_auc: float | None = None
+    best_step: int | None = None
+    since_best: int = 0
+    epoch_seconds: float = 0.0
+    window: Window = field(default_factory=Window)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, dict):  # from JSON
+            object.__setattr__(self, "window", Window(**self.window))
+
+    def after_validation(self, auc: float | None, step: int) -> "Progress":
+        """One more validation; an AUC that is undefined is no better than any."""
+        if auc is not None and (self.best_auc is None or auc > self.best_auc):
+            return replace(self, best_auc=auc, best_step=step, since_best=0)
+        return replace(self, since_best=self.since_best + 1)
+
+    def has_stalled(self, patience: int) -> bool:
+        """True when early stopping ends the run; patience 0: never."""
+        return 0 < patience <= self.since_best

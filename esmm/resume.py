@@ -1,0 +1,83 @@
+"""Going on with a run: which checkpoint, and may it be continued with these options and these samples?"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from esmm import checkpoint
+from esmm.checkpoint import State
+from esmm.config import Config
+from esmm.distributed import World
+from esmm.save_checkpoint import Origin
+from schemas.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# What the stored numbers and the position in the data mean. All other options may change.
+FIXED = ("model.", "loader.shuffle_window", "train.seed", "optimizer.dense.name", "optimizer.sparse.name")
+
+
+def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
+    """The checkpoint to go on with, or None where the run has none; says either in one line.
+
+    `InputError` where the checkpoints are all damaged or are of another model or other samples.
+    """
+    if not world.on_first(lambda: checkpoint.complete(run)):
+        log.info("%s: no checkpoint to resume from, starting from the beginning", run)
+        return None
+    path, state = checkpoint.newest_good(run, world)
+    world.on_first(lambda: checkpoint.set_newer_aside(run, state.step))
+    changed = world.together(lambda: compare(path, state, origin))
+    told = f", with other options: {'; '.join(changed)}" if changed else ""
+    log.info("resuming from %s%s", path, told)
+    return path, state
+
+
+def compare(path: Path, state: State, origin: Origin) -> list[str]:
+    """Options that differ and may; an `InputError` names those that must not."""
+    if state.schema is None:
+        raise InputError(
+            f"{path}: written by an older version, which did not store the position in the data. "
+            "esmm.predict reads it; to train on, start a new run with --warm-start."
+        )
+    if state.schema != origin.schema:
+        raise InputError(
+            f"{path}: a checkpoint of samples with another schema ({'; '.join(_differing(state, origin))}). "
+            "Start a new run with --warm-start to take over what fits."
+        )
+    options = differences(state.config, origin.config)
+    fixed = [text for name, text in options.items() if name.startswith(FIXED)]
+    if state.samples != origin.samples:
+        fixed.append("--train: other files than those the run was trained on")
+    if fixed:
+        raise InputError(
+            f"{path}: cannot be continued with other {'; '.join(fixed)}. Give what the run was started "
+            "with, or start a new run, with --warm-start to take over what fits."
+        )
+    return list(options.values())
+
+
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """Options whose values differ, by name, each as `name: old -> new`."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return {
+        name: f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    }
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _differing(state: State, origin: Origin) -> list[str]:
+    before, after = _flat(state.schema or {}), _flat(origin.schema)
+    return [
+        f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]

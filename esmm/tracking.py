@@ -1,0 +1,197 @@
+"""What a run reports to other tools, if told to: to MLflow, and to TensorBoard as event files.
+
+Both are optional packages, and train.jsonl stays the run's record: where MLflow does not answer in the
+middle of a run, a warning says so and the training goes on. Rank 0 alone reports.
+"""
+
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esmm.config import Config, MlflowConfig
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+Record = Callable[[dict[str, Any]], None]  # takes an entry of train.jsonl
+RUN_ID_NAME, DATABASE_NAME, EVENTS_NAME = "mlflow_run_id", "mlflow.db", "tensorboard"
+LONGEST_VALUE = 6000  # characters that MLflow takes for a parameter
+MLFLOW_PACKAGES = ("mlflow", "sqlalchemy", "alembic")
+NO_METRICS = ("kind", "epoch", "step")
+# What MLflow's client does unless the user's environment says otherwise: tell nobody of its use, and give a
+# server that is down a few seconds and not minutes, for which the workers would wait.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+@contextmanager
+def reports(config: Config, path: Path, target: Path, step: int) -> Iterator[Record]:
+    """A function that passes entries of train.jsonl to the tools that the configuration names.
+
+    path: the run folder. target: where it will lie when the run is complete. step: that it starts from.
+    The end of the block is the end of the run: finished, killed (`SystemExit`) or failed. `InputError`
+    where a package is missing or MLflow cannot be reached.
+    """
+    with ExitStack() as stack:
+        records: list[Record] = []
+        if config.tracking.mlflow is not None:
+            run = _MlflowRun.start(config, config.tracking.mlflow, path, target)
+            records.append(stack.enter_context(run.until_its_end()))
+        if config.tracking.tensorboard:
+            records.append(stack.enter_context(_tensorboard(path / EVENTS_NAME, step)))
+
+        def to_all(entry: dict[str, Any]) -> None:
+            for record in records:
+                record(entry)
+
+        yield to_all
+
+
+def metrics(entry: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an entry of train.jsonl, by the group that they are shown in."""
+    return {
+        f"{'validation' if name.startswith('auc_') else 'train'}/{name}": float(value)
+        for name, value in entry.items()
+        if name not in NO_METRICS and isinstance(value, int | float)
+    }
+
+
+def require_package(name: str, option: str) -> None:
+    """An `InputError` where a package is missing that an option needs."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{option}: expected the Python package {name}, found none. Install it with "
+            "pip install --require-hashes --no-deps -r requirements/tracking.lock, or turn the option off."
+        ) from error
+
+
+class _MlflowRun:
+    """One run in MLflow's store."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+
+    @classmethod
+    def start(cls, config: Config, options: MlflowConfig, path: Path, target: Path) -> "_MlflowRun":
+        """Go on with the run that the folder knows, or begin one."""
+        for name, value in MLFLOW_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        uri = options.uri or f"sqlite:///{path.absolute() / DATABASE_NAME}"
+        for package in MLFLOW_PACKAGES:
+            require_package(package, "tracking.mlflow")
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        try:
+            run = cls(*_open(MlflowClient(tracking_uri=uri), options, path, target))
+            run._log_parameters(config)
+        except _client_errors() as error:
+            raise InputError(
+                f"tracking.mlflow.uri: cannot use {uri}: {error}. Check that it is right and that its server "
+                "is up, or turn tracking.mlflow off."
+            ) from error
+        return run
+
+    @contextmanager
+    def until_its_end(self) -> Iterator[Record]:
+        status = "FAILED"
+        try:
+            yield self.record
+            status = "FINISHED"
+        except SystemExit:
+            status = "KILLED"
+            raise
+        finally:
+            self._try("the end of the run", lambda: self.client.set_terminated(self.run_id, status))
+
+    def record(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = [Metric(name, value, now, entry["step"]) for name, value in metrics(entry).items()]
+        self._try(f"step {entry['step']}", lambda: self.client.log_batch(self.run_id, metrics=values))
+
+    def _log_parameters(self, config: Config) -> None:
+        """The configuration. MLflow never changes a parameter: what a resumed run changes becomes a tag."""
+        from mlflow.entities import Param, RunTag
+
+        known = self.client.get_run(self.run_id).data.params
+        found = {name: str(value)[:LONGEST_VALUE] for name, value in flatten(config.model_dump()).items()}
+        changed = {name: value for name, value in found.items() if known.get(name, value) != value}
+        self.client.log_batch(
+            self.run_id,
+            params=[Param(name, value) for name, value in found.items() if name not in known],
+            tags=[RunTag(f"resumed_with.{name}", value) for name, value in changed.items()],
+        )
+
+    def _try(self, what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except _client_errors() as error:
+            log.warning("MLflow has not taken %s: %s", what, error)
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What MLflow's client raises where its store is not there; that of a database comes as it is."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError
+
+
+def _open(
+    client: "MlflowClient", options: MlflowConfig, path: Path, target: Path
+) -> "tuple[MlflowClient, str]":
+    """The run whose id the folder holds, if this store has it; else a new one."""
+    known = path / RUN_ID_NAME
+    experiment = client.get_experiment_by_name(options.experiment)
+    if known.exists() and experiment:
+        run_id = known.read_text().strip()
+        client.update_run(run_id, status="RUNNING")
+        return client, run_id
+    artifacts = None if options.uri else (target.absolute() / "mlflow_artifacts").as_uri()
+    experiment_id = (
+        experiment.experiment_id if experiment else client.create_experiment(options.experiment, artifacts)
+    )
+    tags = {"run_folder": str(target.absolute())}
+    run_id = client.create_run(experiment_id, tags=tags, run_name=target.name).info.run_id
+    known.write_text(run_id + "\n")
+    return client, run_id
+
+
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their full name, as `--set` writes them."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+@contextmanager
+def _tensorboard(folder: Path, step: int) -> Iterator[Record]:
+    require_package("tensorboard", "tracking.tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    # What an earlier try has written beyond the step that this one starts from is no longer shown.
+    with SummaryWriter(str(folder), purge_step=step + 1) as writer:
+
+        def record(entry: dict[str, Any]) -> None:
+            for name, value in metrics(entry).items():
+                writer.add_scalar(name, value, entry["step"])
+            writer.flush()
+
+        yield record

@@ -1,0 +1,146 @@
+"""Starting a run from another run's numbers, although the samples' schema or the model has changed.
+
+A field's rows are taken over, with their optimiser state, where its ids still have the same buckets; a
+tensor of the network where name and shape are the same. All else keeps its fresh start values, and is named.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from esmm import checkpoint
+from esmm.batch import field_offsets
+from esmm.checkpoint import ROWS, State
+from esmm.distributed import AgreedError, World
+from esmm.save_checkpoint import Origin
+from esmm.step import TrainStep
+from schemas.errors import InputError
+from schemas.fields import FIELDS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Move:
+    """From the rows of one table to those of another.
+
+    starts: first rows of the old fields [F]. shifts: what to add to their rows [F]. taken: whether to [F].
+    """
+
+    starts: Tensor
+    shifts: Tensor
+    taken: Tensor
+
+    @classmethod
+    def between(cls, old: dict[str, int], new: dict[str, int], taken: list[str]) -> Self:
+        """old, new: buckets of the fields. taken: names of the fields to move."""
+        before, after = field_offsets(old), field_offsets(new)
+        return cls(
+            torch.tensor([before[field.name] for field in FIELDS]),
+            torch.tensor([after[field.name] - before[field.name] for field in FIELDS]),
+            torch.tensor([field.name in taken for field in FIELDS]),
+        )
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of old rows int64 [n] are moved (positions in it), and where to."""
+        owner = torch.searchsorted(self.starts, rows, right=True) - 1
+        kept = self.taken[owner].nonzero().squeeze(1)
+        return kept, rows[kept] + self.shifts[owner[kept]]
+
+
+def load(other: Path, origin: Origin, trained: TrainStep) -> None:
+    """Take over what fits from the newest good checkpoint of another run; one line says what does not.
+
+    All ranks call it together. `InputError` where nothing fits.
+    """
+    world, network = trained.world, trained.model.network
+    path, state = checkpoint.newest_good(other, world)
+    schema = world.together(lambda: _schema(path, state, origin))
+    refused = refused_fields(schema, origin.schema)
+    dim, old_dim = trained.model.embedding.dim, state.config.model.embedding_dim
+    if dim != old_dim:
+        refused = {field.name: f"embedding_dim {old_dim} -> {dim}" for field in FIELDS}
+    left_out = world.together(lambda: _take_tensors(path, network))
+    taken = [field.name for field in FIELDS if field.name not in refused]
+    if not taken and len(left_out) == len(network.state_dict()):
+        raise AgreedError(f"{path}: nothing of it fits ({_listed(refused)}). Start without --warm-start.")
+    if taken:
+        move = Move.between(schema["buckets"], origin.schema["buckets"], taken)
+        left_out += world.together(lambda: _take_rows(path, state, move, trained))
+    log.info(
+        "warm start from %s: rows of %d of %d fields; fresh: %s",
+        path,
+        len(taken),
+        len(FIELDS),
+        "; ".join(text for text in (_listed(refused), ", ".join(left_out)) if text) or "nothing",
+    )
+
+
+def refused_fields(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Fields whose ids have other rows in the new schema, with the reason."""
+    reasons = {}
+    for option in ("hash", "hash_seed", "id_table"):
+        if old[option] != new[option]:
+            return {field.name: f"{option} {old[option]} -> {new[option]}" for field in FIELDS}
+    for field in FIELDS:
+        before, after = old["buckets"].get(field.name), new["buckets"][field.name]
+        if before != after:
+            reasons[field.name] = f"buckets {before} -> {after}"
+    return reasons
+
+
+def _schema(path: Path, state: State, origin: Origin) -> dict[str, Any]:
+    """What the checkpoint's rows mean; an old format tells only whether it is the same as today's."""
+    if state.schema is not None:
+        return state.schema
+    if state.fingerprint == origin.fingerprint:
+        return origin.schema
+    raise InputError(
+        f"{path}: written by an older version, which stored only the fingerprint of its samples "
+        f"({state.fingerprint}), and these have another ({origin.fingerprint}): no field can be matched."
+    )
+
+
+def _listed(refused: dict[str, str]) -> str:
+    """Fields by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _take_tensors(path: Path, network: nn.Module) -> list[str]:
+    """Copy the network's tensors that have kept their shape; returns the others."""
+    old, left_out = checkpoint.read_network(path), []
+    for name, tensor in network.state_dict().items():
+        if name in old and old[name].shape == tensor.shape:
+            tensor.copy_(old[name])
+        else:
+            found = list(old[name].shape) if name in old else "absent"
+            left_out.append(f"{name} ({found} -> {list(tensor.shape)})")
+    return left_out
+
+
+def _take_rows(path: Path, state: State, move: Move, trained: TrainStep) -> list[str]:
+    """Copy rows and their optimiser state; returns the parts of the state that the checkpoint lacks."""
+    targets = {ROWS: trained.model.embedding.table, **trained.sparse.state}
+    stored = checkpoint.tensor_names(path / checkpoint.table_file(0, state.world_size))
+    for shard in range(state.world_size):
+        file = path / checkpoint.table_file(shard, state.world_size)
+        for name in targets.keys() & stored:
+            for start, chunk in checkpoint.chunks(file, name):
+                rows = shard + state.world_size * torch.arange(start, start + chunk.shape[0])
+                values = chunk * state.scale if name == ROWS else chunk
+                _place(targets[name], values, *move(rows), trained.world)
+    return [f"optimizer state {name}" for name in targets if name not in stored]
+
+
+def _place(target: Tensor, values: Tensor, kept: Tensor, rows: Tensor, world: World) -> None:
+    """Put values[kept], which are rows `rows` of the whole table, where this rank keeps its own of them."""
+    mine = (rows % world.size == world.rank).nonzero().squeeze(1)
+    local = rows[mine].div(world.size, rounding_mode="floor")
+    target[local.to(target.device)] = values[kept[mine]].to(target.device)

@@ -1,0 +1,181 @@
+"""Training under elastic Horovod: workers are killed, told to stop and added in the middle of an epoch."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from esmm import elastic
+from esmm.distributed import AgreedError
+from esmm.train import train
+from schemas.errors import EXIT_BAD_INPUT
+from tests.cluster.processes import Daemon, daemon, wait_until
+from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.sample_files import read_rows, write_samples
+
+CONFIG = {
+    "model": {"embedding_dim": 4, "towers": [8, 4]},
+    "train": {"batch_size": 8, "epochs": 1, "log_every": 5, "checkpoint_steps": 10, "keep_checkpoints": 2},
+}
+SECONDS = 120  # for a worker to start on a busy machine
+KILLED_AT, ADDED_AT, STOPPED_AT = 25, 35, 55
+# Three names of this machine: Horovod gives up a whole host when one of its workers dies.
+NAMES = ("localhost", "127.0.0.1", "127.1")
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """An elastic run. place: its files; process: horovodrun."""
+
+    place: Path
+    process: Daemon
+
+    def set_hosts(self, *names: str) -> None:
+        """Name the hosts, and return when horovodrun has worked on them."""
+        partial = self.place / "hosts.partial"
+        partial.write_text("".join(f"{name}:1\n" for name in names))
+        partial.rename(self.place / "hosts")
+        calls = self.calls()
+        wait_until(lambda: self.calls() >= calls + 2, SECONDS, [self.process])
+
+    def calls(self) -> int:
+        """How often horovodrun has asked for the hosts."""
+        return len((self.place / "calls").read_text())
+
+    def worker_at(self, step: int, rank: int) -> int:
+        """Wait until a rank is at a step; its process."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [line for line in records(self.place) if (line["step"], line["rank"]) == (step, rank)]
+            return bool(found)
+
+        wait_until(is_there, SECONDS, [self.process])
+        return int(found[-1]["pid"])
+
+
+def records(place: Path) -> list[dict[str, Any]]:
+    """What record_training.py has written, in the order of time."""
+    lines = [
+        {**json.loads(line), "pid": int(path.stem)}
+        for path in place.glob("*.jsonl")
+        for line in path.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
+    return sorted(lines, key=lambda line: line["time"])
+
+
+def arguments(place: Path, run: str, **changed: str) -> list[str]:
+    """Options of esmm.train."""
+    names = {"config": "config.yaml", "train": "train", "valid": "valid", "run": run, **changed}
+    return [text for name, value in names.items() for text in (f"--{name}", str(place / value))]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples of about 80 steps, a configuration, and two hosts."""
+    folder = tmp_path_factory.mktemp("elastic")
+    write_samples(folder / "train", num_rows=100, seed=1)
+    write_samples(folder / "valid", num_rows=30, seed=2)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "hosts").write_text(f"{NAMES[0]}:1\n{NAMES[1]}:1\n")
+    script = folder / "hosts.sh"
+    script.write_text(f"#!/bin/sh\nprintf x >> {folder}/calls\ncat {folder}/hosts\n")
+    script.chmod(0o755)
+    return folder
+
+
+def start(place: Path, *command: str) -> list[str]:
+    """An elastic command of one to three workers."""
+    launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--min-np", "1", "--max-np", "3"]
+    hosts = ["--host-discovery-script", str(place / "hosts.sh"), "--network-interfaces", "lo"]
+    return [*launcher, *hosts, sys.executable, "-m", *command]
+
+
+@pytest.fixture(scope="module")
+def survived(place: Path) -> Iterator[Path]:
+    """A run of two workers: rank 0 is killed, another worker is added, that one is told to stop."""
+    for step in (KILLED_AT, ADDED_AT, STOPPED_AT):
+        (place / f"wait-{step}").touch()
+    command = start(place, "tests.esmm.record_training", str(place), *arguments(place, "run"))
+    with daemon(command, place / "log", dict(os.environ)) as process:
+        run = Elastic(place, process)
+        victim, survivor = run.worker_at(KILLED_AT, 0), run.worker_at(KILLED_AT, 1)
+        os.kill(victim, signal.SIGKILL)
+        (place / f"wait-{KILLED_AT}").unlink()
+        assert run.worker_at(ADDED_AT, 0) == survivor
+        run.set_hosts(*NAMES)
+        (place / f"wait-{ADDED_AT}").unlink()
+        added = run.worker_at(STOPPED_AT, 1)
+        assert added not in (victim, survivor)
+        os.kill(added, signal.SIGTERM)
+        (place / f"wait-{STOPPED_AT}").unlink()
+        assert process.guard.wait(SECONDS) == 0, (place / "log").read_text()
+    yield place
+
+
+def test_the_run_is_complete(survived: Path) -> None:
+    log = (survived / "log").read_text()
+    assert (survived / "run" / "_SUCCESS").exists(), log
+    assert log.count("another worker has stopped") == 1
+    assert log.count("going on with 1 worker(s)") == 2 and log.count("going on with 2 worker(s)") == 1
+    assert "another worker was told to stop: going on without it" in log
+
+
+def test_every_impression_of_the_epoch_counts_once(survived: Path) -> None:
+    lines = records(survived)
+    legs = list(dict.fromkeys((line["start"], line["workers"]) for line in lines))
+    assert [workers for _, workers in legs] == [2, 1, 2, 1]
+    starts = [start for start, _ in legs]
+    # Killed after the checkpoint of step 20, joined at that of 40, stopped with one of its own.
+    assert starts[:3] == [0, 20, 40] and STOPPED_AT <= starts[3] < STOPPED_AT + 10
+    counted = []
+    for line in lines:
+        leg = legs.index((line["start"], line["workers"]))
+        if line["step"] <= [*starts, 10**9][leg + 1]:  # later ones were lost with their world
+            counted += line["samples"]
+    everything = [sample for row in read_rows(survived / "train") for sample in row["sample_id"]]
+    assert sorted(counted) == sorted(everything)
+
+
+def test_the_log_has_every_step_once(survived: Path) -> None:
+    entries = [json.loads(line) for line in (survived / "run" / "train.jsonl").read_text().splitlines()]
+    steps = [entry["step"] for entry in entries if entry["kind"] == "train"]
+    assert steps == sorted(set(steps))
+    assert entries[-1]["kind"] == "epoch" and entries[-1]["step"] == records(survived)[-1]["step"]
+
+
+def test_it_has_learnt_what_an_uninterrupted_run_learns(survived: Path) -> None:
+    train(ONE_WORKER, arguments(survived, "whole"))
+    losses = []
+    for run in ("run", "whole"):
+        text = (survived / run / "train.jsonl").read_text().splitlines()
+        entries = [entry for entry in map(json.loads, text) if entry["kind"] == "train"]
+        assert len(entries) > 10
+        losses.append(sum(entry["loss_ctr"] + entry["loss_ctcvr"] for entry in entries) / len(entries))
+    # The same impressions in another order.
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
+def test_bad_input_ends_an_elastic_run_with_one_message(place: Path, tmp_path: Path) -> None:
+    (place / "hosts").write_text(f"{NAMES[0]}:1\n{NAMES[1]}:1\n")
+    command = start(place, "esmm.train", *arguments(place, "other", valid="nowhere"))
+    with daemon(command, tmp_path / "log", dict(os.environ)) as process:
+        assert process.guard.wait(SECONDS) == 1  # horovodrun's own
+    log = (tmp_path / "log").read_text()
+    assert log.count(f"error: {place / 'nowhere'}: expected a folder of samples, found nothing.") == 1
+    assert f"exit with status code {EXIT_BAD_INPUT}" in log
+
+
+def test_training_that_gets_nowhere_is_given_up() -> None:
+    with pytest.raises(AgreedError, match="3 times in a row .* before it reached a checkpoint"):
+        elastic._begin(ONE_WORKER, elastic._Attempts(begun=4, futile=4))
+    assert elastic._begin(ONE_WORKER, elastic._Attempts(begun=4, futile=3))
+    assert not elastic._begin(ONE_WORKER, elastic._Attempts(begun=1, futile=1))

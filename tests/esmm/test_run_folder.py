@@ -1,0 +1,89 @@
+"""Whose run a folder holds: nothing that took long to compute is lost, and two runs do not mix."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from esmm import checkpoint
+from esmm.run_folder import RunFolder
+from esmm.train import train
+from schemas.errors import InputError
+from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.runs import Inputs, log_of
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of one worker. Not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(ONE_WORKER, inputs.arguments(folder))
+    return folder
+
+
+def _seed_of(run: Path) -> int:
+    return checkpoint.read_state(checkpoint.latest(run)).config.train.seed
+
+
+def test_a_complete_run_is_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with pytest.raises(InputError, match="complete run.*--overwrite"):
+        train(ONE_WORKER, inputs.arguments(copy))
+    assert _seed_of(copy) == 42, "it is still there"
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+    assert _seed_of(copy) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["copy"], "nothing is left beside it"
+
+
+def test_a_run_that_replaces_another_leaves_it_usable_until_it_is_complete(
+    run: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    copy, settings = shutil.copytree(run, tmp_path / "copy"), ["train.seed=1", "train.checkpoint_steps=2"]
+    broken = ["optimizer.dense.learning_rate=1e30", "optimizer.sparse.learning_rate=1e30"]
+    with pytest.raises(InputError, match="diverged"):
+        train(ONE_WORKER, inputs.arguments(copy, "--overwrite", *settings, *broken))
+    assert (copy / "_SUCCESS").exists()
+    assert (_seed_of(copy), log_of(copy)) == (42, log_of(run))
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", *settings))
+    assert (_seed_of(copy), len((copy / "command.txt").read_text().splitlines())) == (1, 2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
+
+
+def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+.*--resume.*--overwrite"):
+        train(ONE_WORKER, inputs.arguments(copy))
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+    assert _seed_of(copy) == 1
+
+
+def test_a_run_that_came_to_nothing_makes_place(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    newest = checkpoint.latest(copy)
+    newest.rename(newest.with_name(f".{newest.name}.partial"))
+    train(ONE_WORKER, inputs.arguments(copy))
+    assert log_of(copy) == log_of(run)
+    assert [entry.name for entry in (copy / "checkpoints").iterdir()] == [newest.name]
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--resume"], ["--overwrite", "--resume"]])
+def test_two_trainings_into_one_folder(inputs: Inputs, tmp_path: Path, more: list[str]) -> None:
+    live = RunFolder.start(tmp_path / "run")
+    with pytest.raises(InputError, match="another training run is writing there"):
+        train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more))
+    live.close()
+    RunFolder.start(tmp_path / "run").close()
+
+
+def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="something else than a run"):
+        train(ONE_WORKER, inputs.arguments(tmp_path, "--overwrite"))
+    assert (tmp_path / "thesis.tex").exists()
