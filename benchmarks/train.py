@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench, peer_data, peers_venv
+from benchmarks import peer_data, peers_venv
 from benchmarks.machine import machine
 from benchmarks.process_tree import busy_seconds
+from benchmarks.samples import make_samples
 from benchmarks.train_report import BATCH_SIZES, CASES, OURS, PEERS, figures, table
 from schemas import storage
 from schemas.errors import exit_with_message
@@ -27,7 +28,7 @@ EXAMPLE = """examples:
   make bench-train      (the same as: python -m benchmarks.train)
   python -m benchmarks.train --repeats 1 --seconds 2 --rows 20 22
 """
-WORKERS_IMPRESSIONS = 160_000  # per case of one worker against two
+WORKERS_IMPRESSIONS = 100_000  # per case of one worker against two
 LAST_LINES = 25
 
 Run = dict[str, Any]
@@ -44,24 +45,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", default="build/bench", help="folder of make bench: logs and samples")
     parser.add_argument("--peers", default="build/peers-venv", help="environment of the peers")
     parser.add_argument("--repeats", type=int, default=3, help="runs of everything that is timed (3)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each case in a run (4)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each case in a run (3)")
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[20, 22, 24, 26], metavar="LOG2", help="table sizes (20 to 26)"
     )
     return parser.parse_args(arguments)
-
-
-def make_samples(data: Path) -> Path:
-    """The samples of make bench, drawn and built where they are missing."""
-    samples = data / "samples"
-    if not storage.is_complete(str(samples)):
-        bench.draw_logs(data / "raw")
-        LOG.info("building samples")
-        command = [sys.executable, "-m", "jobs.build_samples", "--config", "configs/demo.yaml"]
-        command += ["--skeleton", str(data / "raw/sample_skeleton_train.csv")]
-        command += ["--common", str(data / "raw/common_features_train.csv"), "--out", str(samples)]
-        subprocess.run(command, check=True, capture_output=True)
-    return samples
 
 
 class Runner:

@@ -5,11 +5,15 @@ from typing import Any
 
 BATCH_SIZES = (1024, 8192)
 CASES = tuple(f"{size}:{precision}" for size in BATCH_SIZES for precision in ("fp32", "bf16"))
-OURS = {"whole": "ours, from Parquet", "memory": "ours, batches in memory"}
+OURS = {
+    "whole": "ours, from Parquet",
+    "memory": "ours, batches in memory as the loader makes them",
+    "bags": "ours, bags in memory",
+}
 SINGLE_VALUED = {"rechub": "torch-rechub 0.9.0", "deepctr": "deepctr-torch 0.3.0"}
-PEERS = {"fbgemm": "FBGEMM 1.8.0, batches in memory", **SINGLE_VALUED}
+PEERS = {"fbgemm": "FBGEMM 1.8.0, bags in memory", **SINGLE_VALUED}
 BYTES_PER_ROW = (18 + 1) * 4  # a vector and its accumulator of row-wise Adagrad
-WIDTH, NAME_WIDTH = 18, 46
+WIDTH, NAME_WIDTH = 18, 58
 
 Runs = list[dict[str, Any]]
 ByCase = dict[str, float | None]

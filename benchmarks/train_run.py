@@ -1,17 +1,21 @@
 """Our training, measured in a process of its own (or several, under horovodrun): started by benchmarks.train.
 
     python -m benchmarks.train_run whole  --samples build/bench/samples --cases 1024:fp32 --out FILE
-    python -m benchmarks.train_run memory ...      the same with the batches ready in memory
+    python -m benchmarks.train_run memory ...      the steps alone, batches as the loader makes them
+    python -m benchmarks.train_run bags ...        the steps and what the loader's thread does for them
     python -m benchmarks.train_run table --rows 1048576 ...    memory and traffic instead of speed
 
 whole is what esmm.train does between two checkpoints: samples read from Parquet through Petastorm, steps.
+The loader's thread also makes the request of a batch, which merges equal ids and inverts the bags. memory
+finds the requests ready; bags makes them in the step, from the same bags that FBGEMM is given.
 """
 
 import argparse
 import json
 import os
 from collections.abc import Iterator
-from itertools import cycle
+from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -19,10 +23,11 @@ import torch
 from benchmarks.counting_world import CountingWorld
 from benchmarks.measuring import WARM_UP_STEPS, Case, Feed, parser, run_cases
 from benchmarks.process_tree import MemoryMarks
-from benchmarks.train_step import BATCHES, first_batches, full_batches, make_trained
+from benchmarks.train_step import first_batches, full_batches, make_trained
 from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
 from esmm.data import Loader
+from esmm.request import with_request
 from schemas.errors import exit_with_message
 
 IN_MEMORY_ROWS = 1 << 20  # as in benchmarks/peers/fbgemm.py
@@ -31,7 +36,7 @@ TABLE_STEPS = 10
 
 def parse_args() -> argparse.Namespace:
     options = parser("benchmarks.train_run", __doc__)
-    options.add_argument("route", choices=("whole", "memory", "table"))
+    options.add_argument("route", choices=("whole", "memory", "bags", "table"))
     options.add_argument("--samples", required=True)
     options.add_argument("--impressions", type=int, help="trained per case, instead of --seconds")
     options.add_argument("--rows", type=int, default=IN_MEMORY_ROWS, help="of the table, not with whole")
@@ -64,27 +69,36 @@ def speed(args: argparse.Namespace, case: Case, world: CountingWorld) -> Feed[Ba
     """Train; the feed notes the share of the time spent waiting for batches, and bytes sent per step."""
     config = make_config(case)
     loader = make_loader(args, config, world)
-    if args.route == "memory":
-        batches, rows = cycle(first_batches(loader, world)), args.rows
-    else:
-        batches, rows = full_batches(loader), sum(loader.manifest["buckets"].values())
-    trained, feed, waited = make_trained(config, rows, world), make_feed(args, case, batches), 0.0
+    rows = sum(loader.manifest["buckets"].values()) if args.route == "whole" else args.rows
+    trained = make_trained(config, rows, world)
+    waited = 0.0
     world.barrier()
-    for index, batch in enumerate(feed):
-        if index == WARM_UP_STEPS:
-            waited = loader.wait_seconds
-            world.sent.clear()
-        trained(batch.to(world.device), case.batch_size)
+    with closing(trained.ahead(make_batches(args.route, loader, rows, world))) as batches:
+        feed = make_feed(args, case, batches)
+        for index, batch in enumerate(feed):
+            if index == WARM_UP_STEPS:
+                waited = loader.wait_seconds
+                world.sent.clear()
+            trained(batch, case.batch_size)
     feed.notes["loader_share"] = (loader.wait_seconds - waited) / feed.elapsed
-    feed.notes["bytes_per_step"] = world.sent.total() / (feed.steps or 1)
+    feed.notes["bytes_per_step"] = world.sent.total() / feed.steps
     return feed
 
 
-def spread(batch: Batch, stride: int) -> Batch:
+def make_batches(route: str, loader: Loader, rows: int, world: CountingWorld) -> Iterator[Batch]:
+    if route == "whole":
+        return full_batches(loader)
+    batches = cycle(first_batches(loader, world))
+    if route == "memory":
+        return batches
+    return (with_request(batch, rows, world.size) for batch in batches)
+
+
+def spread(batch: Batch, rows: int, stride: int, world: CountingWorld) -> Batch:
     """The same ids scattered over a larger table, so that all of its memory is used."""
-    batch.user.ids.mul_(stride)
-    batch.impression.ids.mul_(stride)
-    return batch
+    for bags in (batch.user, batch.impression):
+        bags.ids.mul_(stride)
+    return with_request(batch, rows, world.size)
 
 
 def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, object]:
@@ -94,10 +108,10 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
         config = make_config(case)
         loader = make_loader(args, config, world)
         stride = max(1, args.rows // sum(loader.manifest["buckets"].values()))
-        batches = [spread(batch, stride) for batch in first_batches(loader, world, BATCHES)]
+        batches = [spread(batch, args.rows, stride, world) for batch in first_batches(loader, world)]
         trained = make_trained(config, args.rows, world)
         world.sent.clear()
-        for batch, _ in zip(cycle(batches), range(TABLE_STEPS), strict=False):
+        for batch in islice(cycle(batches), TABLE_STEPS):
             trained(batch, case.batch_size)
         traffic[str(case)] = {name: sent / TABLE_STEPS for name, sent in world.sent.items()}
         del trained

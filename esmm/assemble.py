@@ -1,8 +1,8 @@
 """From row groups to batches: windows of whole contexts, permuted, then cut every B impressions.
 
-    Rows of row groups --permuted--> Ranges of a window --rebatch--> Rows of B impressions --to_batch--> Batch
+    Rows of row groups --permuted--> Ranges of a window --rebatch--> Ranges of a batch --gather--> Batch
 
-Pure functions on flat arrays; only ranges are copied.
+Only `gather` touches the values; what comes before says which of them, and in which order.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,206 +13,177 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from numba import njit
 
-from esmm.batch import Bags, Batch
-from esmm.rows import FlatBags, FloatArray, IntArray, Rows
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
+from esmm.batch import Bags, Batch, field_offsets
+from esmm.gather_kernel import gather_bags, gather_labels
+from esmm.rows import KEY_SCHEMA, Rows
+from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
 
-
-@njit(cache=True, nogil=True)
-def gather_ranges(
-    ids: IntArray, weights: FloatArray, offsets: IntArray, num_fields: int, starts: IntArray, counts: IntArray
-) -> tuple[IntArray, FloatArray, IntArray]:
-    """The bags of the owners starts[i] to starts[i] + counts[i], for every i in turn; field-major again.
-
-    Bags of neighbouring owners lie side by side in a field, so a range of owners is one copy.
-    """
-    num_owners = (len(offsets) - 1) // num_fields
-    total = 0
-    for field in range(num_fields):
-        for i in range(len(starts)):
-            first = field * num_owners + starts[i]
-            total += offsets[first + counts[i]] - offsets[first]
-    out_ids, out_weights = np.empty(total, np.int64), np.empty(total, np.float32)
-    out_offsets = np.empty(num_fields * counts.sum() + 1, np.int64)
-    out_offsets[0] = 0
-    bag, position = 0, 0
-    for field in range(num_fields):
-        for i in range(len(starts)):
-            first = field * num_owners + starts[i]
-            low, high = offsets[first], offsets[first + counts[i]]
-            for k in range(high - low):
-                out_ids[position + k] = ids[low + k]
-                out_weights[position + k] = weights[low + k]
-            for k in range(counts[i]):
-                out_offsets[bag + k + 1] = position + offsets[first + k + 1] - low
-            bag += counts[i]
-            position += high - low
-    return out_ids, out_weights, out_offsets
-
-
-def _take_bags(bags: FlatBags, num_fields: int, starts: IntArray, counts: IntArray) -> FlatBags:
-    return FlatBags(*gather_ranges(bags.ids, bags.weights, bags.offsets, num_fields, starts, counts))
-
-
-def take(rows: Rows, contexts: IntArray, begin: IntArray, count: IntArray) -> Rows:
-    """The contexts given, each with `count` of its impressions from its `begin`-th on."""
-    first = rows.starts[contexts] + begin
-    starts = np.concatenate(([0], np.cumsum(count)))
-    impressions = np.arange(starts[-1]) + np.repeat(first - starts[:-1], count)
-    return Rows(
-        starts=starts,
-        click=rows.click[impressions],
-        conversion=rows.conversion[impressions],
-        user=_take_bags(rows.user, len(USER_FIELDS), contexts, np.ones_like(contexts)),
-        impression=_take_bags(rows.impression, len(IMPRESSION_FIELDS), first, count),
-        sample_id=None if rows.sample_id is None else rows.sample_id[impressions],
-        keys=None if rows.keys is None else rows.keys.take(pa.array(contexts)),
-    )
-
-
-def concat(parts: list[Rows]) -> Rows:
-    """Several `Rows` end to end."""
-    if len(parts) == 1:
-        return parts[0]
-    shifts = np.cumsum([0] + [part.num_impressions for part in parts])
-    starts = [part.starts[1:] + shift for part, shift in zip(parts, shifts[:-1], strict=True)]
-    with_keys = parts[0].keys is not None
-    return Rows(
-        starts=np.concatenate([[0], *starts]),
-        click=np.concatenate([part.click for part in parts]),
-        conversion=np.concatenate([part.conversion for part in parts]),
-        user=_concat_bags([part.user for part in parts], len(USER_FIELDS)),
-        impression=_concat_bags([part.impression for part in parts], len(IMPRESSION_FIELDS)),
-        sample_id=np.concatenate([part.sample_id for part in parts]) if with_keys else None,
-        keys=pa.concat_tables([part.keys for part in parts]) if with_keys else None,
-    )
-
-
-def _concat_bags(parts: list[FlatBags], num_fields: int) -> FlatBags:
-    ids, weights, lengths = [], [], []
-    for field in range(num_fields):
-        for part in parts:
-            num_owners = (len(part.offsets) - 1) // num_fields
-            span = part.offsets[field * num_owners : (field + 1) * num_owners + 1]
-            ids.append(part.ids[span[0] : span[-1]])
-            weights.append(part.weights[span[0] : span[-1]])
-            lengths.append(np.diff(span))
-    offsets = np.concatenate([[0], *lengths])
-    return FlatBags(np.concatenate(ids), np.concatenate(weights), np.cumsum(offsets, out=offsets))
-
-
-def cut(num_impressions: IntArray, batch_size: int) -> Iterator[tuple[slice, IntArray, IntArray]]:
-    """Cut a sequence of contexts into batches of `batch_size` impressions, the last one shorter.
-
-    num_impressions: int64 [R], each at least 1. Yields which contexts of the sequence a batch touches,
-    and from each the first impression and how many. A context on the border is in both batches.
-    """
-    ends = np.cumsum(num_impressions)
-    starts = ends - num_impressions
-    total = int(num_impressions.sum())
-    for low in range(0, total, batch_size):
-        high = min(low + batch_size, total)
-        span = slice(int(np.searchsorted(ends, low, "right")), int(np.searchsorted(starts, high, "left")))
-        begin = np.maximum(low - starts[span], 0)
-        yield span, begin, np.minimum(high, ends[span]) - starts[span] - begin
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass
 class Ranges:
-    """Contexts of `rows` in the order in which they are to be used, each with `count` of its impressions
-    from its `begin`-th on; all int64 [R]."""
+    """Contexts of several `Rows`, each with some of its impressions, in the order of their use.
 
-    rows: Rows
-    contexts: IntArray
-    begin: IntArray
+    All int64 [S]: context i is number context[i] of parts[part[i]], and its impressions are numbers
+    first[i] to first[i] + count[i] there.
+    """
+
+    parts: list[Rows]
+    part: IntArray
+    context: IntArray
+    first: IntArray
     count: IntArray
 
     @property
     def num_impressions(self) -> int:
         return int(self.count.sum())
 
-    def take(self) -> Rows:
-        return take(self.rows, self.contexts, self.begin, self.count)
+    def only(self, chosen: slice | npt.NDArray[np.bool_]) -> "Ranges":
+        return Ranges(
+            self.parts, self.part[chosen], self.context[chosen], self.first[chosen], self.count[chosen]
+        )
+
+    def without_idle_parts(self) -> "Ranges":
+        """The same with only the parts that are used, so that the memory of the others can go."""
+        used, part = np.unique(self.part, return_inverse=True)
+        return Ranges([self.parts[i] for i in used], part, self.context, self.first, self.count)
+
+
+def no_ranges() -> Ranges:
+    """No contexts, no impressions: the batch of a rank that has run out of them."""
+    nothing = np.empty(0, np.int64)
+    return Ranges([], nothing, nothing, nothing, nothing)
 
 
 def permuted(parts: list[Rows], rng: np.random.Generator | None, skip: int = 0) -> Ranges:
     """The contexts of the parts, at random if there is an `rng`, without the first `skip` impressions."""
-    rows = concat(parts)
-    order = np.arange(rows.num_contexts)
+    contexts = [np.arange(rows.num_contexts) for rows in parts]
+    part = np.repeat(np.arange(len(parts)), [rows.num_contexts for rows in parts])
+    first = np.concatenate([rows.starts[:-1] for rows in parts])
+    count = np.concatenate([np.diff(rows.starts) for rows in parts]).astype(np.int64)
+    order = np.arange(len(part))
     if rng:
         rng.shuffle(order)
-    count = np.diff(rows.starts)[order]
-    ends = np.cumsum(count)
-    begin = np.clip(skip - (ends - count), 0, count)
-    left = count > begin
-    return Ranges(rows, order[left], begin[left], (count - begin)[left])
+    ends = np.cumsum(count[order])
+    gone = np.clip(skip - (ends - count[order]), 0, count[order])
+    ranges = Ranges(
+        parts, part[order], np.concatenate(contexts)[order], first[order] + gone, count[order] - gone
+    )
+    return ranges.only(ranges.count > 0)
 
 
 def merge(ranges: list[Ranges]) -> Ranges:
     """Several `Ranges`, one after the other."""
     if len(ranges) == 1:
         return ranges[0]
-    shifts = np.cumsum([0] + [part.rows.num_contexts for part in ranges])
+    shifts = np.cumsum([0] + [len(one.parts) for one in ranges])
     return Ranges(
-        concat([part.rows for part in ranges]),
-        np.concatenate([part.contexts + shift for part, shift in zip(ranges, shifts[:-1], strict=True)]),
-        np.concatenate([part.begin for part in ranges]),
-        np.concatenate([part.count for part in ranges]),
+        [rows for one in ranges for rows in one.parts],
+        np.concatenate([one.part + shift for one, shift in zip(ranges, shifts[:-1], strict=True)]),
+        np.concatenate([one.context for one in ranges]),
+        np.concatenate([one.first for one in ranges]),
+        np.concatenate([one.count for one in ranges]),
     )
 
 
-def rebatch(stream: Iterable[Ranges], batch_size: int) -> Iterator[Rows]:
+def cut(ranges: Ranges, batch_size: int) -> Iterator[Ranges]:
+    """Pieces of `batch_size` impressions, the last one shorter. A context on the border is in both pieces."""
+    ends = np.cumsum(ranges.count)
+    starts = ends - ranges.count
+    for low in range(0, ranges.num_impressions, batch_size):
+        span = slice(
+            int(np.searchsorted(ends, low, "right")),
+            int(np.searchsorted(starts, low + batch_size, "left")),
+        )
+        begin = np.maximum(low - starts[span], 0)
+        piece = ranges.only(span)
+        piece.first = piece.first + begin
+        piece.count = np.minimum(low + batch_size, ends[span]) - starts[span] - begin
+        yield piece
+
+
+def rebatch(stream: Iterable[Ranges], batch_size: int) -> Iterator[Ranges]:
     """Cut a stream of contexts into batches of exactly `batch_size` impressions; the last may be shorter."""
     waiting: list[Ranges] = []
-    for part in stream:
-        waiting.append(part)
-        if sum(ranges.num_impressions for ranges in waiting) < batch_size:
+    num_waiting = 0
+    for window in stream:
+        waiting.append(window)
+        num_waiting += window.num_impressions
+        if num_waiting < batch_size:
             continue
-        merged, waiting = merge(waiting), []
-        for span, begin, count in cut(merged.count, batch_size):
-            batch = Ranges(merged.rows, merged.contexts[span], merged.begin[span] + begin, count)
-            rows = batch.take()
-            if rows.num_impressions == batch_size:
-                yield rows
+        merged, waiting, num_waiting = merge(waiting), [], num_waiting % batch_size
+        for piece in cut(merged, batch_size):
+            if piece.num_impressions == batch_size:
+                yield piece
             else:
-                waiting = [Ranges(rows, np.arange(rows.num_contexts), np.zeros_like(count), count)]
-    if sum(ranges.num_impressions for ranges in waiting):
-        yield merge(waiting).take()
+                waiting = [piece.without_idle_parts()]
+    if num_waiting:
+        yield merge(waiting)
 
 
-def to_batch(rows: Rows, pin_memory: bool = False) -> Batch:
-    """The same arrays as tensors, without a copy (one, if pinned)."""
+class Gatherer:
+    """Makes batches of `Ranges`: ids shifted into the fused table's row space, weights final.
 
-    def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-        result = torch.from_numpy(array)
-        return result.pin_memory() if pin_memory else result
+    A list says how interest divides among its ids: a weighted mean, whatever its length. A cross field
+    says how often this user met this very category or shop: the value is the signal, so a sum.
+    """
 
-    def bags(flat: FlatBags) -> Bags:
-        return Bags(tensor(flat.ids), tensor(flat.weights), tensor(flat.offsets))
+    def __init__(self, buckets: dict[str, int], with_keys: bool, pin_memory: bool) -> None:
+        first_row = field_offsets(buckets)
+        self.first_row = np.array([first_row[field.name] for field in FIELDS], np.int32)
+        self.normalised = np.array([field.multi and field.side != "cross" for field in FIELDS])
+        self.with_keys, self.pin_memory = with_keys, pin_memory
 
-    context_index = np.repeat(np.arange(rows.num_contexts), np.diff(rows.starts))
-    return Batch(
-        context_index=tensor(context_index),
-        click=tensor(rows.click),
-        conversion=tensor(rows.conversion),
-        user=bags(rows.user),
-        impression=bags(rows.impression),
-        keys=_make_keys(rows, context_index),
-    )
+    def __call__(self, ranges: Ranges) -> Batch:
+        """Impressions of row groups that could not be read are left out."""
+        readable = np.array([rows.owned is not None for rows in ranges.parts], bool)
+        if not readable.all():
+            ranges = ranges.only(readable[ranges.part]).without_idle_parts()
+        context_index = np.repeat(np.arange(len(ranges.count)), ranges.count)
+        click, conversion = (self._labels(ranges, label) for label in (0, 1))
+        ones = np.ones_like(ranges.count)
+        return Batch(
+            context_index=self._tensor(context_index),
+            click=self._tensor(click),
+            conversion=self._tensor(conversion),
+            user=self._bags(USER_FIELDS, ranges, ranges.context, ones),
+            impression=self._bags(IMPRESSION_FIELDS, ranges, ranges.first, ranges.count),
+            keys=_gather_keys(ranges, context_index, click, conversion) if self.with_keys else None,
+        )
+
+    def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.pin_memory else tensor
+
+    def _labels(self, ranges: Ranges, label: int) -> npt.NDArray[np.float32]:
+        places = np.array([rows.labels[label] for rows in ranges.parts], np.int64)
+        return gather_labels(places, ranges.part, ranges.first, ranges.count)
+
+    def _bags(self, fields: tuple[Field, ...], ranges: Ranges, first: IntArray, count: IntArray) -> Bags:
+        chosen = slice(FIELDS.index(fields[0]), FIELDS.index(fields[-1]) + 1)
+        places = np.array([rows.fields[chosen] for rows in ranges.parts], np.int64)
+        arrays = gather_bags(
+            places.reshape(-1, len(fields), 3),
+            ranges.part,
+            first,
+            count,
+            self.first_row[chosen],
+            self.normalised[chosen],
+        )
+        return Bags(*map(torch.from_numpy, arrays))
 
 
-def _make_keys(rows: Rows, context_index: IntArray) -> pa.Table | None:
+def _gather_keys(
+    ranges: Ranges, context_index: IntArray, click: npt.NDArray[Any], conversion: npt.NDArray[Any]
+) -> pa.Table:
     """sample_id, context_id, user_id, click, conversion: one row per impression."""
-    if rows.keys is None:
-        return None
-    repeated = rows.keys.take(pa.array(context_index))
-    columns = {
-        "sample_id": pa.array(rows.sample_id),
-        "context_id": repeated["context_id"],
-        "user_id": repeated["user_id"],
-        "click": pa.array(rows.click.astype(np.int8)),
-        "conversion": pa.array(rows.conversion.astype(np.int8)),
-    }
-    return pa.table(columns)
+    before = np.cumsum([0] + [rows.num_impressions for rows in ranges.parts])
+    # Impression i of the batch is number i of all ranges, and its range begins at that of its context.
+    begin = before[ranges.part] + ranges.first - (np.cumsum(ranges.count) - ranges.count)
+    keys = pa.concat_tables([KEY_SCHEMA.empty_table(), *(rows.keys for rows in ranges.parts)])
+    taken = keys.take(pa.array(np.arange(len(context_index)) + begin[context_index]))
+    for name, values in (("click", click), ("conversion", conversion)):
+        taken = taken.append_column(name, pa.array(values.astype(np.int8)))
+    return taken

@@ -5,15 +5,13 @@
         dense.safetensors                   the network and its optimiser
         table-00000-of-00002.safetensors    rows 0, 2, 4, ... of the table and their optimiser state
 
-`esmm.save_checkpoint` writes them. A folder without a leading dot is complete: it gets that name when all
-its files are on the disk. `state.json` holds their checksums and its own.
+`esmm.save_checkpoint` writes them, `esmm.choose_checkpoint` finds the one to use. A folder without a
+leading dot is complete: it gets that name when all its files are on the disk. `state.json` holds their
+checksums and its own.
 """
 
 import hashlib
 import json
-import logging
-import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,14 +22,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from esmm.config import Config, ModelConfig
-from esmm.distributed import AgreedError, World
+from esmm.distributed import World
 from esmm.model import Esmm
 from esmm.progress import Progress
 from esmm.schedule import Position
 from esmm.step import TrainStep
 from schemas.errors import InputError
-
-log = logging.getLogger(__name__)
 
 FORMAT = 2
 FOLDER = "checkpoints"
@@ -120,22 +116,6 @@ def complete(run: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def set_newer_aside(run: Path, step: int) -> None:
-    """Hide checkpoints of later steps than the one a run goes on from: damaged ones."""
-    for folder in complete(run):
-        if step_of(folder) > step:
-            folder.rename(folder.with_name(f".{folder.name}.aside-{time.time_ns()}"))
-
-
-def remove_leftovers(run: Path) -> None:
-    """Remove what is half-written or was set aside."""
-    for folder in (run / FOLDER).glob(".step-*"):
-        shutil.rmtree(folder)
-
-
-# ---- Choosing --------------------------------------------------------------------------------------
-
-
 def latest(run: Path) -> Path:
     """The newest complete checkpoint of a run, or an `InputError`."""
     found = complete(run)
@@ -153,66 +133,6 @@ def read_state(checkpoint: Path) -> State:
         raise InputError(
             f"{path}: expected the description of a checkpoint ({error}). Restore it or train again."
         ) from error
-
-
-def for_predictions(run: Path, world: World) -> tuple[Path, State]:
-    """The checkpoint of the best validation where early stopping was on, else the newest good one."""
-    newest, state = newest_good(run, world)
-    best = state.progress.best_step
-    if not state.config.train.early_stopping_patience or best in (None, state.step):
-        return newest, state
-    return folder_of(run, best), checked(folder_of(run, best), world)
-
-
-def named(run: Path, name: str, world: World) -> tuple[Path, State]:
-    """The checkpoint of a run with this name, or an `InputError`."""
-
-    def find() -> Path:
-        names = [folder.name for folder in complete(run)]
-        if name not in names:
-            raise InputError(f"--checkpoint {name}: expected one of {', '.join(names) or 'none'} in {run}.")
-        return run / FOLDER / name
-
-    path = world.together(find)
-    return path, checked(path, world)
-
-
-def newest_good(run: Path, world: World) -> tuple[Path, State]:
-    """The newest checkpoint whose files are what they were when written; one line says what was passed over.
-
-    `InputError` where a run has none. All ranks call it together: they share the reading.
-    """
-    candidates = world.on_first(lambda: [latest(run), *reversed(complete(run)[:-1])])
-    damage: list[str] = []
-    for candidate in candidates:
-        try:
-            state = checked(candidate, world)
-        except AgreedError as error:
-            damage.append(str(error))
-            continue
-        if damage:
-            log.warning("%s Using %s instead.", damage[0], candidate)
-        return candidate, state
-    raise AgreedError(damage[0])
-
-
-def checked(checkpoint: Path, world: World) -> State:
-    """The description of a checkpoint whose files fit their checksums, or an `InputError` on all ranks."""
-    state = world.together(lambda: read_state(checkpoint))
-    world.together(lambda: _check_sums(checkpoint, state, world))
-    return state
-
-
-def _check_sums(checkpoint: Path, state: State, world: World) -> None:
-    """The ranks share the reading."""
-    for name, expected in list(state.sha256.items())[world.rank :: world.size]:
-        path = checkpoint / name
-        if not path.is_file():
-            raise InputError(f"{path}: file not found, but state.json names it. Restore it or train again.")
-        if sha256_of(path).hex() != expected:
-            raise InputError(
-                f"{path}: damaged, its SHA-256 is not that in state.json. Restore it or train again."
-            )
 
 
 def require_fit(checkpoint: Path, state: State, model: ModelConfig, fingerprint: str, num_rows: int) -> None:

@@ -31,11 +31,11 @@ from petastorm.transform import TransformSpec  # noqa: E402
 from petastorm.workers_pool import EmptyResultError  # noqa: E402
 from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
 
-from esmm.assemble import Ranges, permuted, rebatch, to_batch  # noqa: E402
+from esmm.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch  # noqa: E402
 from esmm.batch import Batch  # noqa: E402
 from esmm.prefetch import prefetch  # noqa: E402
 from esmm.request import with_request  # noqa: E402
-from esmm.rows import Rows, column_names, empty_rows, from_table  # noqa: E402
+from esmm.rows import Rows, column_names, from_table  # noqa: E402
 from esmm.sample_check import check_files, check_row_groups, other_rows  # noqa: E402
 from esmm.schedule import (  # noqa: E402
     Position,
@@ -92,6 +92,7 @@ class Loader:
         self.num_threads = num_threads
         self.wait_seconds = 0.0
         self._groups = row_groups(self.manifest)
+        self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
         if batch_size < world_size:
             raise InputError(
                 f"train.batch_size: expected at least one impression per worker ({world_size}), "
@@ -140,17 +141,17 @@ class Loader:
         windows = schedule.windows[self.rank]
         groups = self._read_groups([group for window in windows for group in window.groups])
         stream = (self._open(window, position.epoch, groups) for window in windows)
-        rows = rebatch(stream, schedule.shares[self.rank])
+        pieces = rebatch(stream, schedule.shares[self.rank])
         try:
             for _ in range(schedule.steps):
-                yield self._make_batch(next(rows, None) or empty_rows(self.with_keys))
+                yield self._make_batch(next(pieces, None) or no_ranges())
         finally:
             groups.close()
 
-    def _make_batch(self, rows: Rows) -> Batch:
+    def _make_batch(self, ranges: Ranges) -> Batch:
         """The one place where a batch is made, empty ones too; on the loader's thread."""
         num_rows = sum(self.manifest["buckets"].values())
-        return with_request(to_batch(rows, self.pin_memory), num_rows, self.world_size, self.pin_memory)
+        return with_request(self._gather(ranges), num_rows, self.world_size, self.pin_memory)
 
     def _open(self, window: Window, epoch: int, groups: Iterator[Rows]) -> Ranges:
         """The contexts of a window in their order; groups: its row groups come next."""

@@ -238,23 +238,31 @@ def _join() -> tuple[int, int, list[str]]:
 
 
 def _require_launcher() -> None:
-    """Stop where Horovod would abort the whole process: it can't find who has started the workers."""
+    """Stop where Horovod would abort the whole process: it finds neither its launcher nor the other hosts."""
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if missing:
         raise InputError(
             f"environment: HOROVOD_SIZE={os.environ.get('HOROVOD_SIZE')}, but not {', '.join(missing)}. "
             "Start several workers with `horovodrun -np N python -m ...`; for one, unset HOROVOD_SIZE."
         )
-    _, _, address, _ = (os.environ[name] for name in NEEDED)
+    host, address = socket.gethostname(), os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
     port = _number("HOROVOD_GLOO_RENDEZVOUS_PORT", 0)
     try:
         socket.create_connection((address, port), CONNECT_SECONDS).close()
     except OSError as error:
         raise InputError(
-            f"worker on {socket.gethostname()}: can't reach horovodrun at {address}:{port} "
+            f"worker on {host}: can't reach its launcher at {address}:{port} "
             f"(HOROVOD_GLOO_RENDEZVOUS_ADDR, _PORT): {error}. Is it still running? Between hosts, name a "
             "network that all of them share: horovodrun --network-interfaces NAME."
         ) from error
+    # One of Horovod's connections ignores the interface and goes to the address of the host's own name.
+    if _number("HOROVOD_CROSS_SIZE", 1) > 1 and os.environ.get("HOROVOD_GLOO_IFACE") != "lo":
+        own = socket.gethostbyname(host)
+        if own.startswith("127."):
+            raise InputError(
+                f"worker on {host}: its own name stands for {own}, where other hosts can't reach it. "
+                f"Give {host} its address in this network in /etc/hosts, on {host} itself."
+            )
 
 
 @contextmanager

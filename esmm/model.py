@@ -1,14 +1,19 @@
 """ESMM's network: one shared embedding, two towers, and a first layer whose context half is paid once."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esmm.batch import Batch
+from esmm.batch_norm import BatchNorm
 from esmm.config import ModelConfig
+from esmm.distributed import World
+from esmm.dropout import drop_out
 from esmm.embedding import Lookup, ShardedEmbedding
 from esmm.layers import Dense, FirstLayer
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
@@ -23,12 +28,16 @@ class EsmmNetwork(nn.Module):
     is computed once and handed to its impressions.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, world: World) -> None:
         super().__init__()
         dim, first = config.embedding_dim, config.towers[0]
+        self.num_hidden, self.dropout = len(config.towers), config.dropout
         self.context = nn.Linear(len(USER_FIELDS) * dim, TASKS * first)
         self.item = nn.Linear(len(IMPRESSION_FIELDS) * dim, TASKS * first, bias=False)
-        self.towers = nn.ModuleList(_tower(config.towers) for _ in range(TASKS))
+        self.towers = nn.ModuleList(_tower(config) for _ in range(TASKS))
+        self.context.bias.requires_grad_(not config.batch_norm)
+        normed = config.towers if config.batch_norm else []
+        self.norms = nn.ModuleList(BatchNorm(TASKS, h, world, f"norm{i}") for i, h in enumerate(normed))
 
     def initialise(self) -> None:
         """torch's default for linear layers, from its global generator; the two halves count as one."""
@@ -50,17 +59,35 @@ class EsmmNetwork(nn.Module):
             nn.init.constant_(cast(nn.Linear, last).bias, math.log(rate / (1 - rate)))
 
     def forward(
-        self, pooled: Tensor, context_index: Tensor, precision: torch.dtype = torch.float32
+        self,
+        pooled: Tensor,
+        context_index: Tensor,
+        precision: torch.dtype = torch.float32,
+        noise: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits of CTR and CVR, each float32 [B].
 
         pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
-        context_index: int64 [B], ascending. precision: of the matrix products.
+        context_index: int64 [B], ascending. precision: of the matrix products. noise: of dropout, if wanted.
         """
         parameters = (self.context.weight, self.context.bias, self.item.weight)
-        hidden = FirstLayer.apply(pooled, context_index, *parameters, precision, True)
-        ctr, cvr = (tower(part) for tower, part in zip(self.towers, hidden, strict=True))
+        hidden = FirstLayer.apply(pooled, context_index, *parameters, precision, not self.norms)
+        towers = cast(list[nn.Sequential], self.towers)
+        for level in range(self.num_hidden):
+            hidden = self._regularised(level, hidden, noise)
+            hidden = [tower[2 * level](x) for tower, x in zip(towers, hidden, strict=True)]
+        ctr, cvr = hidden
         return ctr.float().squeeze(1), cvr.float().squeeze(1)
+
+    def _regularised(
+        self, level: int, hidden: Sequence[Tensor], noise: torch.Generator | None
+    ) -> Sequence[Tensor]:
+        """What becomes of both towers' hidden layer `level`, [B, H] each, before the next layer."""
+        if self.norms:
+            hidden = [F.relu_(x) for x in self.norms[level](hidden)]
+        if self.dropout and noise is not None:
+            hidden = [drop_out(x, self.dropout, noise) for x in hidden]
+        return hidden
 
 
 class DenseLayer(nn.Linear):
@@ -74,12 +101,18 @@ class DenseLayer(nn.Linear):
         return cast(Tensor, Dense.apply(x, self.weight, self.bias, self.relu))
 
 
-def _tower(widths: list[int]) -> nn.Sequential:
-    """[B, h1] -> [B, 1]: the layers after the first."""
+def _tower(config: ModelConfig) -> nn.Sequential:
+    """[B, h1] -> [B, 1]: the layers after the first, at even places: a ReLU once stood between them.
+
+    Where batch norm comes between a layer and its ReLU, the layer has no ReLU, and its bias, which the norm
+    takes away again, is not trained.
+    """
     layers: list[nn.Module] = []
-    for width, following in pairwise(widths):
-        layers += [DenseLayer(width, following, relu=True), nn.Identity()]
-    return nn.Sequential(*layers, DenseLayer(widths[-1], 1, relu=False))
+    for width, following in pairwise(config.towers):
+        layer = DenseLayer(width, following, relu=not config.batch_norm)
+        layer.bias.requires_grad_(not config.batch_norm)
+        layers += [layer, nn.Identity()]
+    return nn.Sequential(*layers, DenseLayer(config.towers[-1], 1, relu=False))
 
 
 class Esmm:
@@ -88,8 +121,13 @@ class Esmm:
     def __init__(self, network: EsmmNetwork, embedding: ShardedEmbedding) -> None:
         self.network, self.embedding = network, embedding
 
-    def forward(self, batch: Batch, precision: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Lookup]:
+    def forward(
+        self,
+        batch: Batch,
+        precision: torch.dtype = torch.float32,
+        noise: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Lookup]:
         """Logits of CTR and CVR, each [B], and the lookup; its pooled vectors get the gradient."""
         lookup = self.embedding.lookup(batch.asked())
-        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, precision)
+        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, precision, noise)
         return ctr, cvr, lookup

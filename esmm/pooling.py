@@ -17,20 +17,24 @@ from torch import Tensor
 
 from esmm.pooling_kernel import transpose
 
+LONGEST_PIECE = 256  # tokens that one thread sums up one after the other
+
 
 @dataclass
 class Pooling:
     """K bags of T weighted rows, bag by bag and row by row. Integers are int32, weights float32.
 
     ids, weights: [T]; offsets: [K + 1]; bag k holds the tokens offsets[k] to offsets[k + 1].
-    rows: [N], the distinct ids, ascending; starts: [N + 1]; bags, bag_weights: [T]; row n goes into
-    bags[starts[n] : starts[n + 1]] with the weights beside them.
+    rows: [N], the distinct ids, ascending; bags, bag_weights: [T], which bags a row goes into, row by row.
+    A row's tokens come in pieces of limited length, so that a row that is in every bag keeps no thread
+    waiting: starts: [P + 1], first token of each piece; row_starts: [N + 1], first piece of each row.
     """
 
     ids: Tensor
     weights: Tensor
     offsets: Tensor
     rows: Tensor
+    row_starts: Tensor
     starts: Tensor
     bags: Tensor
     bag_weights: Tensor
@@ -44,7 +48,7 @@ class Pooling:
         num_ids: int,
     ) -> Self:
         """From bags of ids in 0..num_ids-1."""
-        arrays = (ids, weights, offsets, *transpose(ids, weights, offsets, num_ids))
+        arrays = (ids, weights, offsets, *transpose(ids, weights, offsets, num_ids, LONGEST_PIECE))
         return cls(*(torch.from_numpy(array) for array in arrays))
 
     def to(self, device: torch.device) -> Self:
@@ -60,10 +64,14 @@ class Pooling:
 
     def row_sums(self, gradient: Tensor) -> Tensor:
         """Gradient of the sums [K, D] -> gradient of the distinct rows [N, D]."""
-        return _weighted_sums(gradient, self.bags, self.starts, self.bag_weights)
+        pieces = _weighted_sums(gradient, self.bags, self.starts, self.bag_weights)
+        if pieces.shape[0] == self.rows.shape[0]:
+            return pieces
+        order = torch.arange(pieces.shape[0], dtype=torch.int32, device=pieces.device)
+        return _weighted_sums(pieces, order, self.row_starts, None)
 
 
-def _weighted_sums(rows: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+def _weighted_sums(rows: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
     if ids.shape[0] == 0:
         return rows.new_zeros(offsets.shape[0] - 1, rows.shape[1])
     return F.embedding_bag(

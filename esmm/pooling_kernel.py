@@ -32,27 +32,36 @@ def sort_by_key(keys, num_keys):
 
 
 @njit(cache=True, nogil=True)
-def transpose(ids, weights, offsets, num_ids):
-    """The tokens of all bags, id by id: distinct ids, starts [N + 1], bags [T], weights [T]."""
+def transpose(ids, weights, offsets, num_ids, most):
+    """The tokens of all bags, id by id, and the tokens of an id in pieces of at most `most`.
+
+    Returns distinct ids [N], first piece of each [N + 1], first token of each piece [P + 1], bags [T],
+    weights [T].
+    """
     num_tokens = len(ids)
     bag_of = np.empty(num_tokens, np.int32)
     for bag in range(len(offsets) - 1):
         for token in range(offsets[bag], offsets[bag + 1]):
             bag_of[token] = bag
     order = sort_by_key(ids, num_ids)
-    rows, starts = np.empty(num_tokens, np.int32), np.empty(num_tokens + 1, np.int32)
+    rows, row_starts = np.empty(num_tokens, np.int32), np.empty(num_tokens + 1, np.int32)
+    starts = np.empty(num_tokens + 1, np.int32)
     bags, bag_weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
-    num_rows = 0
+    num_rows, num_pieces = 0, 0
     for i in range(num_tokens):
         token = order[i]
-        if i == 0 or ids[token] != rows[num_rows - 1]:
+        is_new = i == 0 or ids[token] != rows[num_rows - 1]
+        if is_new:
             rows[num_rows] = ids[token]
-            starts[num_rows] = i
+            row_starts[num_rows] = num_pieces
             num_rows += 1
+        if is_new or i - starts[num_pieces - 1] == most:
+            starts[num_pieces] = i
+            num_pieces += 1
         bags[i] = bag_of[token]
         bag_weights[i] = weights[token]
-    starts[num_rows] = num_tokens
-    return rows[:num_rows], starts[: num_rows + 1], bags, bag_weights
+    row_starts[num_rows], starts[num_pieces] = num_pieces, num_tokens
+    return rows[:num_rows], row_starts[: num_rows + 1], starts[: num_pieces + 1], bags, bag_weights
 
 
 @njit(cache=True, nogil=True)

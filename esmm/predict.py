@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from esmm import checkpoint, run_folder
+from esmm import checkpoint, choose_checkpoint, run_folder
 from esmm.batch import Batch
 from esmm.config import Config
 from esmm.data import Loader
@@ -73,7 +73,9 @@ def load(
     run: Path, name: str | None, config: Config, loader: Loader, world: World
 ) -> tuple[Esmm, checkpoint.State]:
     """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
-    path, state = checkpoint.named(run, name, world) if name else checkpoint.for_predictions(run, world)
+    path, state = (
+        choose_checkpoint.named(run, name, world) if name else choose_checkpoint.for_predictions(run, world)
+    )
     rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
     world.together(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
     world.together(lambda: require_room(config, rows, training=False, world=world))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
+from esmm.config import TrainConfig
+from esmm.schedule import Position
+
 
 @dataclass(frozen=True)
 class Window:
@@ -42,3 +45,7 @@ class Progress:
     def has_stalled(self, patience: int) -> bool:
         """True when early stopping ends the run; patience 0: never."""
         return 0 < patience <= self.since_best
+
+    def is_done(self, config: TrainConfig, position: Position) -> bool:
+        """All epochs are trained, or early stopping has ended the run."""
+        return position.epoch > config.epochs or self.has_stalled(config.early_stopping_patience)

@@ -4,11 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from esmm import checkpoint
+from esmm import checkpoint, choose_checkpoint, run_folder
 from esmm.checkpoint import State
 from esmm.config import Config
 from esmm.distributed import World
 from esmm.save_checkpoint import Origin
+from esmm.tracking import flatten
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,18 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     if not world.on_first(lambda: checkpoint.complete(run)):
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
-    path, state = checkpoint.newest_good(run, world)
-    world.on_first(lambda: checkpoint.set_newer_aside(run, state.step))
+    path, state = choose_checkpoint.newest_good(run, world)
+    world.on_first(lambda: choose_checkpoint.set_newer_aside(run, state.step))
     changed = world.together(lambda: compare(path, state, origin))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
     return path, state
+
+
+def is_complete(run: Path, config: Config, state: State, world: World) -> bool:
+    """Is there nothing to go on with?"""
+    done = state.progress.is_done(config.train, state.position)
+    return done and world.on_first(lambda: run_folder.is_complete(run))
 
 
 def compare(path: Path, state: State, origin: Origin) -> list[str]:
@@ -40,9 +47,10 @@ def compare(path: Path, state: State, origin: Origin) -> list[str]:
             f"{path}: written by an older version, which did not store the position in the data. "
             "esmm.predict reads it; to train on, start a new run with --warm-start."
         )
-    if state.schema != origin.schema:
+    changed = _differing(state.schema, origin.schema).values()
+    if changed:
         raise InputError(
-            f"{path}: a checkpoint of samples with another schema ({'; '.join(_differing(state, origin))}). "
+            f"{path}: a checkpoint of samples with another schema ({'; '.join(changed)}). "
             "Start a new run with --warm-start to take over what fits."
         )
     options = differences(state.config, origin.config)
@@ -59,25 +67,13 @@ def compare(path: Path, state: State, origin: Origin) -> list[str]:
 
 def differences(old: Config, new: Config) -> dict[str, str]:
     """Options whose values differ, by name, each as `name: old -> new`."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return _differing(old.model_dump(), new.model_dump())
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    before, after = flatten(old), flatten(new)
     return {
         name: f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     }
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _differing(state: State, origin: Origin) -> list[str]:
-    before, after = _flat(state.schema or {}), _flat(origin.schema)
-    return [
-        f"{name}: {before.get(name)} -> {after.get(name)}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]

@@ -1,7 +1,7 @@
-"""A row group of the samples as flat arrays, in the layout of a batch from the start.
+"""A row group of the samples: its columns where Arrow has put them, checked and ready to be gathered.
 
-Ids are already in the fused table's row space and weights final, so that all that follows
-(`esmm.assemble`) only copies ranges. No object per row.
+Nothing is copied here. `esmm.assemble` copies what a batch needs, shifts ids into the fused table's row
+space and makes the weights final, all in one pass.
 """
 
 from dataclasses import dataclass
@@ -10,45 +10,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
-from esmm.batch import field_offsets
+from esmm import gather_kernel as kernel
 from schemas import samples
 from schemas.errors import InputError
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
+from schemas.fields import FIELDS, Field
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-Columns = dict[str, pa.ChunkedArray]
+Addresses = npt.NDArray[np.int64]
+Columns = dict[str, pa.Array]
 
-KEY_COLUMNS = ("sample_id", "context_id", "user_id")
+KEY_SCHEMA = pa.schema([("sample_id", pa.int64()), ("context_id", pa.string()), ("user_id", pa.int64())])
 _COLUMNS = {column.name: column for column in samples.COLUMNS}
-
-
-@dataclass
-class FlatBags:
-    """`esmm.batch.Bags` as numpy arrays: ids int64 [T], weights float32 [T], offsets int64 [F*N + 1]."""
-
-    ids: IntArray
-    weights: FloatArray
-    offsets: IntArray
 
 
 @dataclass
 class Rows:
     """R contexts with their I impressions.
 
-    starts: int64 [R + 1]; context r owns impressions starts[r] to starts[r + 1]. click, conversion:
-    float32 [I]. user: bags for R contexts. impression: bags for I impressions.
-    sample_id int64 [I] and keys (context_id, user_id; R rows): only when predicting.
+    starts: int32 [R + 1]; context r owns impressions starts[r] to starts[r + 1].
+    fields: int64 [23, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
+    (int32; 0: one id per owner): owner n, a context or an impression, owns values bounds[n] to
+    bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). owned: whatever holds the
+    memory at the addresses; None: the row group could not be read, and its impressions are left out.
+    keys: sample_id, context_id and user_id of each impression, only when predicting.
     """
 
-    starts: IntArray
-    click: FloatArray
-    conversion: FloatArray
-    user: FlatBags
-    impression: FlatBags
-    sample_id: IntArray | None = None
+    starts: npt.NDArray[np.int32]
+    fields: Addresses
+    labels: Addresses
+    owned: Any
     keys: pa.Table | None = None
 
     @property
@@ -57,161 +47,143 @@ class Rows:
 
     @property
     def num_impressions(self) -> int:
-        return len(self.click)
+        return int(self.starts[-1])
+
+
+def missing_rows(num_rows: int, num_impressions: int) -> Rows:
+    """In place of a row group that could not be read: the right numbers, dealt evenly, and no content."""
+    starts = np.linspace(0, num_impressions, num_rows + 1).astype(np.int32)
+    nowhere = np.zeros((len(FIELDS), 3), np.int64)
+    return Rows(starts, nowhere, nowhere[0, :2], None)
 
 
 def column_names(with_keys: bool) -> list[str]:
     """The columns of the samples that a batch is made of."""
-    return [name for name in _COLUMNS if with_keys or name not in KEY_COLUMNS]
-
-
-def empty_rows(with_keys: bool) -> Rows:
-    """No contexts, no impressions: the batch of a rank that has run out of them."""
-
-    def bags() -> FlatBags:
-        return FlatBags(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(1, np.int64))
-
-    schema = samples.arrow_schema()
-    return Rows(
-        starts=np.zeros(1, np.int64),
-        click=np.empty(0, np.float32),
-        conversion=np.empty(0, np.float32),
-        user=bags(),
-        impression=bags(),
-        sample_id=np.empty(0, np.int64) if with_keys else None,
-        keys=pa.schema([schema.field("context_id"), schema.field("user_id")]).empty_table()
-        if with_keys
-        else None,
-    )
-
-
-@dataclass
-class _Column:
-    """values: all values end to end. offsets: int64 [R + 1], which of them are row r's."""
-
-    values: npt.NDArray[Any]
-    offsets: IntArray
-
-
-@dataclass
-class _FieldValues:
-    """One field of N owners: buckets int32 [T], weights float32 [T] or None, offsets int64 [N + 1]."""
-
-    field: Field
-    ids: npt.NDArray[np.int32]
-    weights: FloatArray | None
-    offsets: IntArray
+    return [name for name in _COLUMNS if with_keys or name not in KEY_SCHEMA.names]
 
 
 def from_table(table: pa.Table, buckets: dict[str, int], with_keys: bool) -> Rows:
-    """One row group as `Rows`; columns that contradict the schema or each other are an `InputError`."""
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    click = _read_column(columns, "click")
-    starts = click.offsets
-    conversion = _parallel(columns, "conversion", starts).values
-    user = [_user_field(columns, field) for field in USER_FIELDS]
-    impression = [_impression_field(columns, field, starts) for field in IMPRESSION_FIELDS]
+    """One row group, as read from a file, as `Rows`.
+
+    An `InputError` names a column that contradicts the schema or the columns beside it: lists of another
+    length, ids that are no bucket, weights that are negative or no number, labels that are not 0 or 1.
+    """
+    columns = _read_columns(table, with_keys)
+    starts = _offsets(columns["click"])
+    for name in ("click", "conversion"):
+        _require_labels(name, columns[name], starts)
+    places = {name: _addresses(columns[name]) for name in _VALUE_COLUMNS}
+    described = np.array([_describe(field, places) for field in FIELDS])
+    bounds = np.empty((np.count_nonzero(described[:, kernel.LENGTHS]), starts[-1] + 1), np.int32)
+    num_buckets = np.array([buckets[field.name] for field in FIELDS])
+    found, index, value = kernel.check_fields(described, num_buckets, _PER_IMPRESSION, starts, bounds)
+    if found != kernel.FINE:
+        raise InputError(_message(found, FIELDS[index], buckets, value))
     return Rows(
         starts=starts,
-        click=click.values.astype(np.float32),
-        conversion=conversion.astype(np.float32),
-        user=_make_bags(user, buckets),
-        impression=_make_bags(impression, buckets),
-        sample_id=_parallel(columns, "sample_id", starts).values if with_keys else None,
-        keys=table.select(["context_id", "user_id"]) if with_keys else None,
+        fields=_field_addresses(described, bounds),
+        labels=np.array([places["click"][1], places["conversion"][1]]),
+        owned=(table, bounds),
+        keys=_read_keys(columns, starts) if with_keys else None,
     )
 
 
-def _read_column(columns: Columns, name: str) -> _Column:
-    expected = _COLUMNS[name]
-    if name not in columns:
-        raise InputError(f"column {name} is missing.")
-    column = columns[name]
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+_PER_IMPRESSION = np.array([field.per_impression for field in FIELDS])
+_VALUE_COLUMNS = column_names(with_keys=False)
+_SCHEMA = samples.arrow_schema()
+_SCHEMAS = {True: _SCHEMA, False: pa.schema([_SCHEMA.field(name) for name in _VALUE_COLUMNS])}
+
+
+def _read_columns(table: pa.Table, with_keys: bool) -> Columns:
+    """Each column in one piece, of the type that the schema says, without nulls."""
+    found = dict(zip(table.column_names, table.columns, strict=True))
+    columns = {}
+    for name in column_names(with_keys):
+        if name not in found:
+            raise InputError(f"column {name} is missing.")
+        column = found[name]
+        columns[name] = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if not table.schema.equals(_SCHEMAS[with_keys]):  # it may still say the same in other words
+        for name, array in columns.items():
+            _require_type(_COLUMNS[name], array)
+    return columns
+
+
+def _require_type(expected: samples.Column, array: pa.Array) -> None:
     leaf = pa.type_for_alias(expected.type)
     is_list = pa.types.is_list(array.type)
     if is_list != expected.is_list or (array.type.value_type if is_list else array.type) != leaf:
         kind = f"list of {expected.type}" if expected.is_list else expected.type
-        raise InputError(f"column {name}: expected {kind}, found {array.type}.")
-    flat = array.values if is_list else array
-    if array.null_count or flat.null_count:
-        raise InputError(f"column {name}: expected no nulls, found {array.null_count + flat.null_count}.")
-    if not is_list:
-        return _Column(flat.to_numpy(), np.arange(len(flat) + 1))
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    return _Column(flat.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
+        raise InputError(f"column {expected.name}: expected {kind}, found {array.type}.")
+    if not expected.nullable:
+        nulls = array.null_count + (array.values.null_count if is_list else 0)
+        if nulls:
+            raise InputError(f"column {expected.name}: expected no nulls, found {nulls}.")
 
 
-def _parallel(columns: Columns, name: str, offsets: IntArray) -> _Column:
-    """A column whose lists must be as long as those of another one."""
-    column = _read_column(columns, name)
-    if not np.array_equal(column.offsets, offsets):
-        raise InputError(f"column {name}: its lists are not as long as those of the columns beside it.")
-    return column
+def _offsets(array: pa.ListArray) -> npt.NDArray[np.int32]:
+    return np.frombuffer(array.buffers()[1], np.int32, len(array) + 1)
 
 
-def _user_field(columns: Columns, field: Field) -> _FieldValues:
-    column = _read_column(columns, field.column)
-    weights = _parallel(columns, field.weight_column, column.offsets).values if field.weighted else None
-    return _FieldValues(field, column.values, weights, column.offsets)
+def _require_labels(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32]) -> None:
+    _require_equal(name, array, starts)
+    values = np.frombuffer(array.buffers()[3], np.uint8, starts[-1])
+    if len(values) and values.max() > 1:
+        found = values[values > 1].view(np.int8)[0]
+        raise InputError(f"column {name}: expected 0 or 1, found {found}.")
 
 
-def _impression_field(columns: Columns, field: Field, starts: IntArray) -> _FieldValues:
-    if not field.multi:
-        column = _parallel(columns, field.column, starts)
-        offsets = np.arange(len(column.values) + 1)
-    else:
-        column = _read_column(columns, field.column)
-        lengths = _parallel(columns, field.length_column, starts).values
-        offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        if (len(lengths) and lengths.min() < 0) or not np.array_equal(offsets[starts], column.offsets):
-            raise InputError(
-                f"column {field.length_column}: does not add up to the values in {field.column}."
-            )
-    weights = _parallel(columns, field.weight_column, column.offsets).values if field.weighted else None
-    return _FieldValues(field, column.values, weights, offsets)
+def _require_equal(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32]) -> None:
+    if not np.array_equal(_offsets(array), starts):
+        raise InputError(_UNEQUAL.format(name))
 
 
-def _make_bags(parts: list[_FieldValues], buckets: dict[str, int]) -> FlatBags:
-    """Field after field in one array, ids shifted into the fused table, weights final."""
-    table_start = field_offsets(buckets)
-    num_owners = len(parts[0].offsets) - 1
-    total = sum(len(part.ids) for part in parts)
-    ids, weights = np.empty(total, np.int64), np.ones(total, np.float32)
-    offsets = np.zeros(len(parts) * num_owners + 1, np.int64)
-    low = 0
-    for index, part in enumerate(parts):
-        high = low + len(part.ids)
-        _check_buckets(part, buckets[part.field.name])
-        np.add(part.ids, table_start[part.field.name], out=ids[low:high])
-        if part.weights is not None:
-            weights[low:high] = part.weights
-        # A list says how interest divides among its ids: a weighted mean, whatever its length. A cross
-        # field says how often this user met this very category or shop: the value is the signal, so a sum.
-        if part.field.multi and part.field.side != "cross":
-            normalise_bags(weights[low:high], part.offsets)
-        offsets[index * num_owners + 1 : (index + 1) * num_owners + 1] = part.offsets[1:] + low
-        low = high
-    return FlatBags(ids, weights, offsets)
+def _addresses(array: pa.Array) -> tuple[int, int]:
+    """Of the offsets (0 where it is no list) and of the values."""
+    buffers = array.buffers()
+    return (buffers[1].address if len(buffers) > 2 else 0), buffers[-1].address
 
 
-def _check_buckets(part: _FieldValues, buckets: int) -> None:
-    if not len(part.ids):
-        return
-    low, high = int(part.ids.min()), int(part.ids.max())
-    if low < 0 or high >= buckets:
-        found = low if low < 0 else high
-        raise InputError(f"column {part.field.column}: expected buckets 0 to {buckets - 1}, found {found}.")
+def _describe(field: Field, places: dict[str, tuple[int, int]]) -> tuple[int, ...]:
+    """The columns of a field in the order of `gather_kernel.IDS` and so on."""
+    nowhere = (0, 0)
+    id_offsets, ids = places[field.column]
+    length_offsets, lengths = places[field.length_column] if field.per_impression and field.multi else nowhere
+    weight_offsets, weights = places[field.weight_column] if field.weighted else nowhere
+    return ids, id_offsets, lengths, length_offsets, weights, weight_offsets
 
 
-@njit(cache=True, nogil=True)
-def normalise_bags(weights: FloatArray, offsets: IntArray) -> None:
-    """Divide the weights of each bag by their sum, in place; a bag whose weights are all zero stays so."""
-    for bag in range(len(offsets) - 1):
-        total = 0.0
-        for i in range(offsets[bag], offsets[bag + 1]):
-            total += weights[i]
-        if total > 0.0:
-            scale = 1.0 / total
-            for i in range(offsets[bag], offsets[bag + 1]):
-                weights[i] = weights[i] * scale
+def _field_addresses(described: Addresses, bounds: npt.NDArray[np.int32]) -> Addresses:
+    """`Rows.fields`: the lists of user fields are their bounds, those of impression fields are `starts`."""
+    fields = described[:, [kernel.IDS, kernel.WEIGHTS, kernel.ID_OFFSETS]]
+    fields[_PER_IMPRESSION, 2] = 0
+    with_lengths = described[:, kernel.LENGTHS] != 0
+    fields[with_lengths, 2] = bounds.ctypes.data + np.arange(len(bounds)) * bounds.strides[0]
+    return fields
+
+
+def _read_keys(columns: Columns, starts: npt.NDArray[np.int32]) -> pa.Table:
+    _require_equal("sample_id", columns["sample_id"], starts)
+    contexts = pa.array(np.repeat(np.arange(len(starts) - 1), np.diff(starts)))
+    of_context = [columns[name].take(contexts) for name in ("context_id", "user_id")]
+    return pa.table([columns["sample_id"].flatten(), *of_context], KEY_SCHEMA)
+
+
+_UNEQUAL = "column {}: its lists are not as long as those of the columns beside it."
+
+
+def _message(found: int, field: Field, buckets: dict[str, int], value: float) -> str:
+    """What `gather_kernel.check_fields` found, in words."""
+    if found == kernel.BAD_ID:
+        num_buckets = buckets[field.name]
+        return f"column {field.column}: expected buckets 0 to {num_buckets - 1}, found {value:.0f}."
+    if found == kernel.BAD_WEIGHT:
+        return f"column {field.weight_column}: expected numbers of at least 0, found {value}."
+    if found == kernel.BAD_LENGTHS:
+        return f"column {field.length_column}: does not add up to the values in {field.column}."
+    columns = {
+        kernel.UNEQUAL_IDS: field.column,
+        kernel.UNEQUAL_LENGTHS: field.length_column,
+        kernel.UNEQUAL_WEIGHTS: field.weight_column,
+    }
+    return _UNEQUAL.format(columns[found])

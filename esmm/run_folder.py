@@ -14,11 +14,13 @@ import os
 import platform
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from esmm import checkpoint
+from esmm import checkpoint, choose_checkpoint
 from esmm.config import Config
 from schemas import storage
 from schemas.errors import InputError
@@ -74,13 +76,11 @@ class RunFolder:
         _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
         launcher = ["horovodrun", "-np", str(workers)] if workers > 1 else []
         command = shlex.join([*launcher, "python", "-m", "esmm.train", *arguments])
-        with (self.path / COMMAND_NAME).open("a") as stream:
-            stream.write(command + "\n")
+        _append(self.path / COMMAND_NAME, command)
 
     def record(self, entry: dict[str, Any]) -> None:
         """Append one JSON object to train.jsonl."""
-        with (self.path / LOG_NAME).open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        _append(self.path / LOG_NAME, json.dumps(entry))
 
     def rewind(self, step: int) -> None:
         """The run goes on from a step: train.jsonl becomes what it was then."""
@@ -94,7 +94,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run complete and put it where it belongs."""
-        checkpoint.remove_leftovers(self.path)
+        choose_checkpoint.remove_leftovers(self.path)
         (self.path / SUCCESS_NAME).touch()
         if self.path != self.target:
             storage.replace(str(self.path), str(self.target))
@@ -175,5 +175,23 @@ def _beside(path: Path) -> Path:
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole: a crash leaves the old one or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with _writing(path):
+        partial.write_text(text)
+        os.replace(partial, path)
+
+
+def _append(path: Path, line: str) -> None:
+    with _writing(path), path.open("a") as stream:
+        stream.write(line + "\n")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What keeps a file from being written, such as a full disk, is an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}). Check its folder and the space left there, "
+            "then go on with --resume."
+        ) from error

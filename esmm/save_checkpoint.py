@@ -21,7 +21,8 @@ from torch import Tensor
 from esmm import checkpoint
 from esmm.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
 from esmm.config import Config
-from esmm.distributed import World
+from esmm.distributed import AgreedError, World
+from esmm.guard import ADVICE
 from esmm.progress import Progress
 from esmm.schedule import Position
 from esmm.step import TrainStep
@@ -66,8 +67,9 @@ def save(
     """Write run/checkpoints/step-N with all ranks, then remove the oldest beyond `train.keep_checkpoints`.
 
     The checkpoint of the best validation stays too. Where a rank cannot write, all raise one `InputError`
-    and the checkpoints that stood there before still do.
+    and the checkpoints that stood there before still do; so too where the model has diverged.
     """
+    _refuse_broken(trained)
     final = checkpoint.folder_of(run, trained.step)
     partial = final.with_name(f".{final.name}.partial")
     name = table_file(world.rank, world.size)
@@ -90,6 +92,18 @@ def save(
             run, config.keep_checkpoints, progress.best_step if config.early_stopping_patience else None
         )
     return final
+
+
+def _refuse_broken(trained: TrainStep) -> None:
+    """Its gradients may have been finite and the step too long all the same."""
+    tensors = [trained.model.embedding.table, *trained.model.network.state_dict().values()]
+    extremes = [torch.stack(torch.aminmax(tensor.float())) for tensor in tensors if tensor.numel()]
+    broken = (~torch.isfinite(torch.cat(extremes))).sum()
+    trained.world.sum_([broken], "broken")
+    if broken:
+        raise AgreedError(
+            f"training diverged: numbers of the model are not finite after step {trained.step}. {ADVICE}"
+        )
 
 
 def _writing(partial: Path, work: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from torch.profiler import record_function
 from esmm.batch import Batch
 from esmm.config import Config, ModelConfig
 from esmm.distributed import World
+from esmm.dropout import noise_of_step
 from esmm.embedding import Lookup, ShardedEmbedding
 from esmm.loss import loss_sums
 from esmm.model import Esmm, EsmmNetwork
@@ -19,7 +20,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def make_model(config: ModelConfig, num_rows: int, world: World) -> Esmm:
     """A model for a fused table of `num_rows`, its numbers still to be filled."""
-    network = EsmmNetwork(config).to(world.device)
+    network = EsmmNetwork(config, world).to(world.device)
     return Esmm(network, ShardedEmbedding(num_rows, config.embedding_dim, world))
 
 
@@ -42,7 +43,8 @@ class TrainStep:
     def __init__(self, config: Config, model: Esmm, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
         self.config, self.precision = config.optimizer, PRECISIONS[config.train.precision]
-        self.class_weights = config.loss.class_weights
+        self.class_weights, self.dropout = config.loss.class_weights, config.model.dropout
+        self.seed = config.train.seed
         tasks = config.loss.task_weights
         self.task_weights = torch.tensor([tasks.ctr, tasks.ctcvr], device=world.device)
         num_rows, dim = model.embedding.table.shape
@@ -83,7 +85,7 @@ class TrainStep:
         """
         self.step += 1
         with record_function("forward"):
-            ctr, cvr, lookup = self.model.forward(batch, self.precision)
+            ctr, cvr, lookup = self.model.forward(batch, self.precision, self._noise())
             losses = loss_sums(ctr, cvr, batch.click, batch.conversion, self.class_weights)
         with record_function("backward"):
             self.gradient.zero_()
@@ -108,6 +110,11 @@ class TrainStep:
         rows = self.row_squares.clone()
         self.world.sum_([rows], name)
         return ((self.gradient.norm() / self.kept).square() + rows).sqrt_()
+
+    def _noise(self) -> torch.Generator | None:
+        if not self.dropout:
+            return None
+        return noise_of_step(self.seed, self.step, self.world.rank, self.world.device)
 
     def _row_gradients(self, lookup: Lookup) -> tuple[Tensor, Tensor]:
         """This rank's distinct rows of the step and their gradients, all ranks' summed, L2 included."""

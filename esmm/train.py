@@ -1,23 +1,26 @@
 """Train ESMM on samples. See `python -m esmm.train --help`."""
 
 import argparse
-import logging
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from esmm import checkpoint, resume, warm_start
+from esmm import checkpoint, resume, tracking, warm_start
+from esmm.checkpoint import State
 from esmm.config import Config
 from esmm.data import Loader
 from esmm.distributed import World, is_elastic, run
 from esmm.memory import require_room
-from esmm.run_folder import RunFolder, is_complete
+from esmm.run_folder import RunFolder
 from esmm.save_checkpoint import Origin
 from esmm.step import TrainStep, initialise, make_model
-from esmm.trainer import Trainer, describe, is_done
+from esmm.tracking import Record
+from esmm.trainer import Trainer, describe
 from schemas import manifest
 from schemas.errors import InputError
-
-log = logging.getLogger(__name__)
 
 EXAMPLE = """examples:
   python -m esmm.train --config configs/demo.yaml --train samples/split=train --valid samples/split=test \\
@@ -56,83 +59,111 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a run is told and given, on this worker."""
+
+    options: argparse.Namespace
+    command: list[str]
+    config: Config
+    train: Loader
+    valid: Loader
+    world: World
+
+    @classmethod
+    def read(cls, world: World, arguments: list[str]) -> "Job":
+        """Open everything that a run reads; an `InputError` where it cannot succeed. Nothing is written."""
+        options = parse_arguments(arguments)
+        config = world.together(lambda: Config.load(options.config, options.set))
+        world.on_first(lambda: manifest.require_same(options.train, options.valid))
+        window = config.loader.shuffle_window
+        train_loader = world.together(lambda: open_loader(options.train, config, world, window))
+        valid_loader = world.together(lambda: open_loader(options.valid, config, world, 0))
+        job = cls(options, arguments, config, train_loader, valid_loader, world)
+        world.together(job._refuse)
+        return job
+
+    def _refuse(self) -> None:
+        options = self.options
+        require_room(self.config, num_rows(self.train), training=True, world=self.world)
+        if self.config.train.early_stopping_patience and not self.valid.manifest["counts"]["conversions"]:
+            raise InputError(
+                f"{options.valid}: expected conversions, as train.early_stopping_patience asks for a CTCVR "
+                "AUC, found none. Give other samples to --valid or turn early stopping off."
+            )
+        if options.warm_start:
+            if Path(options.warm_start).resolve() == Path(options.run).resolve():
+                raise InputError(f"--warm-start {options.warm_start}: expected another run than --run.")
+            checkpoint.latest(Path(options.warm_start))
+
+    def start(self) -> TrainStep:
+        """A model with its start values."""
+        model = make_model(self.config.model, num_rows(self.train), self.world)
+        initialise(model, self.config)
+        model.network.start_at(*base_rates(self.train.manifest["counts"]))
+        return TrainStep(self.config, model, self.world)
+
+
 def train(world: World, arguments: list[str]) -> None:
     """One training run, on this worker."""
-    options = parse_arguments(arguments)
-    config = world.together(lambda: Config.load(options.config, options.set))
-    world.on_first(lambda: manifest.require_same(options.train, options.valid))
-    train_loader = world.together(
-        lambda: open_loader(options.train, config, world, config.loader.shuffle_window)
-    )
-    valid_loader = world.together(lambda: open_loader(options.valid, config, world, 0))
-    world.together(lambda: _refuse(options, config, train_loader, valid_loader, world))
-    folder = world.together(
-        lambda: (
+    job = Job.read(world, arguments)
+    options = job.options
+
+    def open_folder() -> RunFolder | None:
+        return (
             RunFolder.start(Path(options.run), options.overwrite, options.resume) if world.is_first else None
         )
-    )
-    try:
-        path = world.on_first(lambda: folder.path if folder else Path())
-        _train_into(path, folder, config, options, arguments, train_loader, valid_loader, world)
-    finally:
+
+    with ExitStack() as stack:
+        folder = world.together(open_folder)
         if folder:
-            folder.close()
-
-
-def _refuse(
-    options: argparse.Namespace, config: Config, train_loader: Loader, valid_loader: Loader, world: World
-) -> None:
-    """Stop before anything is written where the run cannot succeed."""
-    require_room(config, num_rows(train_loader), training=True, world=world)
-    if config.train.early_stopping_patience and not valid_loader.manifest["counts"]["conversions"]:
-        raise InputError(
-            f"{options.valid}: expected conversions, as train.early_stopping_patience asks for a CTCVR AUC, "
-            "found none. Give other samples to --valid or turn early stopping off."
+            stack.callback(folder.close)
+        path = world.on_first(lambda: folder.path if folder else Path())
+        found = (
+            resume.find(path, Origin.of(job.config, job.train.manifest), world) if options.resume else None
         )
-    if options.warm_start:
-        if Path(options.warm_start).resolve() == Path(options.run).resolve():
-            raise InputError(f"--warm-start {options.warm_start}: expected another run than --run.")
-        checkpoint.latest(Path(options.warm_start))
+        if found and resume.is_complete(path, job.config, found[1], world):
+            if world.is_first:
+                print(f"{options.run}: complete with step {found[1].step}, there is nothing to resume")
+            return
+        _train_from(found, job, path, folder)
 
 
-def _train_into(
-    path: Path,
-    folder: RunFolder | None,
-    config: Config,
-    options: argparse.Namespace,
-    arguments: list[str],
-    train_loader: Loader,
-    valid_loader: Loader,
-    world: World,
-) -> None:
-    origin = Origin.of(config, train_loader.manifest)
-    found = resume.find(path, origin, world) if options.resume else None
-    complete = world.on_first(lambda: is_complete(path))
-    if found and complete and is_done(config, found[1].position, found[1].progress):
-        if world.is_first:
-            print(f"{options.run}: complete with step {found[1].step}, there is nothing to resume")
-        return
+def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: RunFolder | None) -> None:
+    """Train from a checkpoint, another run's, or the beginning, to the end."""
+    world, state = job.world, found[1] if found else None
     if folder:
-        folder.rewind(found[1].step if found else 0)
-        folder.describe(config, arguments, world.size)
-    trained = _make(config, train_loader, world)
+        folder.rewind(state.step if state else 0)
+        folder.describe(job.config, job.command, world.size)
+    trained = job.start()
     if found:
         world.together(lambda: checkpoint.load_training(*found, trained))
-    elif options.warm_start:
-        warm_start.load(Path(options.warm_start), origin, trained)
-    Trainer(config, trained, train_loader, valid_loader, path, folder, found[1] if found else None).fit()
-    if folder:
-        last = folder.last_validation()
-        folder.finish()
-        print(f"{options.run}: {last['epoch']} epoch(s), {last['step']} steps, validation {describe(last)}")
+    elif job.options.warm_start:
+        warm_start.load(Path(job.options.warm_start), Origin.of(job.config, job.train.manifest), trained)
+    with world.stop.awaited():
+        with ExitStack() as stack:
+            record = world.together(lambda: stack.enter_context(_recording(job.config, folder, trained.step)))
+            Trainer(job.config, trained, job.train, job.valid, path, record, state).fit()
+        if folder:
+            last = folder.last_validation()
+            folder.finish()
+            done = f"{last['epoch']} epoch(s), {last['step']} steps, validation {describe(last)}"
+            print(f"{job.options.run}: {done}")
 
 
-def _make(config: Config, loader: Loader, world: World) -> TrainStep:
-    """A model with its start values."""
-    model = make_model(config.model, num_rows(loader), world)
-    initialise(model, config)
-    model.network.start_at(*base_rates(loader.manifest["counts"]))
-    return TrainStep(config, model, world)
+@contextmanager
+def _recording(config: Config, folder: RunFolder | None, step: int) -> Iterator[Record]:
+    """What becomes of an entry of the log: on rank 0 a line of train.jsonl and a report to other tools."""
+    if folder is None:
+        yield lambda entry: None
+        return
+    with tracking.reports(config, folder.path, folder.target, step) as report:
+
+        def record(entry: dict[str, Any]) -> None:
+            folder.record(entry)
+            report(entry)
+
+        yield record
 
 
 def num_rows(loader: Loader) -> int:

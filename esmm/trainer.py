@@ -1,14 +1,12 @@
 """The steps of a run: train, log, validate, save checkpoints, stop."""
 
 import logging
-import math
 import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from esmm import learning_rate, save_checkpoint
@@ -16,27 +14,24 @@ from esmm.batch import Batch
 from esmm.checkpoint import State
 from esmm.config import Config
 from esmm.data import Loader
-from esmm.distributed import EXIT_STOPPED, AgreedError
+from esmm.distributed import EXIT_STOPPED
+from esmm.guard import Guard
 from esmm.meter import Meter
 from esmm.progress import Progress
 from esmm.pulse import Pulse
-from esmm.run_folder import RunFolder
 from esmm.save_checkpoint import Origin
 from esmm.schedule import Position
 from esmm.scoring import validation_auc
 from esmm.step import TrainStep
+from esmm.tracking import Record
 
 log = logging.getLogger(__name__)
-TRY_SMALLER_RATES = (
-    "Try a smaller optimizer.sparse.learning_rate or optimizer.dense.learning_rate. "
-    "The last good checkpoint, if any, is left in the run folder."
-)
 
 
 class Trainer:
     """Trains a model on one loader and validates it on another, from where `state` says that it stands.
 
-    path: of the run. folder: None on all ranks but 0.
+    path: of the run. record: takes the log's entries.
     """
 
     def __init__(
@@ -46,14 +41,15 @@ class Trainer:
         train: Loader,
         valid: Loader,
         path: Path,
-        folder: RunFolder | None,
+        record: Record,
         state: State | None = None,
     ) -> None:
         self.config, self.trained, self.world = config, trained, trained.world
-        self.train, self.valid, self.path, self.folder = train, valid, path, folder
+        self.train, self.valid, self.path, self.record = train, valid, path, record
         self.origin = Origin.of(config, train.manifest)
         self.position = state.position if state else Position.start(1)
         self.progress = state.progress if state else Progress()
+        self.guard = Guard(path, self.world)
         self.meter = Meter(self.world, train, self.progress.window)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
         self.total_steps = trained.step + self._steps_left()
@@ -62,19 +58,18 @@ class Trainer:
     @property
     def done(self) -> bool:
         """All epochs are trained, or early stopping has ended the run."""
-        return is_done(self.config, self.position, self.progress)
+        return self.progress.is_done(self.config.train, self.position)
 
     def fit(self) -> None:
-        """Train to the end. Told to stop by SIGTERM, finish the step, save and raise `SystemExit`."""
-        with self.world.stop.awaited():
-            while not self.done:
-                self._train_epoch()
-                if not self.pulse.stop and not self.done:
-                    self._end_epoch()
-                if self.pulse.stop:
-                    self._save()
-                    log.info("told to stop: step %d is saved, go on with --resume", self.trained.step)
-                    raise SystemExit(EXIT_STOPPED)
+        """Train to the end. Told to stop (`World.stop`), finish the step, save and raise `SystemExit`."""
+        while not self.done:
+            self._train_epoch()
+            if not self.pulse.stop and not self.done:
+                self._end_epoch()
+            if self.pulse.stop:
+                self._save()
+                log.info("told to stop: step %d is saved, go on with --resume", self.trained.step)
+                raise SystemExit(EXIT_STOPPED)
 
     def _steps_left(self) -> int:
         later = range(self.position.epoch + 1, self.config.train.epochs + 1)
@@ -113,7 +108,9 @@ class Trainer:
         schedule = self.config.optimizer.schedule
         self.factor = learning_rate.factor(schedule, self.trained.step + 1, self.total_steps)
         self.trained.set_learning_rates(self.factor)
-        self.meter.add(self.trained(batch, impressions), impressions)
+        losses = self.trained(batch, impressions)
+        self.meter.add(losses, impressions)
+        self.guard.watch(self.trained.step, batch, losses, [self.trained.gradient, self.trained.row_squares])
 
     def _between_steps(self) -> None:
         """Validation and checkpoint where they are due inside an epoch."""
@@ -144,7 +141,7 @@ class Trainer:
         step, epoch = self.trained.step, self.position.epoch
         auc = self.world.on_first(lambda: scores["auc_ctcvr"])
         self.progress = self.progress.after_validation(auc, step)
-        self._record({"kind": kind, "epoch": epoch, "step": step, **more, **scores})
+        self.record({"kind": kind, "epoch": epoch, "step": step, **more, **scores})
         log.info(
             "epoch %d of %d, step %d: validation %s", epoch, self.config.train.epochs, step, describe(scores)
         )
@@ -157,26 +154,12 @@ class Trainer:
         return True
 
     def _save(self) -> None:
-        self._refuse_broken_model()
+        self.guard.check()
         progress = replace(self.progress, window=self.meter.window())
         save_checkpoint.save(self.path, self.origin, self.position, progress, self.trained, self.world)
         self.pulse.saved()
         if not self.pulse.stop and not self.done:
             self.world.admit()
-
-    def _refuse_broken_model(self) -> None:
-        """No checkpoint of a model that has diverged since the last line of the log."""
-        network = self.trained.model.network.state_dict()
-        extremes = [torch.stack(torch.aminmax(t.float())) for t in network.values() if t.numel()]
-        if self.trained.model.embedding.table.numel():
-            extremes.append(torch.stack(torch.aminmax(self.trained.model.embedding.table)))
-        broken = (~torch.isfinite(torch.cat(extremes))).sum()
-        self.world.sum_([broken], "finite")
-        if broken:
-            raise AgreedError(
-                f"training diverged: the model holds numbers that are not finite after step "
-                f"{self.trained.step}. {TRY_SMALLER_RATES}"
-            )
 
     # ---- The log -----------------------------------------------------------------------------------
 
@@ -198,30 +181,13 @@ class Trainer:
             values["impressions_per_second"],
             100 * values["loader_share"],
         )
-        self._require_finite(values)
+        self.guard.check()
         optimizer = self.config.optimizer
         rates = {
             "learning_rate_dense": self.factor * optimizer.dense.learning_rate,
             "learning_rate_sparse": self.factor * optimizer.sparse.learning_rate,
         }
-        self._record({"kind": "train", "epoch": epoch, "step": self.trained.step, **values, **rates})
-
-    def _require_finite(self, values: dict[str, float]) -> None:
-        if not math.isfinite(values["loss_ctr"] + values["loss_ctcvr"]):
-            raise AgreedError(
-                f"training diverged: the loss is {values['loss_ctr']} (CTR), {values['loss_ctcvr']} (CTCVR) "
-                f"at step {self.trained.step}. {TRY_SMALLER_RATES}"
-            )
-
-    def _record(self, entry: dict[str, Any]) -> None:
-        if self.folder:
-            self.folder.record(entry)
-
-
-def is_done(config: Config, position: Position, progress: Progress) -> bool:
-    """Is there nothing left to train?"""
-    stalled = progress.has_stalled(config.train.early_stopping_patience)
-    return stalled or position.epoch > config.train.epochs
+        self.record({"kind": "train", "epoch": epoch, "step": self.trained.step, **values, **rates})
 
 
 def describe(scores: dict[str, Any]) -> str:

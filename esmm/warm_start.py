@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from esmm import checkpoint
+from esmm import checkpoint, choose_checkpoint
 from esmm.batch import field_offsets
 from esmm.checkpoint import ROWS, State
 from esmm.distributed import AgreedError, World
@@ -58,7 +58,7 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     All ranks call it together. `InputError` where nothing fits.
     """
     world, network = trained.world, trained.model.network
-    path, state = checkpoint.newest_good(other, world)
+    path, state = choose_checkpoint.newest_good(other, world)
     schema = world.together(lambda: _schema(path, state, origin))
     refused = refused_fields(schema, origin.schema)
     dim, old_dim = trained.model.embedding.dim, state.config.model.embedding_dim

@@ -34,7 +34,7 @@ class Logs:
         return ["--skeleton", skeleton, "--common", common]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def packed() -> None:
     """dist/jobs.zip and dist/env.tar.gz of the code as it is now."""
     folder = PROJECT / "build"
@@ -66,12 +66,12 @@ def local_samples(logs: Logs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+def spark_cluster(packed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     with standalone(tmp_path_factory.mktemp("standalone")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def hadoop_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
+def hadoop_cluster(packed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
     with hadoop(tmp_path_factory.mktemp("hadoop")) as cluster:
         yield cluster

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esmm.batch_norm import BatchNorm
+from esmm.config import ModelConfig
+from esmm.model import TASKS, EsmmNetwork
+from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 from tests.esmm.conftest import ONE_WORKER
 
 NUM_TOWERS, WIDTH = 2, 5
@@ -92,3 +96,55 @@ def test_one_row_becomes_the_bias_and_no_row_stays_none(pair: Pair) -> None:
     for found, bias in zip(ours(_hidden(1, rows=1)), ours.bias, strict=True):
         torch.testing.assert_close(found[0], bias, rtol=0, atol=1e-5)
     assert all(buffer.isfinite().all() for buffer in ours.buffers())
+
+
+DIM, TOWERS, ROWS, CONTEXTS = 3, [6, 4], 12, 4
+
+
+def _network() -> EsmmNetwork:
+    config = ModelConfig(embedding_dim=DIM, towers=TOWERS, batch_norm=True)
+    torch.manual_seed(5)
+    network = EsmmNetwork(config, ONE_WORKER)
+    network.initialise()
+    return network
+
+
+def _plain_logits(network: EsmmNetwork, x: Tensor, tower: int) -> Tensor:
+    """[B, 23*D] -> [B], layer by layer with torch's functions."""
+    state = network.state_dict()
+    rows = slice(tower * TOWERS[0], (tower + 1) * TOWERS[0])
+    x = (
+        x @ torch.cat([state["context.weight"], state["item.weight"]], 1)[rows].t()
+        + state["context.bias"][rows]
+    )
+    for level in range(len(TOWERS)):
+        scale, shift = state[f"norms.{level}.weight"][tower], state[f"norms.{level}.bias"][tower]
+        x = F.relu(F.batch_norm(x, None, None, scale, shift, training=True))
+        x = F.linear(
+            x, state[f"towers.{tower}.{2 * level}.weight"], state[f"towers.{tower}.{2 * level}.bias"]
+        )
+    return x.squeeze(1)
+
+
+def test_the_network_normalises_every_hidden_layer_before_its_relu() -> None:
+    network, generator = _network(), torch.Generator().manual_seed(8)
+    context = torch.randn(CONTEXTS, len(USER_FIELDS) * DIM, generator=generator)
+    item = torch.randn(ROWS, len(IMPRESSION_FIELDS) * DIM, generator=generator)
+    index = (torch.arange(ROWS) % CONTEXTS).sort().values
+    pooled = torch.cat([context.view(-1, DIM), item.view(-1, DIM)]).requires_grad_()
+    whole = torch.cat([context[index], item], 1).requires_grad_()
+    logits = network(pooled, index)
+    expected = [_plain_logits(network, whole, tower) for tower in range(TASKS)]
+    weights = torch.randn(TASKS, ROWS, generator=generator)
+    for found, exact in zip(logits, expected, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    torch.autograd.backward(logits, list(weights))
+    torch.autograd.backward(expected, list(weights))
+    assert pooled.grad is not None and whole.grad is not None
+    of_items = pooled.grad[CONTEXTS * len(USER_FIELDS) :].view(ROWS, -1)
+    torch.testing.assert_close(of_items, whole.grad[:, len(USER_FIELDS) * DIM :], rtol=1e-3, atol=1e-5)
+
+
+def test_a_bias_before_a_norm_is_not_trained_and_all_else_is() -> None:
+    frozen = {name for name, parameter in _network().named_parameters() if not parameter.requires_grad}
+    assert frozen == {"context.bias", "towers.0.0.bias", "towers.1.0.bias"}

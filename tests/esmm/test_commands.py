@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_bits(run: Path, inputs: Inputs, tmp_path: 
     assert tables[0].equals(tables[1])
 
 
-def test_two_workers_train_andpredictions_of(inputs: Inputs, tmp_path: Path, command: Command) -> None:
+def test_two_workers_train_and_predict(inputs: Inputs, tmp_path: Path, command: Command) -> None:
     run, out = tmp_path / "two", tmp_path / "out"
     trained = command("-m", "esmm.train", *inputs.arguments(run), workers=2)
     assert trained.returncode == 0, trained.stderr

@@ -141,7 +141,7 @@ def test_types(folder: Path) -> None:
     batch = next(Loader(str(folder), batch_size=10).epoch(Position.start(0)))
     assert batch.keys is None
     tensors = [batch.context_index, batch.click, batch.user.ids, batch.user.weights, batch.user.offsets]
-    names = ["int64", "float32", "int64", "float32", "int64"]
+    names = ["int64", "float32", "int32", "float32", "int32"]
     assert [str(tensor.dtype) for tensor in tensors] == [f"torch.{name}" for name in names]
 
 

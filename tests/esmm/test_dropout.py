@@ -1,11 +1,16 @@
 """Dropout: its share, its mean, and masks that depend on seed, step and rank alone."""
 
 import itertools
+import random
 
 import pytest
 import torch
 
+from esmm.config import Config
 from esmm.dropout import drop_out, noise_of_step
+from esmm.step import TrainStep, initialise, make_model
+from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.plain_batches import random_batch, to_batch
 
 CPU = torch.device("cpu")
 
@@ -53,3 +58,44 @@ def test_dtype_and_empty_batches(dtype: torch.dtype) -> None:
     noise = noise_of_step(5, 6, 0, CPU)
     assert drop_out(torch.ones(3, 3, dtype=dtype), 0.25, noise).dtype == dtype
     assert drop_out(torch.ones(0, 3, dtype=dtype), 0.25, noise).shape == (0, 3)
+
+
+NUM_ROWS, IMPRESSIONS = 60, 30
+
+
+def _losses(dropout: float, steps: range, frozen: bool = False) -> list[list[float]]:
+    """Losses of some steps of a training on one and the same batch; frozen: the model never changes."""
+    rates = {"dense": {"learning_rate": 1e-30}, "sparse": {"learning_rate": 1e-30}} if frozen else {}
+    config = Config.model_validate(
+        {"model": {"embedding_dim": 4, "towers": [16, 8], "dropout": dropout}, "optimizer": rates}
+    )
+    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    initialise(model, config)
+    model.embedding.initialise(config.train.seed, 2.0)
+    trained = TrainStep(config, model, ONE_WORKER)
+    trained.step = steps.start
+    batch = to_batch(random_batch(random.Random(4), 6, IMPRESSIONS, NUM_ROWS), NUM_ROWS)
+    return [trained(batch, IMPRESSIONS).tolist() for _ in steps]
+
+
+def test_every_step_of_a_training_has_masks_of_its_own() -> None:
+    assert len({tuple(losses) for losses in _losses(0.5, range(4), frozen=True)}) == 4
+    assert len({tuple(losses) for losses in _losses(0.0, range(4), frozen=True)}) == 1
+
+
+def test_a_training_repeats_and_goes_on_with_the_masks_of_its_step() -> None:
+    whole = _losses(0.5, range(6), frozen=True)
+    assert _losses(0.5, range(3, 6), frozen=True) == whole[3:]
+    assert _losses(0.5, range(6)) == _losses(0.5, range(6))
+
+
+def test_without_noise_nothing_is_dropped() -> None:
+    """As in validation and prediction."""
+    config = Config.model_validate({"model": {"embedding_dim": 4, "towers": [16, 8], "dropout": 0.5}})
+    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    initialise(model, config)
+    batch = to_batch(random_batch(random.Random(4), 6, IMPRESSIONS, NUM_ROWS), NUM_ROWS)
+    kept, dropped = (model.forward(batch, noise=noise)[0] for noise in (None, noise_of_step(1, 1, 0, CPU)))
+    model.network.dropout = 0.0
+    assert torch.equal(kept, model.forward(batch)[0])
+    assert not torch.equal(kept, dropped)

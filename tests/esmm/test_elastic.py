@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def start(place: Path, *command: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def survived(place: Path) -> Iterator[Path]:
+def survived(place: Path) -> Path:
     """A run of two workers: rank 0 is killed, another worker is added, that one is told to stop."""
     for step in (KILLED_AT, ADDED_AT, STOPPED_AT):
         (place / f"wait-{step}").touch()
@@ -118,7 +117,7 @@ def survived(place: Path) -> Iterator[Path]:
         os.kill(added, signal.SIGTERM)
         (place / f"wait-{STOPPED_AT}").unlink()
         assert process.guard.wait(SECONDS) == 0, (place / "log").read_text()
-    yield place
+    return place
 
 
 def test_the_run_is_complete(survived: Path) -> None:

@@ -1,6 +1,7 @@
 """Pooling, its gradient and what ranks ask of each other, against the obvious expressions on plain lists."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esmm.pooling import Pooling
+from esmm.pooling import LONGEST_PIECE, Pooling
 from esmm.pooling_kernel import sort_by_key
 from esmm.request import Request, make_request, read_requests
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
@@ -21,7 +22,7 @@ def test_sort_by_key_is_a_stable_sort(keys: list[int]) -> None:
     assert order.tolist() == sorted(range(len(keys)), key=lambda i: keys[i])
 
 
-@pytest.mark.parametrize("lengths", [[2, 0, 5, 1, 0], [0, 0], []])
+@pytest.mark.parametrize("lengths", [[2, 0, 5, 1, 0], [0, 0], [], [3] * (2 * LONGEST_PIECE)])
 def test_pooling_and_its_gradient(lengths: list[int]) -> None:
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 4, sum(lengths)).astype(np.int32)
@@ -36,6 +37,7 @@ def test_pooling_and_its_gradient(lengths: list[int]) -> None:
             gradient[ids[token]] += float(weights[token]) * upstream[bag]
     torch.testing.assert_close(pooling.sums(table), expected)
     assert pooling.rows.tolist() == sorted(set(ids.tolist()))
+    assert max(pooling.starts.diff(), default=0) <= LONGEST_PIECE
     torch.testing.assert_close(pooling.row_sums(upstream), gradient[pooling.rows])
 
 
@@ -78,7 +80,7 @@ def test_owners_answer_what_is_asked(num_rows: int, workers: int) -> None:
 
 def test_a_list_costs_one_vector_per_owner_and_other_fields_one_per_distinct_row() -> None:
     batch = to_batch(random_batch(random.Random(3), 5, 40, 30), 30, 2)
-    lists = [batch.user.ids[low:high] for low, high in zip(batch.user.offsets, batch.user.offsets[1:])]
+    lists = [batch.user.ids[low:high] for low, high in pairwise(batch.user.offsets)]
     pieces = sum(len({int(row) % 2 for row in rows}) for rows in lists)
     assert len(lists) == 5 * len(USER_FIELDS)
     assert len(batch.impression.offsets) - 1 == 40 * len(IMPRESSION_FIELDS)

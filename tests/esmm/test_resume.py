@@ -1,25 +1,17 @@
 """A run that was cut off goes on as if nothing had happened, with any number of workers."""
 
+import logging
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from esmm import checkpoint
 from esmm.train import train
 from schemas.errors import InputError
 from tests.esmm.conftest import ONE_WORKER, Command
-from tests.esmm.runs import (
-    Inputs,
-    assert_same_run,
-    cut_off,
-    log_of,
-    numbers_of,
-    predictions_of,
-    read_predictions,
-)
-from tests.esmm.sample_files import write_samples
+from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
+from tests.esmm.sample_files import read_rows, write_samples
 
 # A schedule that depends on the whole run's length; checkpoints off the log's rhythm.
 SETTINGS = (
@@ -70,6 +62,12 @@ def test_there_is_a_checkpoint_every_so_many_steps_and_at_each_epochs_end(whole:
     assert _steps(whole) == sorted({*range(4, ends[-1] + 1, 4), *ends})
 
 
+def test_there_is_a_checkpoint_whenever_so_much_time_has_passed(inputs: Inputs, tmp_path: Path) -> None:
+    settings = ["train.checkpoint_minutes=1e-9", "train.keep_checkpoints=99", "train.epochs=1"]
+    train(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings))
+    assert _steps(tmp_path / "run") == list(range(1, _epoch_ends(tmp_path / "run")[0] + 1))
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     end = _epoch_ends(whole)[0]
     for step in (4, end, end - end % 4 + 4):  # in the first epoch, at its end, in the second
@@ -103,22 +101,8 @@ def test_two_workers_then_one_then_three_hold_the_same_model(
     assert done.returncode == 0, done.stderr
     worlds = [checkpoint.read_state(folder).world_size for folder in checkpoint.complete(run)]
     assert sorted(set(worlds), key=worlds.index) == [2, 1, 3]
-    predicted = command(
-        "-m",
-        "esmm.predict",
-        "--run",
-        run,
-        "--samples",
-        inputs.valid,
-        "--out",
-        tmp_path / "of_three",
-        workers=3,
-    )
-    assert predicted.returncode == 0, predicted.stderr
-    found = read_predictions(tmp_path / "of_three").sort_by("sample_id")
-    assert found["sample_id"].equals(expected["sample_id"])
-    for name in ("p_ctr", "p_cvr"):
-        np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), rtol=1e-5)
+    found = predictions_of(run, inputs.valid, tmp_path / "of_three").sort_by("sample_id")
+    assert found.equals(expected)
 
 
 def test_another_number_of_workers_in_the_middle_of_an_epoch_trains_on_what_is_left(
@@ -129,12 +113,87 @@ def test_another_number_of_workers_in_the_middle_of_an_epoch_trains_on_what_is_l
     before = checkpoint.read_state(checkpoint.latest(run)).position
     assert (before.epoch, [(leg.workers, leg.steps) for leg in before.legs]) == (1, [(2, 8)])
     train(ONE_WORKER, inputs.arguments(run, *SETTINGS, "--resume"))
-    impressions = 8 * 32
-    total = sum(file["impressions"] and sum(file["impressions"]) for file in _manifest(inputs)["files"])
-    assert _epoch_ends(run)[0] == 8 + -(-(total - impressions) // 32)
+    impressions = sum(len(row["sample_id"]) for row in read_rows(inputs.train))
+    assert _epoch_ends(run)[0] == 8 + -(-(impressions - 8 * 32) // 32)
 
 
-def _manifest(inputs: Inputs) -> dict:
-    from schemas import manifest
+# ---- What may change and what may not --------------------------------------------------------------
 
-    return dict(manifest.read(str(inputs.train)))
+
+@pytest.fixture
+def cut(whole: Path, tmp_path: Path) -> Path:
+    """A run that crashed after its checkpoint of step 4."""
+    copy = shutil.copytree(whole, tmp_path / "cut")
+    cut_off(copy, 4)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.embedding_dim=6",
+        "model.towers=[8]",
+        "train.seed=7",
+        "loader.shuffle_window=0",
+        "optimizer.sparse.name=lazy_adam",
+    ],
+)
+def test_what_the_stored_numbers_mean_cannot_change(cut: Path, inputs: Inputs, setting: str) -> None:
+    name = setting.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(InputError, match=f"step-000004: cannot be continued with other {name}: .* -> "):
+        train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, setting, "--resume"))
+    assert log_of(cut)[-1]["epoch"] == 2, "the log is untouched"
+
+
+def test_other_training_files_are_refused(cut: Path, inputs: Inputs, tmp_path: Path) -> None:
+    write_samples(tmp_path / "other", num_rows=60, seed=9)
+    with pytest.raises(InputError, match="--train: other files"):
+        train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, "--resume", train=tmp_path / "other"))
+
+
+def test_samples_of_another_schema_are_refused_with_a_way_out(
+    cut: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "other", num_rows=10, hash_seed=5)
+    changed = {"train": tmp_path / "other", "valid": tmp_path / "other"}
+    with pytest.raises(InputError, match=r"another schema \(hash_seed: 0 -> 5\).*--warm-start"):
+        train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, "--resume", **changed))
+
+
+def test_options_that_may_change_are_named(
+    cut: Path, inputs: Inputs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, "train.epochs=1", "train.batch_size=16", "--resume"))
+    (line,) = (text for text in caplog.messages if "resuming" in text)
+    assert line.endswith("with other options: train.batch_size: 32 -> 16; train.epochs: 2 -> 1")
+    state = checkpoint.read_state(checkpoint.latest(cut))
+    impressions = sum(len(row["sample_id"]) for row in read_rows(inputs.train))
+    assert state.step == 4 + -(-(impressions - 4 * 32) // 16)
+    assert "batch_size: 16" in (cut / "config.yaml").read_text()
+
+
+# ---- Nothing to resume from, nothing to resume -----------------------------------------------------
+
+
+def test_without_a_checkpoint_it_starts_from_the_beginning(
+    whole: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(ONE_WORKER, inputs.arguments(tmp_path / "run", *SETTINGS, "--resume"))
+    assert sum("no checkpoint to resume from" in text for text in caplog.messages) == 1
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_complete_run_has_nothing_to_resume_unless_it_is_to_be_longer(
+    whole: Path, inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    assert "nothing to resume" in capsys.readouterr().out
+    assert_same_run(copy, whole)
+    constant = [text for text in SETTINGS if "schedule" not in text]
+    train(ONE_WORKER, inputs.arguments(tmp_path / "short", *constant))
+    train(ONE_WORKER, inputs.arguments(tmp_path / "short", *constant, "train.epochs=3", "--resume"))
+    train(ONE_WORKER, inputs.arguments(tmp_path / "long", *constant, "train.epochs=3"))
+    assert_same_run(tmp_path / "short", tmp_path / "long")

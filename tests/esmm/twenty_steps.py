@@ -1,4 +1,4 @@
-"""Trains 20 steps on any number of workers; writes losses, gradient norms and checkpoints for test_workers.py.
+"""Trains 20 steps on any number of workers, for test_workers.py: losses, gradient norms, checkpoints.
 
 horovodrun -np 2 python -m tests.esmm.twenty_steps OUT
 """
@@ -24,13 +24,17 @@ OPTIMIZERS = ("rowwise_adagrad", "lazy_adam", "sgd")
 
 
 def make_config(optimizer: str) -> Config:
-    """SGD with all that changes gradients and rows besides: clipping, L2, weight decay."""
+    """SGD with all that changes gradients and rows besides: clipping, L2, weight decay.
+
+    Lazy Adam with batch norm, whose statistics are those of all workers.
+    """
     sparse: dict[str, Any] = {"name": optimizer, "learning_rate": 0.02}
     options: dict[str, Any] = {"sparse": sparse}
     if optimizer == "sgd":
         sparse |= {"learning_rate": 1.0, "l2": 0.01, "weight_decay": 0.02}
         options |= {"clip_grad_norm": 0.05, "dense": {"weight_decay": 0.1}}
-    return Config.model_validate({"model": {"embedding_dim": 6, "towers": [16, 8]}, "optimizer": options})
+    model = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
+    return Config.model_validate({"model": model, "optimizer": options})
 
 
 def train(optimizer: str, out: Path, world: World) -> None:
