@@ -33,6 +33,7 @@ EXAMPLE = """examples:
 """
 WARM_UP_STEPS = 10
 OPERATORS = 15
+REPORT, LOG_NAME = "report.txt", "run.log"
 WORKER = "ESMM_PROFILE_WORKER"  # set for the processes that train
 
 
@@ -85,12 +86,12 @@ def measure(args: argparse.Namespace, world: World) -> tuple[profile, float]:
 
 
 def work(args: argparse.Namespace) -> None:
-    """One worker: profile, write the trace; the first one prints."""
+    """One worker: profile, write the trace; the first one writes the report."""
     world = World.start()
     profiler, cores = measure(args, world)
     profiler.export_chrome_trace(f"{args.out}/trace-{world.rank}.json")
     if world.is_first:
-        print(report(args, profiler, cores), flush=True)
+        Path(args.out, REPORT).write_text(report(args, profiler, cores))
 
 
 def report(args: argparse.Namespace, profiler: profile, cores: float) -> str:
@@ -99,7 +100,7 @@ def report(args: argparse.Namespace, profiler: profile, cores: float) -> str:
     header = (
         f"{args.workers} worker(s), batch {args.batch_size}, {args.precision}: {args.steps} steps of rank 0"
     )
-    lines = ["", header, "", table(stage_seconds(profiler.events() or []), args.steps, args.batch_size), ""]
+    lines = [header, "", table(stage_seconds(profiler.events() or []), args.steps, args.batch_size), ""]
     lines.append(
         operators.table(sort_by="self_cpu_time_total", row_limit=OPERATORS, max_name_column_width=50)
     )
@@ -109,18 +110,24 @@ def report(args: argparse.Namespace, profiler: profile, cores: float) -> str:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if WORKER in os.environ:
         work(args)
         return
-    samples = args.samples or str(make_samples())
-    Path(args.out).mkdir(parents=True, exist_ok=True)
+    samples, out = args.samples or str(make_samples()), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
     launcher = ["horovodrun", "-np", str(args.workers), "-H", f"localhost:{args.workers}"]
     command = [sys.executable, "-m", "benchmarks.profile_step", *sys.argv[1:], "--samples", samples]
-    environment = os.environ | {WORKER: "1"}
-    code = subprocess.call((launcher if args.workers > 1 else []) + command, env=environment)
+    with (out / LOG_NAME).open("w") as log:
+        code = subprocess.call(
+            (launcher if args.workers > 1 else []) + command,
+            env=os.environ | {WORKER: "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     if code:
-        sys.exit(code)
+        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{(out / LOG_NAME).read_text()}")
+    print((out / REPORT).read_text(), flush=True)
 
 
 if __name__ == "__main__":

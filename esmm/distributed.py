@@ -106,7 +106,8 @@ class World:
         if torch.cuda.is_available():
             device = torch.device("cuda", local_rank % torch.cuda.device_count())
             torch.cuda.set_device(device)
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+        if "OMP_NUM_THREADS" not in os.environ:  # torch obeys it by itself
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
         if rank == 0:
             logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
         return cls(size, rank, local_rank, local_size, device, admit)

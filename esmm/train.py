@@ -12,6 +12,7 @@ from esmm import checkpoint, resume, tracking, warm_start
 from esmm.checkpoint import State
 from esmm.config import Config
 from esmm.data import Loader
+from esmm.determinism import set_deterministic
 from esmm.distributed import World, is_elastic, run
 from esmm.memory import require_room
 from esmm.run_folder import RunFolder
@@ -108,6 +109,7 @@ def train(world: World, arguments: list[str]) -> None:
     """One training run, on this worker."""
     job = Job.read(world, arguments)
     options = job.options
+    set_deterministic(job.config.train.deterministic)
 
     def open_folder() -> RunFolder | None:
         return (

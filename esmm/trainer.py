@@ -52,7 +52,7 @@ class Trainer:
         self.guard = Guard(path, self.world)
         self.meter = Meter(self.world, train, self.progress.window)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
-        self.total_steps = trained.step + self._steps_left()
+        self.total_steps = self._total_steps()
         self.factor = 1.0  # of the learning rates
 
     @property
@@ -71,9 +71,13 @@ class Trainer:
                 log.info("told to stop: step %d is saved, go on with --resume", self.trained.step)
                 raise SystemExit(EXIT_STOPPED)
 
-    def _steps_left(self) -> int:
+    def _total_steps(self) -> int:
+        """Of the whole run, for the learning rates' decay; 0 where there is none, as planning takes time."""
+        if self.config.optimizer.schedule.decay == "none":
+            return 0
         later = range(self.position.epoch + 1, self.config.train.epochs + 1)
-        return sum(self.train.plan(p).steps for p in (self.position, *map(Position.start, later)))
+        left = (self.train.plan(p).steps for p in (self.position, *map(Position.start, later)))
+        return self.trained.step + sum(left)
 
     # ---- One epoch ---------------------------------------------------------------------------------
 

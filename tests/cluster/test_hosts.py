@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
-from torch import Tensor
 
 from esmm import checkpoint
 from tests.cluster import hosts
@@ -25,6 +23,7 @@ pytestmark = [
 ]
 SECONDS = 180  # for one training; a busy machine takes its time
 NETWORK = ("--network-interfaces", INTERFACE)  # left to itself, horovodrun may choose the loopback interface
+ENVIRONMENT = python_environment(OMP_NUM_THREADS="1")  # they share this machine's cores, as local workers do
 CONFIG = {
     "model": {"embedding_dim": 8, "towers": [64, 32]},
     "train": {"batch_size": 32, "epochs": 1, "checkpoint_steps": 10},
@@ -62,30 +61,18 @@ def horovodrun(*options: str) -> list[str]:
 def test_two_hosts_train_what_two_local_workers_train(two_hosts: Hosts, place: Path, tmp_path: Path) -> None:
     near, far = tmp_path / "near", tmp_path / "far"
     launcher = horovodrun("-np", "2", "-H", "localhost:2")
-    run([*launcher, *train(place, near)], tmp_path / "near.log", python_environment(), SECONDS)
+    run([*launcher, *train(place, near)], tmp_path / "near.log", ENVIRONMENT, SECONDS)
     before = two_hosts.sent_bytes()
     launcher = two_hosts.on_first(horovodrun("-np", "2", "-H", "host1:1,host2:1", *NETWORK))
-    run([*launcher, *train(place, far)], tmp_path / "far.log", python_environment(), SECONDS)
+    run([*launcher, *train(place, far)], tmp_path / "far.log", ENVIRONMENT, SECONDS)
     sent = [after - start for start, after in zip(before, two_hosts.sent_bytes(), strict=True)]
-    found, expected = (tensors(folder) for folder in (far, near))
-    assert found.keys() == expected.keys()
-    for name, tensor in found.items():
-        # A host of its own has more threads per worker than half of this machine.
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+    states = [checkpoint.read_state(checkpoint.latest(folder)) for folder in (near, far)]
+    assert states[0].sha256 == states[1].sha256
     # In a ring of two, each rank sends as many bytes as the gradients have, in every step.
-    network = sum(4 * tensor.numel() for name, tensor in found.items() if name.startswith("network."))
-    steps = checkpoint.read_state(checkpoint.latest(far)).step
-    assert network > 50_000 and steps > 30
-    assert min(sent) > network * steps
-
-
-def tensors(run_folder: Path) -> dict[str, Tensor]:
-    """All tensors of a run's newest checkpoint, by name and, for the shards, by rank."""
-    found: dict[str, Tensor] = {}
-    for path in sorted(checkpoint.latest(run_folder).glob("*.safetensors")):
-        shard = "" if path.name == checkpoint.DENSE_FILE else f"{path.stem}."
-        found |= {f"{shard}{name}": tensor for name, tensor in load_file(path).items()}
-    return found
+    dense = load_file(checkpoint.latest(far) / checkpoint.DENSE_FILE)
+    network = sum(4 * tensor.numel() for name, tensor in dense.items() if name.startswith("network."))
+    assert network > 50_000 and states[1].step > 30
+    assert min(sent) > network * states[1].step
 
 
 def test_a_host_that_is_lost_costs_no_more_than_the_work_since_the_last_checkpoint(
@@ -97,7 +84,7 @@ def test_a_host_that_is_lost_costs_no_more_than_the_work_since_the_last_checkpoi
     elastic = ["--min-np", "1", "--max-np", "2", "--host-discovery-script", str(script)]
     launcher = two_hosts.on_first(horovodrun("-np", "2", *elastic, *NETWORK))
     command = [*launcher, *train(place, run_folder), "--set", "train.epochs=4"]
-    with daemon(command, tmp_path / "log", python_environment()) as process:
+    with daemon(command, tmp_path / "log", ENVIRONMENT) as process:
         wait_until(lambda: bool(checkpoint.complete(run_folder)), SECONDS, [process])
         lose(two_hosts.servers[1])
         assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()

@@ -35,7 +35,7 @@ class PlainBatch:
 
 
 def random_batch(rng: random.Random, num_contexts: int, num_impressions: int, num_rows: int) -> PlainBatch:
-    """Contexts used by any number of impressions; bags of 0 to 4 tokens: ids repeat where num_rows is small."""
+    """Contexts used by any number of impressions; bags of 0 to 4 tokens. Few rows: ids repeat."""
 
     def bags(count: int) -> list[Bag]:
         return [

@@ -31,7 +31,7 @@ def test_pooling_and_its_gradient(lengths: list[int]) -> None:
     pooling = Pooling.of(ids, weights, offsets, 4)
     table, upstream = torch.randn(4, 3), torch.randn(len(lengths), 3)
     expected, gradient = torch.zeros(len(lengths), 3), torch.zeros(4, 3)
-    for bag, (low, high) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for bag, (low, high) in enumerate(pairwise(offsets)):
         for token in range(low, high):
             expected[bag] += float(weights[token]) * table[ids[token]]
             gradient[ids[token]] += float(weights[token]) * upstream[bag]

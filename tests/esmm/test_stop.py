@@ -72,9 +72,10 @@ def test_a_stop_in_a_validation_loses_nothing_either(
         stop.requested = True
         return scoring.validation_auc(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(trainer, "validation_auc", stopped_at_once)
-        train(replace(ONE_WORKER, stop=stop), inputs.arguments(run))
+        with pytest.raises(SystemExit) as caught:
+            train(replace(ONE_WORKER, stop=stop), inputs.arguments(run))
     assert caught.value.code == EXIT_STOPPED
     assert [entry["kind"] for entry in log_of(run)].count("epoch") == 0
     train(ONE_WORKER, inputs.arguments(run, "--resume"))
