@@ -53,7 +53,11 @@ test-airflow: setup-airflow ## Run the tests of the DAG
 
 .PHONY: test-cluster
 test-cluster: setup ## Run the tests on a Spark standalone cluster and on YARN with HDFS, both on this machine
-	.venv/bin/python -m pytest tests/cluster
+	.venv/bin/python -m pytest -rs tests/cluster
+
+.PHONY: test-hosts
+test-hosts: setup ## Run the tests of training on two hosts, network namespaces of this machine (root, openssh-server)
+	.venv/bin/python -m pytest -rs tests/cluster/test_hosts.py
 
 .PHONY: lint
 lint: setup ## Check style, formatting, types and who may import whom

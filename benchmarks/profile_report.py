@@ -7,13 +7,14 @@ from typing import Any
 STEP, WAIT = "step", "loader_wait"
 MEANING = {
     WAIT: "wait for a batch of the loader",
+    "plan": "read what the other workers ask for",
+    "pool": "gather rows and pool them; merge the gradients of equal rows",
+    "exchange": "wait for vectors and gradients of other workers",
     "forward": "towers forward, loss",
-    "pool": "gather rows, pool the lists",
     "backward": "towers backward",
-    "exchange": "rows and gradients to and from their owners",
     "sparse_update": "optimiser of the rows",
     "dense_update": "optimiser of the towers",
-    STEP: "the rest of the step",
+    STEP: "the rest, the wait for the towers' summed gradients included",
 }
 
 

@@ -104,17 +104,15 @@ def spread(batch: Batch, rows: int, stride: int, world: CountingWorld) -> Batch:
 def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, object]:
     """High-water mark of every worker, and bytes sent per step by rank 0, by collective."""
     traffic: dict[str, dict[str, float]] = {}
+    trained = make_trained(make_config(args.cases[0]), args.rows, world)
     for case in args.cases:
-        config = make_config(case)
-        loader = make_loader(args, config, world)
+        loader = make_loader(args, make_config(case), world)
         stride = max(1, args.rows // sum(loader.manifest["buckets"].values()))
         batches = [spread(batch, args.rows, stride, world) for batch in first_batches(loader, world)]
-        trained = make_trained(config, args.rows, world)
         world.sent.clear()
         for batch in islice(cycle(batches), TABLE_STEPS):
             trained(batch, case.batch_size)
         traffic[str(case)] = {name: sent / TABLE_STEPS for name, sent in world.sent.items()}
-        del trained
     marks = MemoryMarks(os.getpid())
     marks.sample()
     memory = world.gather_to_first(torch.tensor([marks.resident["driver"]]), "memory")

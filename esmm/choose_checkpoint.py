@@ -25,7 +25,7 @@ def newest_good(run: Path, world: World) -> tuple[Path, State]:
         except AgreedError as error:
             damage.append(str(error))
             continue
-        if damage:
+        if damage and world.is_first:
             log.warning("%s Using %s instead.", damage[0], candidate)
         return candidate, state
     raise AgreedError(damage[0])

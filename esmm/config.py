@@ -29,6 +29,7 @@ class _Section(BaseModel):
 
 class LoaderConfig(_Section):
     shuffle_window: NonNegativeInt = 2048  # contexts shuffled together; 0 keeps the order of the files
+    skip_broken_row_groups: bool = False  # train and validate without those that cannot be read; else stop
 
 
 class ModelConfig(_Section):

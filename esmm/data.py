@@ -16,9 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
-from pyarrow.filesystem import FileSystem
 
 # Its advice on folders without Petastorm's own metadata does not concern plain Parquet.
 logging.getLogger("petastorm").setLevel(logging.WARNING)
@@ -28,15 +25,22 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 from petastorm.arrow_reader_worker import ArrowReaderWorker  # noqa: E402
 from petastorm.reader import Reader  # noqa: E402
 from petastorm.transform import TransformSpec  # noqa: E402
-from petastorm.workers_pool import EmptyResultError  # noqa: E402
-from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
+from petastorm.workers_pool import EmptyResultError, thread_pool  # noqa: E402
 
+from esmm.arrow_files import ArrowFiles  # noqa: E402
 from esmm.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch  # noqa: E402
 from esmm.batch import Batch  # noqa: E402
 from esmm.prefetch import prefetch  # noqa: E402
 from esmm.request import with_request  # noqa: E402
-from esmm.rows import Rows, column_names, from_table  # noqa: E402
-from esmm.sample_check import check_files, check_row_groups, other_rows  # noqa: E402
+from esmm.rows import Rows, column_names, from_table, missing_rows  # noqa: E402
+from esmm.sample_check import (  # noqa: E402
+    check_files,
+    check_num_rows,
+    check_row_groups,
+    is_damage,
+    other_rows,
+    unreadable,
+)
 from esmm.schedule import (  # noqa: E402
     Position,
     RowGroup,
@@ -50,8 +54,12 @@ from schemas import manifest as manifests  # noqa: E402
 from schemas import storage  # noqa: E402
 from schemas.errors import InputError  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 PREFETCHED_BATCHES = 4
-REPAIR = "Restore the file or build the samples again."
+READ_AHEAD_ROWS = 2048  # contexts decoded ahead of the batches; at least Petastorm's few row groups
+# Its idle threads wake up at this interval. At its own, 1 ms, they take 5 % of a core from the training.
+thread_pool.IO_TIMEOUT_INTERVAL_S = 0.02
 
 
 class Loader:
@@ -59,9 +67,12 @@ class Loader:
 
     batch_size: impressions per step over all ranks. shuffle_window: contexts shuffled together, 0 for
     file order. with_keys: batches carry sample_id, context_id and user_id. num_threads: that read and
-    decode. The order depends on seed, position, rank and world size only, not on the number of threads.
+    decode. skip_broken: leave out row groups that cannot be read; the steps and what is in them stay what
+    they are, but the impressions are missing. The order depends on seed, position, rank and world size
+    only, not on the number of threads.
 
-    manifest: of the samples. wait_seconds: spent so far by the consumer waiting for batches.
+    manifest: of the samples. wait_seconds: spent so far by the consumer waiting for batches. skipped: the
+    row groups of this rank that could not be read so far.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read.
@@ -79,6 +90,7 @@ class Loader:
         with_keys: bool = False,
         pin_memory: bool = False,
         num_threads: int = 2,
+        skip_broken: bool = False,
     ) -> None:
         self.folder = str(folder).rstrip("/")
         self.manifest = manifests.read(self.folder)
@@ -90,18 +102,42 @@ class Loader:
         self.with_keys = with_keys
         self.pin_memory = pin_memory
         self.num_threads = num_threads
+        self.skip_broken = skip_broken
         self.wait_seconds = 0.0
+        self.skipped: set[RowGroup] = set()
         self._groups = row_groups(self.manifest)
+        self._num_rows = check_num_rows(self.folder, self.manifest)
         self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
-        if batch_size < world_size:
-            raise InputError(
-                f"train.batch_size: expected at least one impression per worker ({world_size}), "
-                f"found {batch_size}."
-            )
         check_files(self.folder, self.manifest)
-        if not self.plan(Position.start(0)).steps:
+        self._check_batch_size()
+
+    def _check_batch_size(self) -> None:
+        if self.batch_size < self.world_size:
+            raise InputError(
+                f"train.batch_size: expected at least one impression per worker ({self.world_size}), "
+                f"found {self.batch_size}."
+            )
+        schedule = self.plan(Position.start(0))
+        impressions = schedule.num_impressions
+        if not any(impressions):
             raise InputError(
                 f"{self.folder}: expected at least one impression, found none. Build other samples."
+            )
+        if self.batch_size > sum(impressions):
+            log.info(
+                "%s: %d impressions, train.batch_size is %d: a pass is %d step(s)",
+                self.folder,
+                sum(impressions),
+                self.batch_size,
+                schedule.steps,
+            )
+        if 0 in impressions:
+            log.info(
+                "%s: %d row groups for %d workers: %d of them take part with empty batches",
+                self.folder,
+                len(self._groups),
+                self.world_size,
+                impressions.count(0),
             )
 
     def plan(self, position: Position) -> Schedule:
@@ -150,8 +186,7 @@ class Loader:
 
     def _make_batch(self, ranges: Ranges) -> Batch:
         """The one place where a batch is made, empty ones too; on the loader's thread."""
-        num_rows = sum(self.manifest["buckets"].values())
-        return with_request(self._gather(ranges), num_rows, self.world_size, self.pin_memory)
+        return with_request(self._gather(ranges), self._num_rows, self.world_size, self.pin_memory)
 
     def _open(self, window: Window, epoch: int, groups: Iterator[Rows]) -> Ranges:
         """The contexts of a window in their order; groups: its row groups come next."""
@@ -166,15 +201,26 @@ class Loader:
         reader = self._open_reader(wanted)
         try:
             for group, result in zip(wanted, reader, strict=False):
-                if isinstance(result.content, Exception):
-                    raise _unreadable(self.folder, result.file, result.index, result.content)
-                if not _fits(result.content, group):
-                    check_row_groups(self.folder, self.manifest)
-                    raise other_rows(self.folder, result.file)
-                yield result.content
+                assert (result.file, result.index) == (group.file, group.index), "read in order"
+                yield self._check(group, result.content)
         finally:
             reader.stop()
             reader.join()
+
+    def _check(self, group: RowGroup, content: Rows | Exception) -> Rows:
+        """The content of a row group, or what stands in for it."""
+        if isinstance(content, Exception):
+            error = unreadable(self.folder, group, content)
+            if not (self.skip_broken and is_damage(content)):
+                raise error
+            if group not in self.skipped:
+                log.warning("skipped with its %d impressions: %s", group.num_impressions, error)
+            self.skipped.add(group)
+            return missing_rows(group.num_rows, group.num_impressions)
+        if (content.num_contexts, content.num_impressions) != (group.num_rows, group.num_impressions):
+            check_row_groups(self.folder, self.manifest)
+            raise other_rows(self.folder, group.file)
+        return content
 
     def _open_reader(self, wanted: list[RowGroup]) -> Reader:
         fs, path = storage.filesystem(self.folder)
@@ -184,14 +230,14 @@ class Loader:
 
         options: dict[str, Any] = {
             "worker_class": RowGroupWorker,
-            "reader_pool": ThreadPool(self.num_threads),
+            "reader_pool": thread_pool.ThreadPool(self.num_threads),
             "schema_fields": [re.escape(name) for name in column_names(self.with_keys)],
             "transform_spec": TransformSpec(to_rows),
             "num_epochs": 1,
             "is_batched_reader": True,
         }
         try:
-            return ScheduledReader(SampleFiles(fs), path, wanted, **options)
+            return ScheduledReader(ArrowFiles(fs), path, wanted, **options)
         except (pa.ArrowException, OSError, LookupError) as error:
             check_row_groups(self.folder, self.manifest)
             raise InputError(f"{self.folder}: cannot be read ({error}).") from error
@@ -203,8 +249,9 @@ class Loader:
 class ScheduledReader(Reader):
     """Reads the row groups it is given, in that order: Petastorm would choose and shuffle them itself."""
 
-    def __init__(self, filesystem: FileSystem, path: str, wanted: list[RowGroup], **options: Any) -> None:
+    def __init__(self, filesystem: ArrowFiles, path: str, wanted: list[RowGroup], **options: Any) -> None:
         self._wanted = [(f"{path}/{group.file}", group.index) for group in wanted]
+        self._ahead = READ_AHEAD_ROWS // max(group.num_rows for group in wanted)
         files = sorted({file for file, _ in self._wanted})
         super().__init__(filesystem, files, shuffle_row_groups=False, **options)
 
@@ -214,6 +261,11 @@ class ScheduledReader(Reader):
         """Positions of the wanted row groups among those found; a KeyError for one that is not there."""
         found = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
         return [found[piece] for piece in self._wanted], None
+
+    def _create_ventilator(self, indexes: list[int], *options: Any) -> Any:
+        """Gives out more work at once where row groups are small: Petastorm looks every 10 ms only."""
+        *others, at_once, seed = options
+        return super()._create_ventilator(indexes, *others, max(at_once, self._ahead), seed)
 
 
 @dataclass
@@ -239,7 +291,7 @@ class OrderedResults:
         self._waiting: dict[tuple[int, int], Result] = {}
         self._next = 0
 
-    def read_next(self, workers_pool: ThreadPool, schema: Any, ngram: Any) -> Result:
+    def read_next(self, workers_pool: thread_pool.ThreadPool, schema: Any, ngram: Any) -> Result:
         wanted = divmod(self._next, workers_pool.workers_count)
         while wanted not in self._waiting:
             try:
@@ -291,36 +343,3 @@ class RowGroupWorker(ArrowReaderWorker):
             parquet = pq.ParquetFile(stream, metadata=self._footers.get(path), pre_buffer=remote)
             self._footers[path] = parquet.metadata
             return parquet.read_row_group(index, columns=columns, use_threads=False)
-
-
-class SampleFiles(FileSystem):
-    """An fsspec file system as one of pyarrow's old ones, the only kind that Petastorm's `Reader` can use."""
-
-    def __init__(self, fs: AbstractFileSystem) -> None:
-        self.fs = fs
-
-    def isdir(self, path: str) -> bool:
-        return bool(self.fs.isdir(path))
-
-    def isfile(self, path: str) -> bool:
-        return bool(self.fs.isfile(path))
-
-    def open(self, path: str, mode: str = "rb") -> Any:
-        # Arrow reads a local file without Python's lock, an fsspec stream only with it.
-        if isinstance(self.fs, LocalFileSystem):
-            return pa.OSFile(path)
-        # Row groups are read in a random order: nothing is gained by reading on.
-        return self.fs.open(path, mode, cache_type="none")
-
-
-def _fits(rows: Rows, group: RowGroup) -> bool:
-    return (rows.num_contexts, rows.num_impressions) == (group.num_rows, group.num_impressions)
-
-
-def _unreadable(folder: str, file: str, index: int, error: Exception) -> Exception:
-    """An error met in a row group, as one that names the file; an error of the program stays what it is."""
-    if isinstance(error, InputError):
-        return InputError(f"{folder}/{file}, row group {index}: {error} {REPAIR}")
-    if isinstance(error, (pa.ArrowException, OSError)):
-        return InputError(f"{folder}/{file}, row group {index}: cannot be read ({error}). {REPAIR}")
-    return error

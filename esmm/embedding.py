@@ -10,6 +10,7 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from esmm.distributed import Handle, World
 from esmm.pooling import Pooling
@@ -75,17 +76,18 @@ class ShardedEmbedding:
         if id(request) not in self._sent:
             self.send(request)
         _, handle = self._sent.pop(id(request))
-        message, counts = handle.wait()
-        owned, asked_counts = read_requests(message, counts, self.table.shape[0])
+        message, counts = _received(handle)
+        with record_function("plan"):
+            owned, asked_counts = read_requests(message, counts, self.table.shape[0])
         owned = owned.to(self.table.device)
-        answers, _ = self._exchange(owned.sums(self.table), asked_counts, "vectors").wait()
+        answers, _ = _received(self._exchange(owned.sums(self.table), asked_counts, "vectors"))
         return Lookup(self._scaled(request.pooling.sums(answers)), request, owned, asked_counts)
 
     def gradients(self, lookup: Lookup, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of `lookup.pooled` [K, D] -> this rank's distinct rows, int32 [n], theirs [n, D]."""
         if self.world.size > 1:
             answers = lookup.request.pooling.row_sums(gradient)
-            gradient, _ = self._exchange(answers, lookup.request.answer_counts, "gradients").wait()
+            gradient, _ = _received(self._exchange(answers, lookup.request.answer_counts, "gradients"))
         return lookup.owned.rows, lookup.owned.row_sums(gradient)
 
     def shrink(self, factor: float) -> None:
@@ -102,6 +104,12 @@ class ShardedEmbedding:
         to_others = sum(counts) - counts[self.world.rank]
         self.bytes_sent += to_others * rows[:1].numel() * rows.element_size()
         return self.world.start_all_to_all(rows, counts, name)
+
+
+def _received(handle: Handle[tuple[Tensor, list[int]]]) -> tuple[Tensor, list[int]]:
+    """Wait for an exchange, under a name in profiles."""
+    with record_function("exchange"):
+        return handle.wait()
 
 
 def num_local_rows(num_rows: int, rank: int, world_size: int) -> int:

@@ -23,7 +23,8 @@ class Meter:
         self._begin(window)
 
     def _begin(self, window: Window) -> None:
-        self.steps, self.impressions = window.steps, window.impressions
+        self.steps = window.steps
+        self.impressions = window.impressions if self.world.is_first else 0
         self.losses = self._mine(window.losses)
         self.started = time.perf_counter() - window.seconds
         self.waited = self.loader.wait_seconds - (window.waited if self.world.is_first else 0.0)
@@ -39,7 +40,7 @@ class Meter:
         return sums
 
     def add(self, losses: Tensor, impressions: int) -> None:
-        """One step: this rank's summed losses [2], all ranks' impressions."""
+        """One step: this rank's summed losses [2] and its impressions."""
         self.losses += losses
         self.steps += 1
         self.impressions += impressions
@@ -53,31 +54,35 @@ class Meter:
 
     def window(self) -> Window:
         """The steps since the last report, for a checkpoint: whole on rank 0. All ranks call it together."""
-        mine = torch.cat([self.losses.cpu(), self._waited()]).unsqueeze(0)
+        mine = self._totals().unsqueeze(0)
         rows = self.world.gather_to_first(mine, "window")
         if rows is None:
             return Window()
         seconds = time.perf_counter() - self.started
-        return Window(self.steps, self.impressions, rows[:, :2].tolist(), seconds, float(rows[:, 2].sum()))
+        impressions, waited = rows[:, 2:].sum(0).tolist()
+        return Window(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited)
 
     def report(self) -> dict[str, float]:
         """Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
 
         seconds: that the steps took. Then it begins anew.
         """
-        totals = torch.cat([self.losses.cpu(), self._waited()])
+        totals = self._totals()
         self.world.sum_([totals], "report")
-        ctr, ctcvr, waited_all = totals.tolist()
+        ctr, ctcvr, impressions, waited_all = totals.tolist()
         seconds = time.perf_counter() - self.started
+        present = max(impressions, 1.0)  # all may be missing where broken row groups are skipped
         result = {
-            "loss_ctr": ctr / self.impressions,
-            "loss_ctcvr": ctcvr / self.impressions,
-            "impressions_per_second": self.impressions / seconds,
+            "loss_ctr": ctr / present,
+            "loss_ctcvr": ctcvr / present,
+            "impressions_per_second": impressions / seconds,
             "loader_share": waited_all / self.world.size / seconds,
             "seconds": seconds,
         }
         self._begin(Window())
         return result
 
-    def _waited(self) -> Tensor:
-        return torch.tensor([self.loader.wait_seconds - self.waited], dtype=torch.float64)
+    def _totals(self) -> Tensor:
+        """This rank's losses, impressions and seconds of waiting, [4]."""
+        others = [self.impressions, self.loader.wait_seconds - self.waited]
+        return torch.cat([self.losses.cpu(), torch.tensor(others, dtype=torch.float64)])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from esmm.pooling_kernel import transpose
 
@@ -71,6 +72,7 @@ class Pooling:
         return _weighted_sums(pieces, order, self.row_starts, None)
 
 
+@record_function("pool")
 def _weighted_sums(rows: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
     if ids.shape[0] == 0:
         return rows.new_zeros(offsets.shape[0] - 1, rows.shape[1])

@@ -74,7 +74,8 @@ class RunFolder:
         _write(self.path / CONFIG_NAME, config.to_yaml())
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
-        launcher = ["horovodrun", "-np", str(workers)] if workers > 1 else []
+        by_horovodrun = workers > 1 and "--launcher" not in arguments
+        launcher = ["horovodrun", "-np", str(workers)] if by_horovodrun else []
         command = shlex.join([*launcher, "python", "-m", "esmm.train", *arguments])
         _append(self.path / COMMAND_NAME, command)
 

@@ -1,11 +1,26 @@
-"""Are the files of a sample set those of its manifest? Errors name the file."""
+"""Are the samples what their manifest says? Errors name the file."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from esmm.schedule import RowGroup
 from schemas import storage
 from schemas.errors import InputError
 from schemas.manifest import Manifest
+
+MAX_ROWS = 2**31 - 1  # ids are 32 bits wide
+REPAIR = "Restore the file or build the samples again."
+
+
+def check_num_rows(folder: str, manifest: Manifest) -> int:
+    """Rows of the fused table, one for each bucket of each field."""
+    num_rows = sum(manifest["buckets"].values())
+    if num_rows > MAX_ROWS:
+        raise InputError(
+            f"{folder}: expected at most {MAX_ROWS} buckets over all fields, found {num_rows}. "
+            "Build the samples with smaller samples.buckets."
+        )
+    return num_rows
 
 
 def check_files(folder: str, manifest: Manifest) -> None:
@@ -15,14 +30,11 @@ def check_files(folder: str, manifest: Manifest) -> None:
     for entry in manifest["files"]:
         name, size = entry["name"], found.get(entry["name"])
         if size is None:
-            raise InputError(
-                f"{folder}/{name}: file not found, but the manifest names it. "
-                "Restore it or build the samples again."
-            )
+            raise InputError(f"{folder}/{name}: file not found, but the manifest names it. {REPAIR}")
         if size != entry["bytes"]:
             raise InputError(
                 f"{folder}/{name}: expected {entry['bytes']} bytes as in the manifest, found {size}: "
-                "truncated or replaced. Restore it or build the samples again."
+                f"truncated or replaced. {REPAIR}"
             )
 
 
@@ -35,8 +47,7 @@ def check_row_groups(folder: str, manifest: Manifest) -> None:
                 footer = pq.read_metadata(stream)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
-                f"{folder}/{entry['name']}: not a readable Parquet file ({error}). "
-                "Restore it or build the samples again."
+                f"{folder}/{entry['name']}: not a readable Parquet file ({error}). {REPAIR}"
             ) from error
         if [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] != entry["rows"]:
             raise other_rows(folder, entry["name"])
@@ -47,3 +58,21 @@ def other_rows(folder: str, file: str) -> InputError:
         f"{folder}/{file}: its row groups do not hold the rows and impressions that the manifest counts. "
         "The file was replaced: restore it or build the samples again."
     )
+
+
+def unreadable(folder: str, group: RowGroup, error: Exception) -> Exception:
+    """An error met in a row group, as one that names it; an error of the program stays what it is."""
+    place = f"{folder}/{group.file}, row group {group.index}"
+    if isinstance(error, InputError):
+        return InputError(f"{place}: {error} {REPAIR}")
+    if isinstance(error, (pa.ArrowException, OSError)):
+        return InputError(f"{place}: cannot be read ({error}). {REPAIR}")
+    return error
+
+
+def is_damage(error: Exception) -> bool:
+    """Is it the row group that is broken, or the way to it?
+
+    For pages that it cannot read Arrow raises OSError itself; its subclasses speak of files and networks.
+    """
+    return isinstance(error, (InputError, pa.ArrowException)) or type(error) is OSError

@@ -28,6 +28,7 @@ EXAMPLE = """examples:
       --run runs/demo --set train.epochs=2
   horovodrun -np 2 -H localhost:2 python -m esmm.train ...     the same curve with two workers
   python -m esmm.train ... --run runs/demo --resume            go on where it was stopped
+  spark-submit ... esmm/train.py --launcher spark --num-workers 2 ...      two workers on a Spark cluster
 
 exit codes:
   0    the run is complete
@@ -57,7 +58,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--warm-start", metavar="RUN", help="start from what fits of another run's newest checkpoint"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument("--launcher", choices=["spark"], help="let Spark start the workers (docs/elastic.md)")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="how many of them")
+    options = parser.parse_args(arguments)
+    if options.launcher and (options.num_workers or 0) < 1:
+        parser.error("--launcher: expected --num-workers N with it, 1 or more. Add it.")
+    return options
 
 
 @dataclass(frozen=True)
@@ -192,12 +198,19 @@ def open_loader(
         seed=config.train.seed,
         with_keys=with_keys,
         pin_memory=world.device.type == "cuda",
+        # Whoever predicts wants all rows or none.
+        skip_broken=config.loader.skip_broken_row_groups and not with_keys,
     )
 
 
 def main(arguments: list[str]) -> None:
-    """Train on this worker; under elastic Horovod, also on when workers come and go."""
-    if is_elastic():
+    """Train on this worker, also on when elastic workers come and go; or let Spark start the workers."""
+    options = parse_arguments(arguments)
+    if options.launcher == "spark":
+        from esmm.spark_launcher import launch  # imports Spark
+
+        launch(arguments, options.num_workers)
+    elif is_elastic():
         from esmm.elastic import run_elastic  # imports Horovod
 
         run_elastic(train, arguments)

@@ -113,7 +113,7 @@ class Trainer:
         self.factor = learning_rate.factor(schedule, self.trained.step + 1, self.total_steps)
         self.trained.set_learning_rates(self.factor)
         losses = self.trained(batch, impressions)
-        self.meter.add(losses, impressions)
+        self.meter.add(losses, batch.num_impressions)
         self.guard.watch(self.trained.step, batch, losses, [self.trained.gradient, self.trained.row_squares])
 
     def _between_steps(self) -> None:

@@ -384,6 +384,16 @@ def test_other_impressions_than_the_manifest_counts(broken: Path) -> None:
         load(broken)
 
 
+def spoilt(weight: float) -> Any:
+    """The last weight of the column is another one."""
+
+    def values(rows: list[list[float]]) -> list[list[float]]:
+        last = max(i for i, row in enumerate(rows) if row)
+        return [*rows[:last], [*rows[last][:-1], weight], *rows[last + 1 :]]
+
+    return values
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
@@ -400,6 +410,19 @@ def test_other_impressions_than_the_manifest_counts(broken: Path) -> None:
             "column user_109_14_weight: its lists are not as long",
         ),
         ("cross_853_length", lambda rows: [[9] * len(r) for r in rows], "cross_853_length: does not add up"),
+        ("click", lambda rows: [[2] * len(r) for r in rows], "column click: expected 0 or 1, found 2"),
+        ("conversion", lambda rows: [[-1] * len(r) for r in rows], "conversion: expected 0 or 1, found -1"),
+        (
+            "user_110_14_weight",
+            spoilt(float("nan")),
+            "user_110_14_weight: expected numbers of at least 0, found nan",
+        ),
+        (
+            "cross_509_weight",
+            spoilt(float("inf")),
+            "cross_509_weight: expected numbers of at least 0, found inf",
+        ),
+        ("cross_853_weight", spoilt(-0.5), "cross_853_weight: expected numbers of at least 0, found -0.5"),
         ("user_122", lambda rows: [None] * len(rows), "column user_122: expected no nulls, found"),
         ("click", lambda rows: [[None] * len(r) for r in rows], "column click: expected no nulls, found"),
     ],
@@ -444,6 +467,103 @@ def test_no_impressions(tmp_path: Path) -> None:
     write_samples(tmp_path / "s", num_rows=0, num_files=1)
     with pytest.raises(InputError, match="expected at least one impression, found none"):
         load(tmp_path / "s")
+
+
+def test_more_buckets_than_ids_can_tell_apart(broken: Path) -> None:
+    content = storage.read_json(str(broken / samples.MANIFEST_NAME))
+    content["buckets"]["205"] = 2**31
+    storage.write_json(str(broken / samples.MANIFEST_NAME), content)
+    with pytest.raises(InputError, match="expected at most 2147483647 buckets over all fields, found 214748"):
+        load(broken)
+
+
+# ---- Few data, many workers ------------------------------------------------------------------------
+
+
+def test_more_workers_than_row_groups(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "esmm.data"):
+        loaders = open_loaders(folder, 12, batch_size=60)
+    assert [record.getMessage() for record in caplog.records] == 12 * [
+        f"{folder}: 9 row groups for 12 workers: 3 of them take part with empty batches"
+    ]
+    schedule = loaders[0].plan(Position.start(0))
+    idle = [rank for rank, left in enumerate(schedule.num_impressions) if not left]
+    assert len(idle) == 3
+    for rank in idle:
+        batches = list(loaders[rank].epoch(Position.start(0)))
+        assert [batch.num_impressions for batch in batches] == [0] * schedule.steps
+
+
+def test_a_batch_larger_than_the_data(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    everything = sorted(i for row in read_rows(folder) for i in row["sample_id"])
+    with caplog.at_level("INFO", "esmm.data"):
+        loader = Loader(str(folder), batch_size=5000, shuffle_window=8, with_keys=True)
+    (batch,) = epoch_ids(loader)
+    assert sorted(batch) == everything
+    assert loader.plan(Position.start(0)).global_batch_size(0) == len(everything)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}: {len(everything)} impressions, train.batch_size is 5000: a pass is 1 step(s)"
+    ]
+
+
+def test_fewer_impressions_per_step_than_workers(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"at least one impression per worker \(3\), found 2"):
+        Loader(str(folder), batch_size=2, world_size=3)
+
+
+# ---- Broken row groups left out --------------------------------------------------------------------
+
+
+def damage(folder: Path) -> set[int]:
+    """Make the first row group of the second file unreadable; the sample ids in it."""
+    file = folder / "part-00001.parquet"
+    lost = pq.ParquetFile(file).read_row_group(0, columns=["sample_id"])["sample_id"].to_pylist()
+    content = bytearray(file.read_bytes())
+    content[100:4000] = b"\xff" * 3900
+    file.write_bytes(content)
+    return {sample_id for ids in lost for sample_id in ids}
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 8])
+def test_a_broken_row_group_is_left_out(
+    broken: Path, shuffle_window: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = {i for row in read_rows(broken) for i in row["sample_id"]}
+    lost = damage(broken)
+    loaders = open_loaders(broken, 2, batch_size=16, shuffle_window=shuffle_window, skip_broken=True)
+    batches = [[sample_ids(batch) for batch in loader.epoch(Position.start(0))] for loader in loaders]
+    assert Counter(i for rank in batches for batch in rank for i in batch) == Counter(everything - lost)
+    schedule = loaders[0].plan(Position.start(0))
+    assert [len(rank) for rank in batches] == [schedule.steps] * 2
+    sizes = [sum(len(rank[step]) for rank in batches) for step in range(schedule.steps)]
+    planned = [schedule.global_batch_size(step) for step in range(schedule.steps)]
+    assert all(size <= plan for size, plan in zip(sizes, planned, strict=True))
+    skipped = loaders[0].skipped | loaders[1].skipped
+    assert [(group.file, group.index) for group in skipped] == [("part-00001.parquet", 0)]
+    assert sum(planned) - sum(sizes) == len(lost) == sum(group.num_impressions for group in skipped)
+    (record,) = caplog.records
+    assert f"skipped with its {len(lost)} impressions" in record.getMessage()
+    assert "part-00001.parquet, row group 0: cannot be read" in record.getMessage()
+
+
+def test_a_broken_row_group_does_not_move_the_position(broken: Path) -> None:
+    everything = {i for row in read_rows(broken) for i in row["sample_id"]}
+    lost = damage(broken)
+    (loader,) = open_loaders(broken, 1, batch_size=16, shuffle_window=8, skip_broken=True)
+    whole = ids_from(loader, Position.start(0))
+    for steps in range(1, len(whole)):
+        assert ids_from(loader, loader.after(Position.start(0), steps)) == whole[steps:]
+    later = open_loaders(broken, 3, batch_size=9, shuffle_window=8, skip_broken=True)
+    rest = [batch for one in later for batch in ids_from(one, loader.after(Position.start(0), 3))]
+    assert sorted(i for batch in (*whole[:3], *rest) for i in batch) == sorted(everything - lost)
+
+
+def test_what_is_no_damage_is_not_skipped(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is gone, or a network: whoever starts again will read it."""
+    loader = Loader(str(broken), batch_size=8, skip_broken=True)
+    monkeypatch.setattr(RowGroupWorker, "_read", lambda *_: (broken / "nothing").read_bytes())
+    with pytest.raises(InputError, match="row group 0: cannot be read .*No such file"):
+        list(loader.epoch(Position.start(0)))
 
 
 # ---- Shapes of files, other file systems -----------------------------------------------------------

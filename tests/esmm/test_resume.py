@@ -78,12 +78,25 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole: Path, inputs: Inputs, tmp
         assert (copy / "_SUCCESS").exists()
 
 
+def test_dropout_and_batch_norm_go_on_alike_too(inputs: Inputs, tmp_path: Path) -> None:
+    run, settings = tmp_path / "run", [*SETTINGS, "model.dropout=0.3", "model.batch_norm=true"]
+    train(ONE_WORKER, inputs.arguments(run, *settings))
+    copy = shutil.copytree(run, tmp_path / "copy")
+    cut_off(copy, 8)
+    train(ONE_WORKER, inputs.arguments(copy, *settings, "--resume"))
+    assert_same_run(copy, run)
+
+
 def test_two_workers_resume_too(whole_of_two: Path, inputs: Inputs, tmp_path: Path, command: Command) -> None:
     copy = shutil.copytree(whole_of_two, tmp_path / "copy")
-    cut_off(copy, 8)
+    cut_off(copy, 12)
+    newest = checkpoint.latest(copy)
+    shard = newest / "table-00001-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
     done = command("-m", "esmm.train", *inputs.arguments(copy, *SETTINGS, "--resume"), workers=2)
     assert done.returncode == 0, done.stderr
-    assert "resuming from" in done.stderr and "step-000008" in done.stderr
+    assert done.stderr.count(f"{shard}: damaged") == 1
+    assert done.stderr.count("step-000008 instead.") == 1
     assert_same_run(copy, whole_of_two)
 
 

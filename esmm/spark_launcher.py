@@ -1,0 +1,69 @@
+"""`esmm.train --launcher spark`: Horovod's workers are tasks of a Spark application (docs/elastic.md).
+
+Spark finds the places and starts the processes. Neither samples nor gradients go through it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import horovod.spark
+from horovod.runner.common.util.timeout import TimeoutException
+from pyspark.sql import SparkSession
+
+from esmm.distributed import AgreedError, World, run
+from esmm.train import train
+from schemas.errors import InputError, exit_with_message
+
+EXIT_WORKER_FAILED = 1
+
+
+def launch(arguments: list[str], num_workers: int) -> None:
+    """Train with that many Spark tasks at once, in the application that spark-submit has described.
+
+    Ends the process as `esmm.train` does, but with 1 where a worker was lost or failed on its own.
+    """
+    exit_with_message(lambda: _launch(arguments, num_workers))
+
+
+def _launch(arguments: list[str], num_workers: int) -> None:
+    spark = SparkSession.builder.appName("esmm.train").getOrCreate()
+    project = str(Path(__file__).resolve().parents[1])
+    try:
+        messages = horovod.spark.run(
+            _work,
+            args=(arguments, os.getcwd()),
+            num_proc=num_workers,
+            env={"PYTHONPATH": project},
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+            verbose=0,
+        )
+    except TimeoutException as error:
+        raise InputError(
+            f"--num-workers: expected {num_workers} Spark tasks to run at once, found fewer within "
+            "HOROVOD_SPARK_START_TIMEOUT (600 s). Ask Spark for more executors or cores, or fewer workers."
+        ) from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        print(f"error: training has failed, its messages are above: {reason}", file=sys.stderr)
+        sys.exit(EXIT_WORKER_FAILED)
+    finally:
+        spark.stop()
+    if messages[0]:
+        raise InputError(messages[0])
+
+
+def _work(arguments: list[str], folder: str) -> str | None:
+    """A worker, in a process beside a Spark task. What is wrong with the input, where all have found it."""
+    os.chdir(folder)
+    messages: list[str] = []
+
+    def main(world: World) -> None:
+        try:
+            train(world, arguments)
+        except AgreedError as error:
+            messages.append(str(error))
+
+    run(main)
+    return messages[0] if messages else None
