@@ -16,7 +16,7 @@ from esmm.distributed import Handle, World
 from esmm.pooling import Pooling
 from esmm.request import Request, read_requests
 
-ROWS_AT_ONCE = 1 << 18  # initial values are made in chunks, to bound memory
+ROWS_AT_ONCE = 1 << 14  # initial values are made in chunks that stay in the cache
 SMALLEST_SCALE = 2.0**-10  # below it the stored rows would grow out of float32's good range
 
 

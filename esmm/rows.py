@@ -96,7 +96,7 @@ _SCHEMAS = {True: _SCHEMA, False: pa.schema([_SCHEMA.field(name) for name in _VA
 
 def _read_columns(table: pa.Table, with_keys: bool) -> Columns:
     """Each column in one piece, of the type that the schema says, without nulls."""
-    found = dict(zip(table.column_names, table.columns, strict=True))
+    found = dict(zip(table.schema.names, table.columns, strict=True))
     columns = {}
     for name in column_names(with_keys):
         if name not in found:

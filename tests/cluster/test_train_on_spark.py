@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -120,15 +121,21 @@ def test_a_lost_worker_fails_the_command(spark_cluster: Standalone, place: Path,
     environment = python_environment(PYTHONPATH=str(PROJECT))
     with daemon(submit(spark_cluster.url, *arguments), tmp_path / "log", environment) as job:
         wait_until(lambda: bool(checkpoint.complete(tmp_path / "run")), SECONDS, [job])
-        workers = [process for one in spark_cluster.daemons for process in one.descendants(WORKER)]
-        [victim] = [one for one in workers if one.environ()["HOROVOD_RANK"] == "1" and "python" in one.name()]
-        victim.send_signal(signal.SIGKILL)
+        worker_process(spark_cluster, rank=1).send_signal(signal.SIGKILL)
         assert job.guard.wait(SECONDS) == 1
     output = (tmp_path / "log").read_text()
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "Exit code: 137" in error
     assert "rank 0 stops: another worker has stopped" in output
     assert checkpoint.complete(tmp_path / "run"), "to --resume from"
+
+
+def worker_process(cluster: Standalone, rank: int) -> psutil.Process:
+    """The process of a rank, not the shell around it."""
+    found = [process for one in cluster.daemons for process in one.descendants(WORKER)]
+    python = [process for process in found if process.cmdline()[1:3] == ["-m", WORKER]]
+    [process] = [one for one in python if one.environ().get("HOROVOD_RANK") == str(rank)]
+    return process
 
 
 def test_bad_input_is_one_message_and_exit_code_2(
