@@ -26,7 +26,7 @@ def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
 class Bags:
     """Ids of F fields for N contexts or impressions, as weighted bags, field-major.
 
-    ids: int64 [T], rows of the fused table. weights: float32 [T]. offsets: int64 [F*N + 1];
+    ids: int32 [T], rows of the fused table. weights: float32 [T]. offsets: int32 [F*N + 1];
     bag f*N + n holds ids[offsets[f*N + n] : offsets[f*N + n + 1]] of field f of the n-th owner.
     """
 

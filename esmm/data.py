@@ -109,15 +109,15 @@ class Loader:
         self._num_rows = check_num_rows(self.folder, self.manifest)
         self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
         check_files(self.folder, self.manifest)
-        self._check_batch_size()
-
-    def _check_batch_size(self) -> None:
-        if self.batch_size < self.world_size:
+        if batch_size < world_size:
             raise InputError(
-                f"train.batch_size: expected at least one impression per worker ({self.world_size}), "
-                f"found {self.batch_size}."
+                f"train.batch_size: expected at least one impression per worker ({world_size}), "
+                f"found {batch_size}."
             )
-        schedule = self.plan(Position.start(0))
+        self._tell_of_few_data(self.plan(Position.start(0)))
+
+    def _tell_of_few_data(self, schedule: Schedule) -> None:
+        """What works, but is perhaps not what was meant."""
         impressions = schedule.num_impressions
         if not any(impressions):
             raise InputError(

@@ -1,4 +1,4 @@
-"""The workers of a run and what they say to each other: the only file that knows Horovod or a rank.
+"""The workers of a run and what they say to each other; ranks and collectives are known here only.
 
 `horovodrun -np N` starts N processes; without it there is one worker, Horovod is not imported, and
 every method below returns what it would with one process, so that callers have one path.
@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,20 +18,13 @@ from typing import Generic, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
+from esmm import environment
 from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
 T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
 EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
 PRINT_SECONDS = 2.0  # time rank 0 gets to print before another rank's exit ends the whole job
-PATIENCE_SECONDS = 20.0  # after which a worker says that it waits for others
-CONNECT_SECONDS = 20.0
-# What we set where the user has not. Half of Horovod's cycle halves what a small collective costs, for 4 %
-# of a core. The time-out is also that of a new worker's start, which must not kill those who wait for it.
-DEFAULTS = {"HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}
-NEEDED = ("HOROVOD_RANK", "HOROVOD_HOSTNAME", "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
-
-log = logging.getLogger(__name__)
 
 
 class AgreedError(InputError):
@@ -98,7 +90,7 @@ class World:
         To be called anew after `leave`: rank and size may be others then.
         """
         size, rank, machines = 1, 0, [socket.gethostname()]
-        if is_elastic() or _number("HOROVOD_SIZE", 1) > 1:
+        if environment.has_others():
             size, rank, machines = _join()
         # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
         local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
@@ -209,11 +201,6 @@ class World:
         return cast(T, result)
 
 
-def is_elastic() -> bool:
-    """Whether workers may come and go: `horovodrun` was given --min-np or --host-discovery-script."""
-    return _number("HOROVOD_ELASTIC", 0) > 0
-
-
 def leave() -> None:
     """Leave a world that is broken or about to change. `World.start` joins the next one."""
     import horovod.torch as hvd
@@ -223,9 +210,7 @@ def leave() -> None:
 
 def _join() -> tuple[int, int, list[str]]:
     """Start Horovod; size, rank, and the ranks' machines. Joined already, it tells the same again."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    _require_launcher()
+    environment.prepare()
     try:
         import horovod.torch as hvd
     except ImportError as error:
@@ -233,58 +218,9 @@ def _join() -> tuple[int, int, list[str]]:
             f"this is one of several Horovod workers, but Horovod can't be imported: {error}. "
             "Start the workers with the environment that `make setup` has made, on every machine."
         ) from error
-    with _patience():
+    with environment.patience():
         hvd.init()
     return hvd.size(), hvd.rank(), hvd.allgather_object(socket.gethostname(), name="machines")
-
-
-def _require_launcher() -> None:
-    """Stop where Horovod would abort the whole process: it finds neither its launcher nor the other hosts."""
-    missing = [name for name in NEEDED if not os.environ.get(name)]
-    if missing:
-        raise InputError(
-            f"environment: HOROVOD_SIZE={os.environ.get('HOROVOD_SIZE')}, but not {', '.join(missing)}. "
-            "Start several workers with `horovodrun -np N python -m ...`; for one, unset HOROVOD_SIZE."
-        )
-    host, address = socket.gethostname(), os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
-    port = _number("HOROVOD_GLOO_RENDEZVOUS_PORT", 0)
-    try:
-        socket.create_connection((address, port), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise InputError(
-            f"worker on {host}: can't reach its launcher at {address}:{port} "
-            f"(HOROVOD_GLOO_RENDEZVOUS_ADDR, _PORT): {error}. Is it still running? Between hosts, name a "
-            "network that all of them share: horovodrun --network-interfaces NAME."
-        ) from error
-    # One of Horovod's connections ignores the interface and goes to the address of the host's own name.
-    if _number("HOROVOD_CROSS_SIZE", 1) > 1 and os.environ.get("HOROVOD_GLOO_IFACE") != "lo":
-        own = socket.gethostbyname(host)
-        if own.startswith("127."):
-            raise InputError(
-                f"worker on {host}: its own name stands for {own}, where other hosts can't reach it. "
-                f"Give {host} its address in this network in /etc/hosts, on {host} itself."
-            )
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Say what is being waited for: where a worker never comes, Horovod ends this process with SIGABRT."""
-    seconds = os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"]
-    message = "rank %s still waits for other workers; Horovod aborts after HOROVOD_GLOO_TIMEOUT_SECONDS=%s"
-    timer = threading.Timer(PATIENCE_SECONDS, log.warning, (message, os.environ["HOROVOD_RANK"], seconds))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise InputError(f"environment: {name}: expected a number, found {text!r}. horovodrun sets it.")
-    return int(text)
 
 
 def run(main: Callable[[World], None]) -> None:

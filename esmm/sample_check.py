@@ -66,7 +66,8 @@ def unreadable(folder: str, group: RowGroup, error: Exception) -> Exception:
     if isinstance(error, InputError):
         return InputError(f"{place}: {error} {REPAIR}")
     if isinstance(error, (pa.ArrowException, OSError)):
-        return InputError(f"{place}: cannot be read ({error}). {REPAIR}")
+        cause = " ".join(str(error).split())  # Arrow's messages have several lines
+        return InputError(f"{place}: cannot be read ({cause}). {REPAIR}")
     return error
 
 

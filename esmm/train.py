@@ -13,7 +13,8 @@ from esmm.checkpoint import State
 from esmm.config import Config
 from esmm.data import Loader
 from esmm.determinism import set_deterministic
-from esmm.distributed import World, is_elastic, run
+from esmm.distributed import World, run
+from esmm.environment import is_elastic
 from esmm.memory import require_room
 from esmm.run_folder import RunFolder
 from esmm.save_checkpoint import Origin

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from esmm import elastic
+from esmm import checkpoint, elastic
 from esmm.distributed import AgreedError
 from esmm.train import train
 from schemas.errors import EXIT_BAD_INPUT
 from tests.cluster.processes import Daemon, daemon, wait_until
-from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.sample_files import read_rows, write_samples
 
 CONFIG = {
@@ -91,11 +91,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(place: Path, *command: str) -> list[str]:
-    """An elastic command of one to three workers."""
-    launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--min-np", "1", "--max-np", "3"]
-    hosts = ["--host-discovery-script", str(place / "hosts.sh"), "--network-interfaces", "lo"]
-    return [*launcher, *hosts, sys.executable, "-m", *command]
+def start(place: Path, *command: str, most: int = 3) -> list[str]:
+    """An elastic command of one to `most` workers."""
+    launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--min-np", "1"]
+    launcher += ["--max-np", str(most), "--host-discovery-script", str(place / "hosts.sh")]
+    return [*launcher, "--network-interfaces", "lo", sys.executable, "-m", *command]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,23 @@ def test_it_has_learnt_what_an_uninterrupted_run_learns(survived: Path) -> None:
         losses.append(sum(entry["loss_ctr"] + entry["loss_ctcvr"] for entry in entries) / len(entries))
     # The same impressions in another order.
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
+
+
+@pytest.mark.slow
+def test_with_a_spare_host_a_killed_worker_changes_no_bit(
+    place: Path, tmp_path: Path, command: Command
+) -> None:
+    assert command("-m", "esmm.train", *arguments(place, "calm"), workers=2).returncode == 0
+    (place / "hosts").write_text("".join(f"{name}:1\n" for name in NAMES))
+    (tmp_path / f"wait-{KILLED_AT}").touch()
+    words = start(place, "tests.esmm.record_training", str(tmp_path), *arguments(place, "shaken"), most=2)
+    with daemon(words, tmp_path / "log", dict(os.environ)) as process:
+        os.kill(Elastic(tmp_path, process).worker_at(KILLED_AT, 0), signal.SIGKILL)
+        (tmp_path / f"wait-{KILLED_AT}").unlink()
+        assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()
+    assert "going on with 2 worker(s)" in (tmp_path / "log").read_text()
+    states = [checkpoint.read_state(checkpoint.latest(place / run)) for run in ("calm", "shaken")]
+    assert states[0].sha256 == states[1].sha256
 
 
 def test_bad_input_ends_an_elastic_run_with_one_message(place: Path, tmp_path: Path) -> None:
