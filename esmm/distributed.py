@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
 EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
+POLL_SECONDS = 5e-5  # between two looks at a collective under way
 PRINT_SECONDS = 2.0  # time rank 0 gets to print before another rank's exit ends the whole job
 
 
@@ -120,7 +121,7 @@ class World:
         handle = hvd.alltoall_async(rows, splits=splits, name=name)
 
         def wait() -> tuple[Tensor, list[int]]:
-            received, counts = hvd.synchronize(handle)
+            received, counts = _finished(handle)
             return received, counts.tolist()
 
         return Handle(wait)
@@ -142,7 +143,7 @@ class World:
         import horovod.torch as hvd
 
         handle = hvd.allreduce_async_(tensor, op=hvd.Sum, name=name)
-        return Handle(lambda: hvd.synchronize(handle))
+        return Handle(lambda: cast(Tensor, _finished(handle)))
 
     def sum_(self, tensors: list[Tensor], name: str) -> None:
         """Replace each tensor by its sum over the ranks, all in one allreduce. One dtype."""
@@ -221,6 +222,18 @@ def _join() -> tuple[int, int, list[str]]:
     with environment.patience():
         hvd.init()
     return hvd.size(), hvd.rank(), hvd.allgather_object(socket.gethostname(), name="machines")
+
+
+def _finished(handle: int) -> Any:
+    """The result of one of Horovod's collectives.
+
+    Horovod's own way to wait keeps a core busy asking, the core that its exchange or another worker needs.
+    """
+    import horovod.torch as hvd
+
+    while not hvd.poll(handle):
+        time.sleep(POLL_SECONDS)
+    return hvd.synchronize(handle)
 
 
 def run(main: Callable[[World], None]) -> None:

@@ -83,12 +83,16 @@ class ShardedEmbedding:
         answers, _ = _received(self._exchange(owned.sums(self.table), asked_counts, "vectors"))
         return Lookup(self._scaled(request.pooling.sums(answers)), request, owned, asked_counts)
 
-    def gradients(self, lookup: Lookup, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of `lookup.pooled` [K, D] -> this rank's distinct rows, int32 [n], theirs [n, D]."""
-        if self.world.size > 1:
-            answers = lookup.request.pooling.row_sums(gradient)
-            gradient, _ = _received(self._exchange(answers, lookup.request.answer_counts, "gradients"))
-        return lookup.owned.rows, lookup.owned.row_sums(gradient)
+    def start_gradients(self, lookup: Lookup, gradient: Tensor) -> Handle[Tensor]:
+        """Send the gradient of `lookup.pooled` [K, D] to the rows' owners, in the background.
+
+        The handle gives that of this rank's distinct rows `lookup.owned.rows`, [n, D], all ranks' summed.
+        """
+        if self.world.size == 1:
+            return Handle(lambda: lookup.owned.row_sums(gradient))
+        answers = lookup.request.pooling.row_sums(gradient)
+        handle = self._exchange(answers, lookup.request.answer_counts, "gradients")
+        return Handle(lambda: lookup.owned.row_sums(_received(handle)[0]))
 
     def shrink(self, factor: float) -> None:
         """Multiply all rows of the table, in no time."""

@@ -8,9 +8,9 @@ from torch.profiler import record_function
 
 from esmm.batch import Batch
 from esmm.config import Config, ModelConfig
-from esmm.distributed import World
+from esmm.distributed import Handle, World
 from esmm.dropout import noise_of_step
-from esmm.embedding import Lookup, ShardedEmbedding
+from esmm.embedding import ShardedEmbedding
 from esmm.loss import loss_sums
 from esmm.model import Esmm, EsmmNetwork
 from esmm.sparse_optimizer import make_sparse_optimizer
@@ -90,8 +90,12 @@ class TrainStep:
         with record_function("backward"):
             self.gradient.zero_()
             (losses @ self.task_weights / global_impressions).backward()
-        dense_sum = self.world.start_sum(self.gradient, "dense")  # travels beside the rows' gradients
-        rows, gradient = self._row_gradients(lookup)
+        assert lookup.pooled.grad is not None
+        # The rows' gradients go first: their update is done while the larger dense sum travels.
+        with record_function("exchange"):
+            row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
+        dense_sum = self.world.start_sum(self.gradient, "dense")
+        rows, gradient = lookup.owned.rows, self._row_gradient(lookup.owned.rows, row_sums)
         if self.config.clip_grad_norm is None:
             self._update_rows(rows, gradient)
             dense_sum.wait()
@@ -116,17 +120,16 @@ class TrainStep:
             return None
         return noise_of_step(self.seed, self.step, self.world.rank, self.world.device)
 
-    def _row_gradients(self, lookup: Lookup) -> tuple[Tensor, Tensor]:
-        """This rank's distinct rows of the step and their gradients, all ranks' summed, L2 included."""
-        assert lookup.pooled.grad is not None
+    def _row_gradient(self, rows: Tensor, row_sums: Handle[Tensor]) -> Tensor:
+        """The gradient of this rank's rows of the step, L2 included."""
         with record_function("exchange"):
-            rows, gradient = self.model.embedding.gradients(lookup, lookup.pooled.grad)
+            gradient = row_sums.wait()
         if self.config.sparse.l2:
             embedding = self.model.embedding
             values = embedding.table.index_select(0, rows)
             gradient.add_(values, alpha=self.config.sparse.l2 * embedding.scale)
         self.row_squares = gradient.square().sum()
-        return rows, gradient
+        return gradient
 
     def _update_rows(self, rows: Tensor, gradient: Tensor) -> None:
         with record_function("sparse_update"):
