@@ -23,6 +23,7 @@ from torch import Tensor
 
 from esmm.config import Config, ModelConfig
 from esmm.distributed import World
+from esmm.embedding import owned_rows
 from esmm.model import Esmm
 from esmm.progress import Progress
 from esmm.schedule import Position
@@ -187,9 +188,7 @@ def rows_in_common(
 
     Local row j of shard s of N is global row s + N*j, and global row g is local row g // W of rank g % W.
     """
-    rows = shard + num_shards * torch.arange(start, stop)
-    mine = (rows % world_size == rank).nonzero().squeeze(1)
-    return mine, rows[mine].div(world_size, rounding_mode="floor")
+    return owned_rows(shard + num_shards * torch.arange(start, stop), rank, world_size)
 
 
 def _fill_rows(checkpoint: Path, state: State, world: World, targets: dict[str, Tensor]) -> None:

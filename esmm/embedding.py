@@ -25,26 +25,24 @@ class Lookup:
     """The pooled vectors of a batch and what it takes to bring their gradients home.
 
     pooled: [K, D], one per bag of `request.pooling`. owned: bags of this rank's rows that the ranks have
-    asked for; asked_counts: how many of them each rank. With one worker both are the batch's own.
+    asked for; with one worker the batch's own.
     """
 
     pooled: Tensor
     request: Request
     owned: Pooling
-    asked_counts: list[int]
 
 
 class ShardedEmbedding:
     """This rank's rows of a table [num_rows, dim], and the exchange of vectors and gradients.
 
     The true rows are scale * table: weight decay shrinks all of them by one multiplication.
-    bytes_sent: to other ranks, since the start.
     """
 
     def __init__(self, num_rows: int, dim: int, world: World) -> None:
         self.world, self.num_rows, self.dim = world, num_rows, dim
         self.table = torch.zeros(num_local_rows(num_rows, world.rank, world.size), dim, device=world.device)
-        self.scale, self.bytes_sent = 1.0, 0
+        self.scale = 1.0
         self._sent: dict[int, tuple[int, Handle[tuple[Tensor, list[int]]]]] = {}
 
     def initialise(self, seed: int, bound: float) -> None:
@@ -60,7 +58,7 @@ class ShardedEmbedding:
             used = {slot for slot, _ in self._sent.values()}
             slot = next(slot for slot in count() if slot not in used)
             # Horovod tells collectives under way by their names, and is faster with few of them.
-            handle = self._exchange(request.message, request.message_counts, f"ids.{slot}")
+            handle = self.world.start_all_to_all(request.message, request.message_counts, f"ids.{slot}")
             self._sent[id(request)] = slot, handle
 
     def forget_sent(self) -> None:
@@ -72,7 +70,7 @@ class ShardedEmbedding:
     def lookup(self, request: Request) -> Lookup:
         """The pooled vectors of a batch. All ranks call it together, with `send` before it or without."""
         if self.world.size == 1:
-            return Lookup(self._scaled(request.pooling.sums(self.table)), request, request.pooling, [])
+            return Lookup(self._scaled(request.pooling.sums(self.table)), request, request.pooling)
         if id(request) not in self._sent:
             self.send(request)
         _, handle = self._sent.pop(id(request))
@@ -80,8 +78,8 @@ class ShardedEmbedding:
         with record_function("plan"):
             owned, asked_counts = read_requests(message, counts, self.table.shape[0])
         owned = owned.to(self.table.device)
-        answers, _ = _received(self._exchange(owned.sums(self.table), asked_counts, "vectors"))
-        return Lookup(self._scaled(request.pooling.sums(answers)), request, owned, asked_counts)
+        answers, _ = _received(self.world.start_all_to_all(owned.sums(self.table), asked_counts, "vectors"))
+        return Lookup(self._scaled(request.pooling.sums(answers)), request, owned)
 
     def start_gradients(self, lookup: Lookup, gradient: Tensor) -> Handle[Tensor]:
         """Send the gradient of `lookup.pooled` [K, D] to the rows' owners, in the background.
@@ -91,7 +89,7 @@ class ShardedEmbedding:
         if self.world.size == 1:
             return Handle(lambda: lookup.owned.row_sums(gradient))
         answers = lookup.request.pooling.row_sums(gradient)
-        handle = self._exchange(answers, lookup.request.answer_counts, "gradients")
+        handle = self.world.start_all_to_all(answers, lookup.request.answer_counts, "gradients")
         return Handle(lambda: lookup.owned.row_sums(_received(handle)[0]))
 
     def shrink(self, factor: float) -> None:
@@ -104,16 +102,17 @@ class ShardedEmbedding:
     def _scaled(self, pooled: Tensor) -> Tensor:
         return pooled if self.scale == 1.0 else pooled.mul_(self.scale)
 
-    def _exchange(self, rows: Tensor, counts: list[int], name: str) -> Handle[tuple[Tensor, list[int]]]:
-        to_others = sum(counts) - counts[self.world.rank]
-        self.bytes_sent += to_others * rows[:1].numel() * rows.element_size()
-        return self.world.start_all_to_all(rows, counts, name)
-
 
 def _received(handle: Handle[tuple[Tensor, list[int]]]) -> tuple[Tensor, list[int]]:
     """Wait for an exchange, under a name in profiles."""
     with record_function("exchange"):
         return handle.wait()
+
+
+def owned_rows(rows: Tensor, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+    """Which of global rows int64 [n] a rank owns (positions in it), and where it keeps them."""
+    mine = (rows % world_size == rank).nonzero().squeeze(1)
+    return mine, rows[mine].div(world_size, rounding_mode="floor")
 
 
 def num_local_rows(num_rows: int, rank: int, world_size: int) -> int:

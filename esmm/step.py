@@ -92,8 +92,7 @@ class TrainStep:
             (losses @ self.task_weights / global_impressions).backward()
         assert lookup.pooled.grad is not None
         # The rows' gradients go first: their update is done while the larger dense sum travels.
-        with record_function("exchange"):
-            row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
+        row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
         dense_sum = self.world.start_sum(self.gradient, "dense")
         rows, gradient = lookup.owned.rows, self._row_gradient(lookup.owned.rows, row_sums)
         if self.config.clip_grad_norm is None:
@@ -122,8 +121,7 @@ class TrainStep:
 
     def _row_gradient(self, rows: Tensor, row_sums: Handle[Tensor]) -> Tensor:
         """The gradient of this rank's rows of the step, L2 included."""
-        with record_function("exchange"):
-            gradient = row_sums.wait()
+        gradient = row_sums.wait()
         if self.config.sparse.l2:
             embedding = self.model.embedding
             values = embedding.table.index_select(0, rows)

@@ -16,6 +16,7 @@ from esmm import checkpoint, choose_checkpoint
 from esmm.batch import field_offsets
 from esmm.checkpoint import ROWS, State
 from esmm.distributed import AgreedError, World
+from esmm.embedding import owned_rows
 from esmm.save_checkpoint import Origin
 from esmm.step import TrainStep
 from schemas.errors import InputError
@@ -141,6 +142,5 @@ def _take_rows(path: Path, state: State, move: Move, trained: TrainStep) -> list
 
 def _place(target: Tensor, values: Tensor, kept: Tensor, rows: Tensor, world: World) -> None:
     """Put values[kept], which are rows `rows` of the whole table, where this rank keeps its own of them."""
-    mine = (rows % world.size == world.rank).nonzero().squeeze(1)
-    local = rows[mine].div(world.size, rounding_mode="floor")
+    mine, local = owned_rows(rows, world.rank, world.size)
     target[local.to(target.device)] = values[kept[mine]].to(target.device)
