@@ -29,7 +29,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def _stop_a_run(run: Path, arguments: list[str], launcher: list[str]) -> "subprocess.CompletedProcess[str]":
     """Start a run, and send SIGTERM to what was started when it trains."""
     binaries = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    # One thread, as in this process: the last bits of a matrix product depend on their number.
+    more = {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **more}
     line = [*launcher, sys.executable, "-m", "esmm.train", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(line, cwd=PROJECT, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
