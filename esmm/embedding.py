@@ -6,7 +6,7 @@ batch travels once. No dense gradient of the table exists anywhere.
 """
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import torch
 from torch import Tensor
@@ -33,6 +33,16 @@ class Lookup:
     owned: Pooling
 
 
+@dataclass
+class UnderWay:
+    """A request sent ahead. owned and vectors: as soon as this rank has answered what the others ask."""
+
+    slot: int
+    message: Handle[tuple[Tensor, list[int]]]
+    owned: Pooling | None = None
+    vectors: Handle[tuple[Tensor, list[int]]] | None = None
+
+
 class ShardedEmbedding:
     """This rank's rows of a table [num_rows, dim], and the exchange of vectors and gradients.
 
@@ -43,7 +53,7 @@ class ShardedEmbedding:
         self.world, self.num_rows, self.dim = world, num_rows, dim
         self.table = torch.zeros(num_local_rows(num_rows, world.rank, world.size), dim, device=world.device)
         self.scale = 1.0
-        self._sent: dict[int, tuple[int, Handle[tuple[Tensor, list[int]]]]] = {}
+        self._sent: dict[int, UnderWay] = {}
 
     def initialise(self, seed: int, bound: float) -> None:
         """Fill this rank's rows, uniform in [-bound, bound)."""
@@ -55,17 +65,25 @@ class ShardedEmbedding:
     def send(self, request: Request) -> None:
         """Send a request to the owners ahead of its `lookup`, in the background. All ranks, in one order."""
         if self.world.size > 1:
-            used = {slot for slot, _ in self._sent.values()}
+            used = {sent.slot for sent in self._sent.values()}
             slot = next(slot for slot in count() if slot not in used)
             # Horovod tells collectives under way by their names, and is faster with few of them.
-            handle = self.world.start_all_to_all(request.message, request.message_counts, f"ids.{slot}")
-            self._sent[id(request)] = slot, handle
+            message = self.world.start_all_to_all(request.message, request.message_counts, f"ids.{slot}")
+            self._sent[id(request)] = UnderWay(slot, message)
+
+    def answer_next(self) -> None:
+        """Answer, in the background, the first request that was sent and still waits for its `lookup`.
+
+        To be called when the rows are as that lookup shall find them. All ranks call it together.
+        """
+        for sent in islice(self._sent.values(), 1):
+            self._answer(sent)
 
     def forget_sent(self) -> None:
         """Take in what was sent ahead and will not be looked up."""
         while self._sent:
-            _, (_, handle) = self._sent.popitem()
-            handle.wait()
+            _, sent = self._sent.popitem()
+            (sent.vectors or sent.message).wait()
 
     def lookup(self, request: Request) -> Lookup:
         """The pooled vectors of a batch. All ranks call it together, with `send` before it or without."""
@@ -73,13 +91,21 @@ class ShardedEmbedding:
             return Lookup(self._scaled(request.pooling.sums(self.table)), request, request.pooling)
         if id(request) not in self._sent:
             self.send(request)
-        _, handle = self._sent.pop(id(request))
-        message, counts = _received(handle)
+        sent = self._sent.pop(id(request))
+        if sent.vectors is None:
+            self._answer(sent)
+        assert sent.owned is not None and sent.vectors is not None
+        answers, _ = _received(sent.vectors)
+        return Lookup(self._scaled(request.pooling.sums(answers)), request, sent.owned)
+
+    def _answer(self, sent: UnderWay) -> None:
+        """Send the sums of this rank's rows that the ranks have asked for."""
+        message, counts = _received(sent.message)
         with record_function("plan"):
             owned, asked_counts = read_requests(message, counts, self.table.shape[0])
-        owned = owned.to(self.table.device)
-        answers, _ = _received(self.world.start_all_to_all(owned.sums(self.table), asked_counts, "vectors"))
-        return Lookup(self._scaled(request.pooling.sums(answers)), request, owned)
+        sent.owned = owned.to(self.table.device)
+        sums = sent.owned.sums(self.table)
+        sent.vectors = self.world.start_all_to_all(sums, asked_counts, f"vectors.{sent.slot}")
 
     def start_gradients(self, lookup: Lookup, gradient: Tensor) -> Handle[Tensor]:
         """Send the gradient of `lookup.pooled` [K, D] to the rows' owners, in the background.

@@ -15,9 +15,7 @@ from schemas.errors import InputError
 
 PATIENCE_SECONDS = 20.0  # after which a worker says that it waits for others
 CONNECT_SECONDS = 20.0
-# What we set where the user has not. Half of Horovod's cycle halves what a small collective costs, for 4 %
-# of a core. The time-out is also that of a new worker's start, which must not kill those who wait for it.
-DEFAULTS = {"HOROVOD_CYCLE_TIME": "0.5", "HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}
+TIMEOUT_SECONDS = 120  # also that of a new worker's start, which must not kill those who wait for it
 ADDRESS, PORT = "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"  # of the launcher
 NEEDED = ("HOROVOD_RANK", "HOROVOD_HOSTNAME", ADDRESS, PORT)
 
@@ -35,9 +33,8 @@ def has_others() -> bool:
 
 
 def prepare() -> None:
-    """Set our defaults; stop where this worker can reach neither its launcher nor the other hosts."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    """Set our time-out unless the user has; stop where launcher or other hosts are out of reach."""
+    os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(TIMEOUT_SECONDS))
     _require_launcher()
     several_hosts = _number("HOROVOD_CROSS_SIZE", 1) > 1 and os.environ.get("HOROVOD_GLOO_IFACE") != "lo"
     if several_hosts:

@@ -91,7 +91,8 @@ class TrainStep:
             self.gradient.zero_()
             (losses @ self.task_weights / global_impressions).backward()
         assert lookup.pooled.grad is not None
-        # The rows' gradients go first: their update is done while the larger dense sum travels.
+        # The rows' gradients go first: while the dense sum travels, the rows are updated, and the next
+        # step's vectors set out.
         row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
         dense_sum = self.world.start_sum(self.gradient, "dense")
         rows, gradient = lookup.owned.rows, self._row_gradient(lookup.owned.rows, row_sums)
@@ -134,6 +135,7 @@ class TrainStep:
             embedding = self.model.embedding
             embedding.shrink(1 - self.sparse.learning_rate * self.config.sparse.weight_decay)
             self.sparse.update(embedding.table, rows, gradient, self.step, embedding.scale)
+        embedding.answer_next()
 
 
 def _one_gradient(parameters: Sequence[Tensor]) -> Tensor:

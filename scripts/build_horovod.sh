@@ -47,6 +47,11 @@ fetch_and_patch() {
   tar -xzf "$1"/horovod-*.tar.gz -C "$1" --one-top-level=source --strip-components=1
   sed -i 's/CMAKE_CXX_STANDARD 14/CMAKE_CXX_STANDARD 17/' \
     "$1/source/CMakeLists.txt" "$1/source/horovod/torch/CMakeLists.txt"
+  # Gloo's socket thread asks again at once while another thread holds a connection's lock. With a worker on every
+  # core it takes the time that the lock's holder needs: a sixth of all, seen with perf at batch 1024.
+  local pair=$1/source/third_party/gloo/gloo/transport/tcp/pair.cc
+  sed -i '/std::try_to_lock/,/return;/ s/return;/usleep(20);\n    return;/' "$pair"
+  grep -q 'usleep(20)' "$pair"
   # No debug symbols: a quarter less to compile, a wheel of 1 MB in place of 18.
   sed -i 's/RelWithDebInfo/Release/' "$1/source/setup.py"
 }

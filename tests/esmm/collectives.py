@@ -54,5 +54,5 @@ if __name__ == "__main__":
     started = World.start()
     found = collect(started)
     found |= {"local": [started.local_rank, started.local_size], "threads": torch.get_num_threads()}
-    found |= {"cycle": os.environ["HOROVOD_CYCLE_TIME"], "admitted": started.admit()}
+    found |= {"timeout": os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"], "admitted": started.admit()}
     (Path(sys.argv[1]) / f"{started.rank}.json").write_text(json.dumps(found))

@@ -43,7 +43,7 @@ def test_workers_of_one_machine_share_its_cores(two: list[dict[str, Any]]) -> No
     assert [found["local"] for found in two] == [[0, 2], [1, 2]]
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert [found["threads"] for found in two] == [share, share]
-    assert {found["cycle"] for found in two} == {environment.DEFAULTS["HOROVOD_CYCLE_TIME"]}
+    assert {found["timeout"] for found in two} == {str(environment.TIMEOUT_SECONDS)}
 
 
 def test_one_worker_hears_itself() -> None:
@@ -62,8 +62,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         values = ["2", "0", "localhost", *map(str, server.getsockname())]
         for name, value in zip(names, values, strict=True):
             monkeypatch.setenv(name, value)
-        for name, value in environment.DEFAULTS.items():
-            monkeypatch.setenv(name, value)  # so that they go when the test is over
+        monkeypatch.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "120")  # so that it goes when the test is over
         yield monkeypatch
 
 
@@ -97,10 +96,11 @@ def test_a_host_whose_name_stands_for_itself_only(launcher: pytest.MonkeyPatch) 
 
 
 def test_what_the_user_has_set_stays(launcher: pytest.MonkeyPatch) -> None:
-    launcher.setenv("HOROVOD_CYCLE_TIME", "3")
+    launcher.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "7")
+    environment.prepare()
+    assert os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "7"
     launcher.delenv("HOROVOD_GLOO_TIMEOUT_SECONDS")
     environment.prepare()
-    assert os.environ["HOROVOD_CYCLE_TIME"] == "3"
     assert os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] == "120"
 
 
