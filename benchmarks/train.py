@@ -19,7 +19,7 @@ from benchmarks import peer_data, peers_venv
 from benchmarks.machine import machine
 from benchmarks.process_tree import busy_seconds
 from benchmarks.samples import make_samples
-from benchmarks.train_report import BATCH_SIZES, CASES, OURS, PEERS, figures, table
+from benchmarks.train_report import BATCH_SIZES, CASES, OURS, PEERS, WORKERS_CASES, figures, table
 from schemas import storage
 from schemas.errors import exit_with_message
 
@@ -64,8 +64,11 @@ class Runner:
         command = [*launcher, sys.executable, "-m", "benchmarks.train_run", *options]
         return self._run([*command, "--samples", str(self.samples), "--out", str(self.result)])
 
-    def peer(self, name: str, *options: str) -> Run:
-        command = [str(self.peers), "-W", "ignore", "-m", f"benchmarks.peers.{name}", *options]
+    def peer(self, route: str, *options: str) -> Run:
+        """A peer, `name` or `name:bits` for tables of 2^bits rows."""
+        name, _, bits = route.partition(":")
+        rows = ["--rows", str(1 << int(bits))] if bits else []
+        command = [str(self.peers), "-W", "ignore", "-m", f"benchmarks.peers.{name}", *rows, *options]
         return self._run([*command, "--data", str(self.out), "--out", str(self.result)])
 
     def loader(self, batch_size: int) -> Run:
@@ -128,11 +131,11 @@ def measure_loader(runner: Runner, args: argparse.Namespace) -> list[Run]:
 def measure_workers(runner: Runner, args: argparse.Namespace) -> list[Run]:
     """One worker on one core against two on two, whole training."""
     runs = []
-    options = ("whole", "--cases", *CASES, "--impressions", str(WORKERS_IMPRESSIONS))
+    options = ("whole", "--impressions", str(WORKERS_IMPRESSIONS), "--cases")
     for _ in range(args.repeats):
         for workers, launcher in launchers().items():
-            run = runner.ours(*options, launcher=launcher)
-            rates = ", ".join(_rate(run["result"], case) for case in CASES)
+            run = runner.ours(*options, *WORKERS_CASES[workers], launcher=launcher)
+            rates = ", ".join(_rate(run["result"], case) for case in WORKERS_CASES[workers])
             LOG.info("%d worker(s), a core each: %s impressions/s", workers, rates)
             runs.append({"workers": workers, **run})
     return runs

@@ -171,3 +171,11 @@ def _apply(values: dict[str, Any], setting: str) -> str | None:
         section = section[name]
     section[names[-1]] = value
     return None
+
+
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their full name, as `--set` writes them."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -6,10 +6,9 @@ from typing import Any
 
 from esmm import checkpoint, choose_checkpoint, run_folder
 from esmm.checkpoint import State
-from esmm.config import Config
+from esmm.config import Config, flatten
 from esmm.distributed import World
 from esmm.save_checkpoint import Origin
-from esmm.tracking import flatten
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esmm.config import Config, MlflowConfig
+from esmm.config import Config, MlflowConfig, flatten
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,14 +171,6 @@ def _open(
     run_id = client.create_run(experiment_id, tags=tags, run_name=target.name).info.run_id
     known.write_text(run_id + "\n")
     return client, run_id
-
-
-def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their full name, as `--set` writes them."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 @contextmanager

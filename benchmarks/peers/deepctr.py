@@ -1,6 +1,7 @@
 """deepctr-torch's ESMM, batches ready in memory.
 
-    build/peers-venv/bin/python -m benchmarks.peers.deepctr --data DIR --cases 1024:fp32 --out FILE
+    build/peers-venv/bin/python -m benchmarks.peers.deepctr --data DIR --rows 1048576 \
+        --cases 1024:fp32 --out FILE
 
 Its `fit` takes whole arrays only and deals them out row by row; the step below is what `fit` does with a
 batch, without that cost.
@@ -13,8 +14,8 @@ from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import ESMM
 from torch import Tensor
 
-from benchmarks.measuring import Case, Feed, parser, run_cases
-from benchmarks.peers.single_valued import EMBEDDING_DIM, TOWERS, SingleValued, load
+from benchmarks.measuring import Case, Feed, run_cases
+from benchmarks.peers.single_valued import EMBEDDING_DIM, TOWERS, SingleValued, load, parse_args
 
 Ready = tuple[Tensor, Tensor]
 
@@ -48,10 +49,8 @@ def train(model: ESMM, batches: Feed[Ready]) -> None:
 
 
 def main() -> None:
-    options = parser("benchmarks.peers.deepctr", __doc__)
-    options.add_argument("--data", required=True, help="folder written by benchmarks.peer_data")
-    args = options.parse_args()
-    data = load(args.data)
+    args = parse_args("benchmarks.peers.deepctr", __doc__)
+    data = load(args.data, args.rows)
 
     def run(case: Case) -> Feed[Ready]:
         model = make_model(data)

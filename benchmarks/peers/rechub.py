@@ -1,6 +1,7 @@
 """torch-rechub's ESMM by its own trainer, batches ready in memory.
 
-build/peers-venv/bin/python -m benchmarks.peers.rechub --data DIR --cases 1024:fp32 --out FILE
+    build/peers-venv/bin/python -m benchmarks.peers.rechub --data DIR --rows 1048576 \
+        --cases 1024:fp32 --out FILE
 """
 
 from itertools import cycle
@@ -11,8 +12,8 @@ from torch_rechub.basic.features import SparseFeature
 from torch_rechub.models.multi_task import ESMM
 from torch_rechub.trainers import MTLTrainer
 
-from benchmarks.measuring import Case, Feed, parser, run_cases
-from benchmarks.peers.single_valued import EMBEDDING_DIM, TOWERS, SingleValued, load
+from benchmarks.measuring import Case, Feed, run_cases
+from benchmarks.peers.single_valued import EMBEDDING_DIM, TOWERS, SingleValued, load, parse_args
 
 Ready = tuple[dict[str, Tensor], Tensor]
 
@@ -36,10 +37,8 @@ def make_batches(data: SingleValued, size: int) -> list[Ready]:
 
 
 def main() -> None:
-    options = parser("benchmarks.peers.rechub", __doc__)
-    options.add_argument("--data", required=True, help="folder written by benchmarks.peer_data")
-    args = options.parse_args()
-    data = load(args.data)
+    args = parse_args("benchmarks.peers.rechub", __doc__)
+    data = load(args.data, args.rows)
 
     def run(case: Case) -> Feed[Ready]:
         trainer = make_trainer(data)

@@ -1,11 +1,15 @@
 """The data of the peers that take one value per field."""
 
+import argparse
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from safetensors.torch import load_file
 from torch import Tensor
+
+from benchmarks.measuring import parser
 
 EMBEDDING_DIM = 18
 TOWERS = (360, 200, 80)
@@ -21,10 +25,19 @@ class SingleValued(NamedTuple):
     num_user_fields: int
 
 
-def load(folder: str) -> SingleValued:
+def parse_args(program: str, description: str | None) -> argparse.Namespace:
+    options = parser(program, description)
+    options.add_argument("--data", required=True, help="folder written by benchmarks.peer_data")
+    options.add_argument("--rows", type=int, required=True, help="of all fields' tables, at least")
+    return options.parse_args()
+
+
+def load(folder: str, rows: int) -> SingleValued:
+    """Tables larger than the data's hash ranges have rows that no impression uses."""
     info = json.loads((Path(folder) / "peer_data.json").read_text())
+    factor = max(1.0, rows / sum(info["buckets"].values()))
     return SingleValued(
         **load_file(Path(folder) / "single.safetensors"),
-        sizes=info["buckets"],
+        sizes={name: math.ceil(factor * size) for name, size in info["buckets"].items()},
         num_user_fields=info["num_user_fields"],
     )

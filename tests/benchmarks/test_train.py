@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks import choices, long_run, peer_data, train_report
 from benchmarks.measuring import Case, Feed
 from benchmarks.profile_report import STEP, stage_seconds
-from benchmarks.train_report import CASES, figures
+from benchmarks.train_report import CASES, TABLE_BITS, WORKERS_CASES, figures
 from esmm.data import Loader
 from esmm.schedule import Position
 from schemas.fields import FIELDS
@@ -102,20 +102,24 @@ def made_up(rates: dict[str, float], **more: float) -> dict[str, Any]:
 
 
 def made_up_runs() -> dict[str, list[dict[str, Any]]]:
-    base = {"whole": 60, "memory": 70, "bags": 66, "fbgemm": 50, "rechub": 8, "deepctr": 10}
-    speed = [
+    base = {"whole": 60, "memory": 70, "bags": 66, "fbgemm": 50}
+    base |= {f"rechub:{bits}": 8 for bits in TABLE_BITS} | {f"deepctr:{bits}": 10 for bits in TABLE_BITS}
+    base["rechub:23"] = 20
+    speed: list[dict[str, Any]] = [
         {"route": route, **made_up(dict.fromkeys(CASES, rate * noise), loader_share=0.01)}
         for noise in (0.5, 1.0, 1.1)
         for route, rate in base.items()
     ]
     for run in speed:
-        if run["route"] == "deepctr":
+        if run["route"] == "deepctr:20":
             run["result"]["1024:bf16"] = {"error": "not possible"}
             run["result"]["8192:bf16"]["impressions_per_second"] *= 2
     workers = [
-        {"workers": n, **made_up(dict.fromkeys(CASES, rate), bytes_per_step=1000.0 * n)}
+        {"workers": n, **made_up(dict.fromkeys(WORKERS_CASES[n], rate), bytes_per_step=1000.0 * n)}
         for n, rate in ((1, 30.0), (2, 51.0))
     ]
+    for size, precision in ((2048, "fp32"), (2048, "bf16"), (16384, "fp32"), (16384, "bf16")):
+        workers[1]["result"][f"{size}:{precision}"]["impressions_per_second"] = 90.0
     loader = [
         {"batch_size": size, "result": {"impressions_per_second": 1e6}, "cores_of_others": 0.7}
         for size in (1024, 8192)
@@ -129,13 +133,16 @@ def made_up_runs() -> dict[str, list[dict[str, Any]]]:
 def test_ratios_are_those_of_medians():
     found = figures(made_up_runs())
     assert found["impressions_per_second"]["whole"] == dict.fromkeys(CASES, 60)
-    assert found["impressions_per_second"]["deepctr"]["1024:bf16"] is None
+    assert found["impressions_per_second"]["deepctr:20"]["1024:bf16"] is None
     # Ours is compared with the fastest that a peer has at this batch size, in whatever precision.
     assert found["to_faster_single_valued"] == {
-        "1024:fp32": 6, "1024:bf16": 6, "8192:fp32": 3, "8192:bf16": 3
-    }  # fmt: skip
+        "2^19": dict.fromkeys(CASES, 6),
+        "2^20": {"1024:fp32": 6, "1024:bf16": 6, "8192:fp32": 3, "8192:bf16": 3},
+        "2^23": dict.fromkeys(CASES, 3),
+    }
     assert found["to_fbgemm"]["memory"]["8192:fp32"] == pytest.approx(1.4)
-    assert found["workers"]["1024:fp32"] == {"one": 30, "two": 51, "ratio": 1.7, "bytes_per_step": 2000}
+    workers = {"one": 30, "two": 51, "two_each": 90, "ratio": 1.7, "ratio_each": 3, "bytes_per_step": 2000}
+    assert found["workers"]["1024:fp32"] == workers
     assert found["most_cores_of_others"] == 0.7
 
 
@@ -143,7 +150,7 @@ def test_the_table_shows_what_was_not_possible():
     machine = {"date": "2026-01-01", "processor": "a processor", "cores": "2"}
     text = train_report.table({"machine": machine, "seconds": 60, "figures": figures(made_up_runs())})
     lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
-    assert lines["deepctr-torch 0.3.0"][-4:] == ["10", "-", "10", "20"]
+    assert lines["deepctr-torch 0.3.0, single ids, 2^20 rows"][-4:] == ["10", "-", "10", "20"]
     assert lines["2^20, 2"][-4:] == ["2,000", "40", "40", "40"]
 
 

@@ -1,25 +1,26 @@
-"""How the tests of `esmm` start real Horovod workers."""
+"""What the tests of `esmm` share: one thread, inputs of small runs, real Horovod workers."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from esmm.distributed import World
-
-PROJECT = Path(__file__).parents[2]
-ONE_WORKER = World(1, 0, 0, 1, torch.device("cpu"))
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.esmm.runs import Inputs
+from tests.esmm.workers import PROJECT, Command
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The tests' tensors are tiny: more threads only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="session")

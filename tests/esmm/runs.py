@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from esmm import checkpoint
 from esmm.predict import predict
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.sample_files import write_samples
+from tests.esmm.workers import ONE_WORKER
 
 CONFIG = {
     "model": {"embedding_dim": 4, "towers": [8, 4]},

@@ -9,7 +9,7 @@ from esmm.batch_norm import BatchNorm
 from esmm.config import ModelConfig
 from esmm.model import TASKS, EsmmNetwork
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
-from tests.esmm.conftest import ONE_WORKER
+from tests.esmm.workers import ONE_WORKER
 
 NUM_TOWERS, WIDTH = 2, 5
 

@@ -15,17 +15,12 @@ import pytest
 from esmm import checkpoint
 from esmm.train import train
 from schemas.errors import EXIT_BAD_INPUT, InputError
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, predictions_of
+from tests.esmm.workers import ONE_WORKER
 from tests.jobs.test_full_disk import run_with_small_disk
 
 SETTINGS = ("train.checkpoint_steps=4", "train.keep_checkpoints=3")
 FORMAT_1 = Path(__file__).parent / "data" / "format_1"
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,9 @@ from esmm.scoring import auc
 from esmm.train import train
 from schemas import predictions
 from schemas.errors import EXIT_BAD_INPUT, InputError
-from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.runs import Inputs, log_of, predictions_of, read_predictions
 from tests.esmm.sample_files import read_rows, write_samples
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
+from tests.esmm.workers import ONE_WORKER, Command
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from esmm import environment
 from esmm.distributed import World
 from schemas.errors import InputError
-from tests.esmm.conftest import ONE_WORKER, PROJECT, Command
+from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from esmm import checkpoint
 from esmm.auc import auc
 from esmm.train import train
 from schemas.errors import InputError
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
+from tests.esmm.workers import ONE_WORKER
 
 PATIENCE = 3
 SETTINGS = (
@@ -22,11 +22,6 @@ SETTINGS = (
     f"train.early_stopping_patience={PATIENCE}",
     "train.checkpoint_steps=6",
 )
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from esmm.distributed import AgreedError
 from esmm.train import train
 from schemas.errors import EXIT_BAD_INPUT
 from tests.cluster.processes import Daemon, daemon, wait_until
-from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.sample_files import read_rows, write_samples
+from tests.esmm.workers import ONE_WORKER, Command
 
 CONFIG = {
     "model": {"embedding_dim": 4, "towers": [8, 4]},

@@ -7,8 +7,8 @@ from esmm.checkpoint import rows_in_common
 from esmm.distributed import World
 from esmm.embedding import ShardedEmbedding, initial_rows, num_local_rows
 from schemas.fields import USER_FIELDS
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.plain_batches import PlainBatch, to_batch
+from tests.esmm.workers import ONE_WORKER
 
 MASK = (1 << 64) - 1
 

@@ -8,8 +8,8 @@ import torch
 from esmm.config import Config
 from esmm.distributed import World
 from esmm.step import TrainStep, initialise, make_model
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.plain_batches import random_batch, to_batch
+from tests.esmm.workers import ONE_WORKER
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch sees none")
 NUM_ROWS, IMPRESSIONS = 60, 40

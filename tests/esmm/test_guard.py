@@ -10,7 +10,6 @@ from esmm.batch import Batch
 from esmm.distributed import AgreedError
 from esmm.guard import Guard, bad_batch_name, load_batch
 from esmm.request import with_request
-from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.spoiled_steps import (
     IMPRESSIONS,
     NUM_ROWS,
@@ -20,6 +19,7 @@ from tests.esmm.spoiled_steps import (
     spoil,
     take_steps,
 )
+from tests.esmm.workers import ONE_WORKER, Command
 
 FINE, BAD = torch.ones(2), torch.tensor([1.0, np.nan])
 

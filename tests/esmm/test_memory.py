@@ -10,9 +10,9 @@ from esmm.config import Config, SparseOptimizerConfig
 from esmm.distributed import World
 from esmm.train import train
 from schemas.errors import InputError
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs
 from tests.esmm.sample_files import TEST_BUCKETS
+from tests.esmm.workers import ONE_WORKER
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("sgd", 0), ("rowwise_adagrad", 1), ("lazy_adam", 36)])

@@ -6,8 +6,8 @@ import torch
 from esmm.data import Loader
 from esmm.meter import Meter
 from esmm.progress import Window
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.sample_files import write_samples
+from tests.esmm.workers import ONE_WORKER
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from esmm.loss import loss_sums, probabilities
 from esmm.model import Esmm
 from esmm.step import TrainStep, initialise, make_model
 from esmm.train import base_rates
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.plain_batches import PlainBatch, random_batch, to_batch
+from tests.esmm.workers import ONE_WORKER
 
 NUM_ROWS, DIM, TOWERS = 60, 5, (12, 7)
 CONFIG = Config.model_validate(

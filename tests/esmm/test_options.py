@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from esmm.train import train
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
+from tests.esmm.workers import ONE_WORKER
 
 ALL = (
     "model.dropout=0.2",
@@ -27,11 +27,6 @@ ALL = (
     "train.keep_checkpoints=99",
     "tracking.tensorboard=true",
 )
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from esmm import checkpoint
 from esmm.train import train
 from schemas.errors import InputError
-from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.esmm.sample_files import read_rows, write_samples
+from tests.esmm.workers import ONE_WORKER, Command
 
 # A schedule that depends on the whole run's length; checkpoints off the log's rhythm.
 SETTINGS = (
@@ -25,11 +25,6 @@ SETTINGS = (
     "loader.shuffle_window=16",
 )
 NO_MOVE = ("optimizer.sparse.learning_rate=1e-30", "optimizer.dense.learning_rate=1e-30")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,8 @@ from esmm import checkpoint
 from esmm.run_folder import RunFolder
 from esmm.train import train
 from schemas.errors import InputError
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs, log_of
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
+from tests.esmm.workers import ONE_WORKER
 
 
 @pytest.fixture(scope="module")

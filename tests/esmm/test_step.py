@@ -12,8 +12,8 @@ from esmm.config import Config
 from esmm.loss import loss_sums
 from esmm.model import EsmmNetwork
 from esmm.step import TrainStep, initialise, make_model
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.plain_batches import random_batch, to_batch
+from tests.esmm.workers import ONE_WORKER
 
 NUM_ROWS, DIM, STEPS, IMPRESSIONS = 40, 4, 6, 30
 RATE = 0.5

@@ -14,16 +14,11 @@ import pytest
 from esmm import checkpoint, scoring, trainer
 from esmm.distributed import EXIT_STOPPED, Stop
 from esmm.train import train
-from tests.esmm.conftest import ONE_WORKER, PROJECT, Command
 from tests.esmm.runs import Inputs, assert_same_run, log_of
+from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
 # Without SIGTERM it would take hours.
 SETTINGS = ("train.batch_size=8", "train.log_every=10", "train.epochs=100000")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def _stop_a_run(run: Path, arguments: list[str], launcher: list[str]) -> "subprocess.CompletedProcess[str]":

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from esmm.config import Config
-from esmm.tracking import RUN_ID_NAME, flatten, metrics, reports
+from esmm.config import Config, flatten
+from esmm.tracking import RUN_ID_NAME, metrics, reports
 from schemas.errors import InputError
 
 

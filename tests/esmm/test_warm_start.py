@@ -17,18 +17,13 @@ from esmm.step import TrainStep
 from esmm.train import Job, train
 from schemas.errors import InputError
 from schemas.fields import FIELDS
-from tests.esmm.conftest import ONE_WORKER
 from tests.esmm.runs import Inputs, log_of, numbers_of
 from tests.esmm.sample_files import TEST_BUCKETS, write_samples
+from tests.esmm.workers import ONE_WORKER
 
 CHANGED = ("205", "301")
 # Decay: the stored rows are not the true ones. Rates that still move them.
 SETTINGS = ("optimizer.sparse.weight_decay=0.1", "train.epochs=1")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from esmm import checkpoint
 from esmm.distributed import World
 from esmm.step import TrainStep, make_model
 from tests.esmm import twenty_steps
-from tests.esmm.conftest import ONE_WORKER, Command
 from tests.esmm.plain_batches import random_batch, to_batch
+from tests.esmm.workers import ONE_WORKER, Command
 
 
 def _losses(run: Path) -> np.ndarray:
