@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.train_step import BATCHES, full_batches
-from esmm.batch import Bags, Batch, field_offsets
-from esmm.data import Loader
+from esmm.data.loader import Loader
+from esmm.model.batch import Bags, Batch, field_offsets
 from schemas import storage
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 

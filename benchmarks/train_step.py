@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from itertools import count, islice
 
-from esmm.batch import Batch
 from esmm.config import Config
-from esmm.data import Loader
-from esmm.distributed import World
-from esmm.schedule import Position
-from esmm.step import TrainStep, initialise, make_model
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
+from esmm.model.batch import Batch
+from esmm.training.step import TrainStep, initialise, make_model
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 
 BATCHES = 8  # different ones, so that a step does not find its rows in the cache

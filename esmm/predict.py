@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from esmm import checkpoint, choose_checkpoint, run_folder
-from esmm.batch import Batch
+from esmm.checkpoints import checkpoint, choose_checkpoint, run_folder
 from esmm.config import Config
-from esmm.data import Loader
-from esmm.distributed import World, run
-from esmm.memory import require_room
-from esmm.model import Esmm
-from esmm.scoring import score
-from esmm.step import make_model
+from esmm.data.loader import Loader
+from esmm.model.batch import Batch
+from esmm.model.network import Esmm
 from esmm.train import num_rows, open_loader
+from esmm.training.memory import require_room
+from esmm.training.scoring import score
+from esmm.training.step import make_model
+from esmm.workers.distributed import World, run
 from schemas import predictions, samples, storage
 
 ROWS_PER_ROW_GROUP = 1 << 17

@@ -11,8 +11,8 @@ import horovod.spark
 from horovod.runner.common.util.timeout import TimeoutException
 from pyspark.sql import SparkSession
 
-from esmm.distributed import AgreedError, World, run
 from esmm.train import train
+from esmm.workers.distributed import AgreedError, World, run
 from schemas.errors import InputError, exit_with_message
 
 EXIT_WORKER_FAILED = 1

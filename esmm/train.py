@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esmm import checkpoint, resume, tracking, warm_start
-from esmm.checkpoint import State
+from esmm.checkpoints import checkpoint, resume, warm_start
+from esmm.checkpoints.checkpoint import State
+from esmm.checkpoints.run_folder import RunFolder
+from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config
-from esmm.data import Loader
-from esmm.determinism import set_deterministic
-from esmm.distributed import World, run
-from esmm.environment import is_elastic
-from esmm.memory import require_room
-from esmm.run_folder import RunFolder
-from esmm.save_checkpoint import Origin
-from esmm.step import TrainStep, initialise, make_model
-from esmm.tracking import Record
+from esmm.data.loader import Loader
 from esmm.trainer import Trainer, describe
+from esmm.training import tracking
+from esmm.training.determinism import set_deterministic
+from esmm.training.memory import require_room
+from esmm.training.step import TrainStep, initialise, make_model
+from esmm.training.tracking import Record
+from esmm.workers.distributed import World, run
+from esmm.workers.environment import is_elastic
 from schemas import manifest
 from schemas.errors import InputError
 
@@ -212,7 +213,7 @@ def main(arguments: list[str]) -> None:
 
         launch(arguments, options.num_workers)
     elif is_elastic():
-        from esmm.elastic import run_elastic  # imports Horovod
+        from esmm.workers.elastic import run_elastic  # imports Horovod
 
         run_elastic(train, arguments)
     else:

@@ -9,21 +9,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esmm import learning_rate, save_checkpoint
-from esmm.batch import Batch
-from esmm.checkpoint import State
+from esmm.checkpoints import save_checkpoint
+from esmm.checkpoints.checkpoint import State
+from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config
-from esmm.data import Loader
-from esmm.distributed import EXIT_STOPPED
-from esmm.guard import Guard
-from esmm.meter import Meter
-from esmm.progress import Progress
-from esmm.pulse import Pulse
-from esmm.save_checkpoint import Origin
-from esmm.schedule import Position
-from esmm.scoring import validation_auc
-from esmm.step import TrainStep
-from esmm.tracking import Record
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
+from esmm.model.batch import Batch
+from esmm.training import learning_rate
+from esmm.training.guard import Guard
+from esmm.training.meter import Meter
+from esmm.training.progress import Progress
+from esmm.training.pulse import Pulse
+from esmm.training.scoring import validation_auc
+from esmm.training.step import TrainStep
+from esmm.training.tracking import Record
+from esmm.workers.distributed import EXIT_STOPPED
 
 log = logging.getLogger(__name__)
 

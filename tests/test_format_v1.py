@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from esmm.data import Loader
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
 from jobs import build_samples, raw_files
 from jobs.config import load_samples_config
 from schemas import manifest

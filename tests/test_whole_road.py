@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.plain_spark import plain_samples
-from esmm.data import Loader
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
 from jobs import build_samples, raw_files
 from jobs.config import SamplesConfig
 from schemas import manifest

@@ -18,8 +18,8 @@ from benchmarks import choices, long_run, peer_data, train_report
 from benchmarks.measuring import Case, Feed
 from benchmarks.profile_report import STEP, stage_seconds
 from benchmarks.train_report import CASES, TABLE_BITS, WORKERS_CASES, figures
-from esmm.data import Loader
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
 from schemas.fields import FIELDS
 from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
 

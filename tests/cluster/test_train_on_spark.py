@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from esmm import checkpoint
+from esmm.checkpoints import checkpoint
 from schemas import storage
 from tests.cluster.hadoop import Hadoop
 from tests.cluster.processes import LOOPBACK, PROJECT, daemon, python_environment, run, wait_until

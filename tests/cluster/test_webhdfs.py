@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from requests import Response
 
-from esmm.data import Loader
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
 from schemas import storage
 from schemas.errors import InputError
 from schemas.webhdfs import WebHdfs, hadoop_user

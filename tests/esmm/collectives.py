@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from esmm.distributed import AgreedError, World
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from esmm.batch import Bags, Batch
-from esmm.request import with_request
+from esmm.model.batch import Bags, Batch
+from esmm.model.request import with_request
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 Bag = list[tuple[int, float]]  # (row of the table, weight)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import esmm.train
-from esmm.batch import Batch
-from esmm.data import Loader
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
+from esmm.model.batch import Batch
 
 FOLDER = Path(sys.argv[1])
 

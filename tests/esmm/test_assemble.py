@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esmm.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
-from esmm.gather_kernel import gather_bags, gather_labels, normalise_bags
-from esmm.rows import Rows, missing_rows
+from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
+from esmm.data.gather_kernel import gather_bags, gather_labels, normalise_bags
+from esmm.data.rows import Rows, missing_rows
 from tests.esmm.sample_files import TEST_BUCKETS
 
 Bag = list[int]

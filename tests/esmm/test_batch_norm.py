@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.batch_norm import BatchNorm
 from esmm.config import ModelConfig
-from esmm.model import TASKS, EsmmNetwork
+from esmm.model.batch_norm import BatchNorm
+from esmm.model.network import TASKS, EsmmNetwork
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 from tests.esmm.workers import ONE_WORKER
 

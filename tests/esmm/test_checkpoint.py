@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esmm import checkpoint
+from esmm.checkpoints import checkpoint
 from esmm.train import train
 from schemas.errors import EXIT_BAD_INPUT, InputError
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, predictions_of

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from esmm import checkpoint
-from esmm.scoring import auc
+from esmm.checkpoints import checkpoint
 from esmm.train import train
+from esmm.training.scoring import auc
 from schemas import predictions
 from schemas.errors import EXIT_BAD_INPUT, InputError
 from tests.esmm.runs import Inputs, log_of, predictions_of, read_predictions

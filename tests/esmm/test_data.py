@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esmm.batch import Bags, Batch, field_offsets
-from esmm.data import Loader, RowGroupWorker
-from esmm.schedule import Leg, Position
+from esmm.data.loader import Loader, RowGroupWorker
+from esmm.data.schedule import Leg, Position
+from esmm.model.batch import Bags, Batch, field_offsets
 from schemas import samples, storage
 from schemas.errors import InputError
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
@@ -481,7 +481,7 @@ def test_more_buckets_than_ids_can_tell_apart(broken: Path) -> None:
 
 
 def test_more_workers_than_row_groups(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", "esmm.data"):
+    with caplog.at_level("INFO", "esmm.data.loader"):
         loaders = open_loaders(folder, 12, batch_size=60)
     assert [record.getMessage() for record in caplog.records] == 12 * [
         f"{folder}: 9 row groups for 12 workers: 3 of them take part with empty batches"
@@ -496,7 +496,7 @@ def test_more_workers_than_row_groups(folder: Path, caplog: pytest.LogCaptureFix
 
 def test_a_batch_larger_than_the_data(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     everything = sorted(i for row in read_rows(folder) for i in row["sample_id"])
-    with caplog.at_level("INFO", "esmm.data"):
+    with caplog.at_level("INFO", "esmm.data.loader"):
         loader = Loader(str(folder), batch_size=5000, shuffle_window=8, with_keys=True)
     (batch,) = epoch_ids(loader)
     assert sorted(batch) == everything

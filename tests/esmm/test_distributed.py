@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from esmm import environment
-from esmm.distributed import World
+from esmm.workers import environment
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
@@ -113,6 +113,6 @@ def test_a_worker_that_waits_says_so(launcher: pytest.MonkeyPatch, caplog: pytes
 
 
 def test_one_worker_imports_no_horovod() -> None:
-    code = "import sys, esmm.train; from esmm.distributed import World; World.start()"
+    code = "import sys, esmm.train; from esmm.workers.distributed import World; World.start()"
     code += "; sys.exit(any(name.startswith(('horovod', 'pyspark')) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from esmm import checkpoint
-from esmm.auc import auc
+from esmm.checkpoints import checkpoint
 from esmm.train import train
+from esmm.training.auc import auc
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.esmm.workers import ONE_WORKER

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from esmm import checkpoint, elastic
-from esmm.distributed import AgreedError
+from esmm.checkpoints import checkpoint
 from esmm.train import train
+from esmm.workers import elastic
+from esmm.workers.distributed import AgreedError
 from schemas.errors import EXIT_BAD_INPUT
 from tests.cluster.processes import Daemon, daemon, wait_until
 from tests.esmm.sample_files import read_rows, write_samples

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from esmm.config import Config
-from esmm.distributed import World
-from esmm.step import TrainStep, initialise, make_model
+from esmm.training.step import TrainStep, initialise, make_model
+from esmm.workers.distributed import World
 from tests.esmm.plain_batches import random_batch, to_batch
 from tests.esmm.workers import ONE_WORKER
 

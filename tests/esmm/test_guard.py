@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.batch import Batch
-from esmm.distributed import AgreedError
-from esmm.guard import Guard, bad_batch_name, load_batch
-from esmm.request import with_request
+from esmm.model.batch import Batch
+from esmm.model.request import with_request
+from esmm.training.guard import Guard, bad_batch_name, load_batch
+from esmm.workers.distributed import AgreedError
 from tests.esmm.spoiled_steps import (
     IMPRESSIONS,
     NUM_ROWS,

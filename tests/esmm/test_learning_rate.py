@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from esmm.config import ScheduleConfig
-from esmm.learning_rate import factor
+from esmm.training.learning_rate import factor
 
 
 def _course(total_steps: int, **options: object) -> list[float]:

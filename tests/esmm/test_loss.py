@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esmm.config import ClassWeights
-from esmm.loss import loss_sums, probabilities
+from esmm.model.loss import loss_sums, probabilities
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 MODERATE = [-6.0, -2.5, -0.1, 0.0, 1.3, 5.0]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from esmm import memory
 from esmm.config import Config, SparseOptimizerConfig
-from esmm.distributed import World
 from esmm.train import train
+from esmm.training import memory
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs
 from tests.esmm.sample_files import TEST_BUCKETS

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from esmm.data import Loader
-from esmm.meter import Meter
-from esmm.progress import Window
+from esmm.data.loader import Loader
+from esmm.training.meter import Meter
+from esmm.training.progress import Window
 from tests.esmm.sample_files import write_samples
 from tests.esmm.workers import ONE_WORKER
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esmm import checkpoint
+from esmm.checkpoints import checkpoint
 from esmm.train import train
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from esmm import checkpoint
-from esmm.run_folder import RunFolder
+from esmm.checkpoints import checkpoint
+from esmm.checkpoints.run_folder import RunFolder
 from esmm.train import train
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs, log_of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esmm.schedule import (
+from esmm.data.schedule import (
     Leg,
     Position,
     RowGroup,

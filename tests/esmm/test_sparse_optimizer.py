@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esmm.sparse_optimizer import LazyAdam, RowwiseAdagrad, Sgd
+from esmm.training.sparse_optimizer import LazyAdam, RowwiseAdagrad, Sgd
 
 ROWS, DIM, STEPS = 9, 4, 12
 

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from esmm.config import Config, flatten
-from esmm.tracking import RUN_ID_NAME, metrics, reports
+from esmm.training.tracking import RUN_ID_NAME, metrics, reports
 from schemas.errors import InputError
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from esmm import checkpoint, warm_start
-from esmm.save_checkpoint import Origin
-from esmm.step import TrainStep
+from esmm.checkpoints import checkpoint, warm_start
+from esmm.checkpoints.save_checkpoint import Origin
 from esmm.train import Job, train
+from esmm.training.step import TrainStep
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from tests.esmm.runs import Inputs, log_of, numbers_of

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from esmm import save_checkpoint
+from esmm.checkpoints import save_checkpoint
+from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config
-from esmm.distributed import World
-from esmm.progress import Progress
-from esmm.save_checkpoint import Origin
-from esmm.schedule import Position
-from esmm.step import TrainStep, initialise, make_model
+from esmm.data.schedule import Position
+from esmm.training.progress import Progress
+from esmm.training.step import TrainStep, initialise, make_model
+from esmm.workers.distributed import World
 from tests.esmm.plain_batches import random_batch, to_batch
 
 NUM_ROWS = 101  # odd, so that shards differ in size

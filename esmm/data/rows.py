@@ -1,6 +1,6 @@
 """A row group of the samples: its columns where Arrow has put them, checked and ready to be gathered.
 
-Nothing is copied here. `esmm.assemble` copies what a batch needs, shifts ids into the fused table's row
+Nothing is copied here. `esmm.data.assemble` copies what a batch needs, shifts ids into the fused table's row
 space and makes the weights final, all in one pass.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from esmm import gather_kernel as kernel
+from esmm.data import gather_kernel as kernel
 from schemas import samples
 from schemas.errors import InputError
 from schemas.fields import FIELDS, Field

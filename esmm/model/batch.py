@@ -10,7 +10,7 @@ from torch import Tensor
 from schemas.fields import FIELDS, USER_FIELDS
 
 if TYPE_CHECKING:  # which is made of bags
-    from esmm.request import Request
+    from esmm.model.request import Request
 
 
 def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
@@ -65,7 +65,7 @@ class Batch:
     def asked(self) -> "Request":
         """The request, which must have been made."""
         if self.request is None:
-            raise ValueError("the batch has no request: esmm.request.with_request makes it")
+            raise ValueError("the batch has no request: esmm.model.request.with_request makes it")
         return self.request
 
     def to(self, device: torch.device) -> "Batch":

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from esmm.distributed import Handle, World
-from esmm.pooling import Pooling
-from esmm.request import Request, read_requests
+from esmm.model.pooling import Pooling
+from esmm.model.request import Request, read_requests
+from esmm.workers.distributed import Handle, World
 
 ROWS_AT_ONCE = 1 << 14  # initial values are made in chunks that stay in the cache
 SMALLEST_SCALE = 2.0**-10  # below it the stored rows would grow out of float32's good range

@@ -1,6 +1,6 @@
 """Watches a training for numbers that are not finite, and keeps the batch that they came with.
 
-from esmm.guard import load_batch
+from esmm.training.guard import load_batch
 batch = load_batch("RUN/bad_batch-step-120-rank-0.safetensors")
 """
 
@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from esmm.batch import Bags, Batch
-from esmm.distributed import AgreedError, World
+from esmm.model.batch import Bags, Batch
+from esmm.workers.distributed import AgreedError, World
 
 NEVER = 2**62
 ADVICE = (
@@ -72,7 +72,7 @@ class Guard:
         if not saved:
             return "To have the batch saved, go on with --resume --set train.log_every=1."
         paths = ", ".join(str(self.path / bad_batch_name(step, rank)) for rank in ranks)
-        return f"Look at the weights in {paths} (esmm.guard.load_batch reads it)."
+        return f"Look at the weights in {paths} (esmm.training.guard.load_batch reads it)."
 
 
 def bad_batch_name(step: int, rank: int) -> str:
@@ -89,7 +89,7 @@ def save_batch(path: Path, batch: Batch) -> None:
 
 
 def load_batch(path: str | Path) -> Batch:
-    """The batch that `save_batch` has written; without its request (`esmm.request.with_request`)."""
+    """The batch that `save_batch` has written; without its request (`esmm.model.request.with_request`)."""
     tensors = load_file(str(path))
     user, impression = (
         Bags(*(tensors[f"{side}.{name}"] for name in ("ids", "weights", "offsets")))

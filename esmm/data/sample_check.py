@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esmm.schedule import RowGroup
+from esmm.data.schedule import RowGroup
 from schemas import storage
 from schemas.errors import InputError
 from schemas.manifest import Manifest

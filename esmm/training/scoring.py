@@ -6,14 +6,14 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from esmm.auc import auc
-from esmm.batch import Batch
-from esmm.data import Loader
-from esmm.distributed import World
-from esmm.loss import probabilities
-from esmm.model import Esmm
-from esmm.pulse import Pulse
-from esmm.schedule import Position
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
+from esmm.model.batch import Batch
+from esmm.model.loss import probabilities
+from esmm.model.network import Esmm
+from esmm.training.auc import auc
+from esmm.training.pulse import Pulse
+from esmm.workers.distributed import World
 
 
 def score(model: Esmm, loader: Loader, world: World) -> Generator[tuple[Batch, Tensor], None, None]:

@@ -3,7 +3,7 @@
 An epoch is a sequence of legs. Within a leg the number of workers and the batch size stay what they are;
 a leg ends when one of them changes. At its beginning the row groups are shuffled and dealt to the ranks.
 Each rank's list is cut into windows; the contexts of a window are permuted when it is read
-(`esmm.data`), and the windows one after the other are the stream that a rank's batches are cut from. So
+(`loader`), and the windows one after the other are the stream that a rank's batches are cut from. So
 the number of steps alone tells what has been consumed: windows that are done, one that has been begun (a
 remnant), windows that nobody has touched. The next leg deals the remnants, which stay windows, and the
 row groups of the others. Nothing is lost or repeated, whatever the numbers of workers.

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from esmm.data import Loader
-from esmm.distributed import World
-from esmm.progress import Window
+from esmm.data.loader import Loader
+from esmm.training.progress import Window
+from esmm.workers.distributed import World
 
 
 class Meter:

@@ -1,7 +1,7 @@
 """The folder of a training run: who may write it, and what made it.
 
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
-    versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoint
+    versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoints.checkpoint
     command.txt     the commands that made it                _SUCCESS       written last
 
 A local or shared POSIX folder: all workers write their checkpoint shards into it. A run that replaces a
@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from esmm import checkpoint, choose_checkpoint
+from esmm.checkpoints import checkpoint, choose_checkpoint
 from esmm.config import Config
 from schemas import storage
 from schemas.errors import InputError

@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from esmm import checkpoint
-from esmm.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
+from esmm.checkpoints import checkpoint
+from esmm.checkpoints.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
 from esmm.config import Config
-from esmm.distributed import AgreedError, World
-from esmm.guard import ADVICE
-from esmm.progress import Progress
-from esmm.schedule import Position
-from esmm.step import TrainStep
+from esmm.data.schedule import Position
+from esmm.training.guard import ADVICE
+from esmm.training.progress import Progress
+from esmm.training.step import TrainStep
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 from schemas.manifest import Manifest
 

@@ -5,7 +5,7 @@
         dense.safetensors                   the network and its optimiser
         table-00000-of-00002.safetensors    rows 0, 2, 4, ... of the table and their optimiser state
 
-`esmm.save_checkpoint` writes them, `esmm.choose_checkpoint` finds the one to use. A folder without a
+`save_checkpoint` writes them, `choose_checkpoint` finds the one to use. A folder without a
 leading dot is complete: it gets that name when all its files are on the disk. `state.json` holds their
 checksums and its own.
 """
@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from esmm.config import Config, ModelConfig
-from esmm.distributed import World
-from esmm.embedding import owned_rows
-from esmm.model import Esmm
-from esmm.progress import Progress
-from esmm.schedule import Position
-from esmm.step import TrainStep
+from esmm.data.schedule import Position
+from esmm.model.embedding import owned_rows
+from esmm.model.network import Esmm
+from esmm.training.progress import Progress
+from esmm.training.step import TrainStep
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 
 FORMAT = 2
@@ -113,8 +113,8 @@ def step_of(checkpoint: Path) -> int:
 
 def complete(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    found = [folder for folder in (run / FOLDER).glob("step-*") if folder.name[5:].isdigit()]
-    return sorted(found, key=step_of)
+    folders = (run / FOLDER).glob("step-*")
+    return sorted((f for f in folders if f.name.removeprefix("step-").isdigit()), key=step_of)
 
 
 def latest(run: Path) -> Path:

@@ -1,8 +1,8 @@
 """The loader: samples in, batches of one rank out. Petastorm's only user in this project.
 
-`esmm.schedule` says which row groups a rank reads, and in which order. Petastorm's `Reader` finds them and
-reads them on a pool of threads; `esmm.rows` turns each into flat arrays on those threads, `esmm.assemble`
-cuts them into batches on one thread of its own, a few batches ahead of the training step.
+`schedule` says which row groups a rank reads, and in which order. Petastorm's `Reader` finds them and reads
+them on a pool of threads; `rows` turns each into flat arrays on those threads, `assemble` cuts them into
+batches on one thread of its own, a few batches ahead of the training step.
 """
 
 import logging
@@ -27,13 +27,11 @@ from petastorm.reader import Reader  # noqa: E402
 from petastorm.transform import TransformSpec  # noqa: E402
 from petastorm.workers_pool import EmptyResultError, thread_pool  # noqa: E402
 
-from esmm.arrow_files import ArrowFiles  # noqa: E402
-from esmm.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch  # noqa: E402
-from esmm.batch import Batch  # noqa: E402
-from esmm.prefetch import prefetch  # noqa: E402
-from esmm.request import with_request  # noqa: E402
-from esmm.rows import Rows, column_names, from_table, missing_rows  # noqa: E402
-from esmm.sample_check import (  # noqa: E402
+from esmm.data.arrow_files import ArrowFiles  # noqa: E402
+from esmm.data.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch  # noqa: E402
+from esmm.data.prefetch import prefetch  # noqa: E402
+from esmm.data.rows import Rows, column_names, from_table, missing_rows  # noqa: E402
+from esmm.data.sample_check import (  # noqa: E402
     check_files,
     check_num_rows,
     check_row_groups,
@@ -41,7 +39,7 @@ from esmm.sample_check import (  # noqa: E402
     other_rows,
     unreadable,
 )
-from esmm.schedule import (  # noqa: E402
+from esmm.data.schedule import (  # noqa: E402
     Position,
     RowGroup,
     Schedule,
@@ -50,6 +48,8 @@ from esmm.schedule import (  # noqa: E402
     row_groups,
     window_rng,
 )
+from esmm.model.batch import Batch  # noqa: E402
+from esmm.model.request import with_request  # noqa: E402
 from schemas import manifest as manifests  # noqa: E402
 from schemas import storage  # noqa: E402
 from schemas.errors import InputError  # noqa: E402

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from esmm.config import TrainConfig
-from esmm.schedule import Position
+from esmm.data.schedule import Position
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from esmm.distributed import World
+from esmm.workers.distributed import World
 
 SECONDS = 1.0  # between two exchanges
 MOST_STEPS = 1000

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esmm.batch import Bags, Batch
-from esmm.pooling import Pooling
-from esmm.pooling_kernel import ask, by_owner, read_questions
+from esmm.model.batch import Bags, Batch
+from esmm.model.pooling import Pooling
+from esmm.model.pooling_kernel import ask, by_owner, read_questions
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 IntArray = npt.NDArray[np.int32]

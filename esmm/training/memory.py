@@ -7,8 +7,8 @@ import psutil
 import torch
 
 from esmm.config import Config, SparseOptimizerConfig
-from esmm.distributed import World
-from esmm.sparse_optimizer import make_sparse_optimizer
+from esmm.training.sparse_optimizer import make_sparse_optimizer
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 
 BYTES = 4  # of a float32

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from esmm import checkpoint, choose_checkpoint, run_folder
-from esmm.checkpoint import State
+from esmm.checkpoints import checkpoint, choose_checkpoint, run_folder
+from esmm.checkpoints.checkpoint import State
+from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config, flatten
-from esmm.distributed import World
-from esmm.save_checkpoint import Origin
+from esmm.workers.distributed import World
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)

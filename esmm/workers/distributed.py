@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from esmm import environment
+from esmm.workers import environment
 from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
 T = TypeVar("T")

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from esmm.batch import Batch
 from esmm.config import Config, ModelConfig
-from esmm.distributed import Handle, World
-from esmm.dropout import noise_of_step
-from esmm.embedding import ShardedEmbedding
-from esmm.loss import loss_sums
-from esmm.model import Esmm, EsmmNetwork
-from esmm.sparse_optimizer import make_sparse_optimizer
+from esmm.model.batch import Batch
+from esmm.model.dropout import noise_of_step
+from esmm.model.embedding import ShardedEmbedding
+from esmm.model.loss import loss_sums
+from esmm.model.network import Esmm, EsmmNetwork
+from esmm.training.sparse_optimizer import make_sparse_optimizer
+from esmm.workers.distributed import Handle, World
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

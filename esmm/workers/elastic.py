@@ -15,7 +15,7 @@ import torch
 from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError
 
-from esmm.distributed import EXIT_STOPPED, AgreedError, World, leave, one_message, prepare_process
+from esmm.workers.distributed import EXIT_STOPPED, AgreedError, World, leave, one_message, prepare_process
 from schemas.errors import exit_with_message
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from esmm.pooling_kernel import transpose
+from esmm.model.pooling_kernel import transpose
 
 LONGEST_PIECE = 256  # tokens that one thread sums up one after the other
 

@@ -12,13 +12,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from esmm import checkpoint, choose_checkpoint
-from esmm.batch import field_offsets
-from esmm.checkpoint import ROWS, State
-from esmm.distributed import AgreedError, World
-from esmm.embedding import owned_rows
-from esmm.save_checkpoint import Origin
-from esmm.step import TrainStep
+from esmm.checkpoints import checkpoint, choose_checkpoint
+from esmm.checkpoints.checkpoint import ROWS, State
+from esmm.checkpoints.save_checkpoint import Origin
+from esmm.model.batch import field_offsets
+from esmm.model.embedding import owned_rows
+from esmm.training.step import TrainStep
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 

@@ -5,8 +5,17 @@ import shutil
 import time
 from pathlib import Path
 
-from esmm.checkpoint import FOLDER, State, complete, folder_of, latest, read_state, sha256_of, step_of
-from esmm.distributed import AgreedError, World
+from esmm.checkpoints.checkpoint import (
+    FOLDER,
+    State,
+    complete,
+    folder_of,
+    latest,
+    read_state,
+    sha256_of,
+    step_of,
+)
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)

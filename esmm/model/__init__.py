@@ -1,0 +1,1 @@
+"""ESMM itself: embedding dealt over the workers, pooling, the two towers, the loss."""
