@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from esmm import trainer
 from esmm.checkpoints import checkpoint
 from esmm.train import train
-from esmm.training import scoring, trainer
+from esmm.training import scoring
 from esmm.workers.distributed import EXIT_STOPPED, Stop
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
