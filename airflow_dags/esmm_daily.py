@@ -3,7 +3,8 @@
 One run per day, for the data interval that just ended. A day's logs lie in `raw/ds=YYYY-MM-DD/`: the
 four files of Ali-CCP, or folders of part files named after them, of which the train half is trained on
 and the test half, later in time, judged.
-Every task replaces its own output whole, so any of them can be run again.
+Every task replaces its own output whole, so any of them can be run again. Training that is tried again
+goes on from the last checkpoint of the try before.
 
 Where things are comes from the environment of the scheduler:
     ESMM_HOME     the project's folder                           (default: the folder above this one)
@@ -94,7 +95,7 @@ with DAG(
         "train",
         "esmm.train",
         ["--config", CONFIG, "--train", f"{SAMPLES}/split=train", "--valid", f"{SAMPLES}/split=test"]
-        + ["--run", RUN, "--overwrite"],
+        + ["--run", RUN, "{{ '--overwrite --resume' if task_instance.try_number > 1 else '--overwrite' }}"],
     )
     predict = horovod_job(
         "predict",

@@ -1,6 +1,7 @@
 """Train ESMM on samples. See `python -m esmm.train --help`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,8 @@ from esmm.workers.distributed import World, run
 from esmm.workers.environment import is_elastic
 from schemas import manifest
 from schemas.errors import InputError
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = """examples:
   python -m esmm.train --config configs/demo.yaml --train samples/split=train --valid samples/split=test \\
@@ -52,7 +55,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--run", required=True, help="folder to write: configuration, log, checkpoints")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="change one option")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a run; a complete one stays until the new one is"
+        "--overwrite",
+        action="store_true",
+        help="replace a run; a complete one stays until the new one is (--resume: goes on with that)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the run's newest good checkpoint, if it has one"
@@ -129,14 +134,24 @@ def train(world: World, arguments: list[str]) -> None:
         if folder:
             stack.callback(folder.close)
         path = world.on_first(lambda: folder.path if folder else Path())
-        found = (
-            resume.find(path, Origin.of(job.config, job.train.manifest), world) if options.resume else None
-        )
+        found = _find(job, path, folder) if options.resume else None
         if found and resume.is_complete(path, job.config, found[1], world):
             if world.is_first:
                 print(f"{options.run}: complete with step {found[1].step}, there is nothing to resume")
             return
         _train_from(found, job, path, folder)
+
+
+def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] | None:
+    """The checkpoint to go on with; whoever may overwrite the run begins anew where that cannot be."""
+    try:
+        return resume.find(path, Origin.of(job.config, job.train.manifest), job.world)
+    except InputError as error:
+        if not job.options.overwrite:
+            raise
+        log.warning("starting anew, as --overwrite allows: %s", error)
+    job.world.together(lambda: folder.empty() if folder else None)
+    return None
 
 
 def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: RunFolder | None) -> None:

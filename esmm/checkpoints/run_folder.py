@@ -58,13 +58,14 @@ class RunFolder:
                 folder.path = _beside(target)
                 folder._locks.append(_lock(folder.path))
             if not resume:
-                folder._empty()
+                folder.empty()
         except BaseException:
             folder.close()
             raise
         return folder
 
-    def _empty(self) -> None:
+    def empty(self) -> None:
+        """Remove what another training has left here."""
         for entry in self.path.iterdir():
             if entry.name != LOCK_NAME:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

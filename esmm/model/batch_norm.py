@@ -44,8 +44,9 @@ class BatchNorm(nn.Module):
 
     def _by_the_step(self, hidden: list[Tensor]) -> Sequence[Tensor]:
         mean, variance, count = _moments([x.detach() for x in hidden], self.world, self.name)
-        self.running_mean.lerp_(mean, self.MOMENTUM)
-        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), self.MOMENTUM)
+        momentum = self.MOMENTUM * (count > 0)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), momentum)
         scale = (variance + self.EPS).rsqrt_()
         parameters = (self.weight, self.bias)
         outputs: tuple[Tensor, ...] = _Normalise.apply(
@@ -64,9 +65,10 @@ def _moments(hidden: list[Tensor], world: World, name: str) -> tuple[Tensor, Ten
     mean, variance = (part.double() for part in _local_moments(hidden))
     sums, squares, count = num_rows * mean, num_rows * (variance + mean.square()), mean.new_full((), num_rows)
     world.sum_([sums, squares, count], f"{name}.moments")
-    mean = sums / count
+    rows = count.clamp(min=1)  # all ranks' batches are empty where a broken row group is left out
+    mean = sums / rows
     # In float64, so that little is lost where the mean is far larger than the deviation.
-    variance = (squares / count - mean.square()).clamp_(min=0)
+    variance = (squares / rows - mean.square()).clamp_(min=0)
     return mean.float(), variance.float(), count.float()
 
 

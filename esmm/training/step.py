@@ -1,5 +1,6 @@
 """One training step: forward, backward, exchange of gradients, update."""
 
+import logging
 from collections.abc import Generator, Iterable, Sequence
 
 import torch
@@ -14,6 +15,8 @@ from esmm.model.loss import loss_sums
 from esmm.model.network import Esmm, EsmmNetwork
 from esmm.training.sparse_optimizer import make_sparse_optimizer
 from esmm.workers.distributed import Handle, World
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -43,6 +46,8 @@ class TrainStep:
     def __init__(self, config: Config, model: Esmm, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
         self.config, self.precision = config.optimizer, PRECISIONS[config.train.precision]
+        if config.train.precision == "bf16" and not computes_bf16(world.device):
+            log.warning("this processor has no bf16 instructions: train.precision fp32 is faster on it")
         self.class_weights, self.dropout = config.loss.class_weights, config.model.dropout
         self.seed = config.train.seed
         tasks = config.loss.task_weights
@@ -136,6 +141,13 @@ class TrainStep:
             embedding.shrink(1 - self.sparse.learning_rate * self.config.sparse.weight_decay)
             self.sparse.update(embedding.table, rows, gradient, self.step, embedding.scale)
         embedding.answer_next()
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Has the device instructions for it? Without them it is emulated, correctly and slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
 
 
 def _one_gradient(parameters: Sequence[Tensor]) -> Tensor:

@@ -43,16 +43,17 @@ def airflow(tmp_path_factory):
     return home, environment
 
 
-def in_airflow(environment: dict[str, str], script: str) -> str:
+def in_airflow(environment: dict[str, str], script: str, *arguments: str) -> str:
     """Run a script under Airflow's environment; the last line it prints."""
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip().splitlines()[-1]
 
 
 IMPORT = """
-import json, os
+import json, os, sys
+from types import SimpleNamespace
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 warned = {path: [str(w) for w in found] for path, found in bag.captured_warnings.items()}
@@ -73,7 +74,8 @@ from datetime import datetime, timezone
 context = {"data_interval_start": datetime(2026, 11, 22, tzinfo=timezone.utc)}
 shown = {}
 for task in dag.tasks:
-    task.render_template_fields(context | {"ti": None, "task": task})
+    instance = SimpleNamespace(try_number=int(sys.argv[1]))
+    task.render_template_fields(context | {"ti": instance, "task_instance": instance, "task": task})
     command = getattr(task, "bash_command", None) or " ".join([task.application, *task.application_args])
     shown[task.task_id] = [command, sorted(task.upstream_task_ids)]
 print(json.dumps(shown))
@@ -81,7 +83,8 @@ print(json.dumps(shown))
 )
 
 
-def test_the_commands_of_a_day(airflow):
+@pytest.mark.parametrize(("attempt", "manner"), [("1", "--overwrite"), ("2", "--overwrite --resume")])
+def test_the_commands_of_a_day(airflow, attempt, manner):
     home, environment = airflow
     raw, samples, run = (f"{home}/data/{part}/ds={DAY}" for part in ("raw", "samples", "runs"))
     config = f"{home}/tiny.yaml"
@@ -102,13 +105,13 @@ def test_the_commands_of_a_day(airflow):
     train = f"esmm.train --config {config} --train {samples}/split=train --valid {samples}/split=test"
     predict = f"esmm.predict --run {run} --samples {samples}/split=test --out {run}/predictions"
     upstream = ["build_samples_test", "build_samples_train"]
-    expected["train"] = [f"{workers} {train} --run {run} --overwrite", upstream]
+    expected["train"] = [f"{workers} {train} --run {run} {manner}", upstream]
     expected["predict"] = [f"{workers} {predict} --overwrite", ["train"]]
     expected["evaluate"] = [
         f"{PROJECT}/jobs/evaluate.py --predictions {run}/predictions --out {run}/metrics.json",
         ["predict"],
     ]
-    assert json.loads(in_airflow(environment, RENDER)) == expected
+    assert json.loads(in_airflow(environment, RENDER, attempt)) == expected
 
 
 @pytest.mark.timeout(900)  # the real stages, twice

@@ -40,6 +40,18 @@ def _hidden(seed: int, rows: int = 30) -> list[Tensor]:
 Pair = tuple[BatchNorm, list[nn.BatchNorm1d]]
 
 
+def test_a_step_without_impressions_changes_nothing(pair: Pair) -> None:
+    ours, _ = pair
+    ours(_hidden(1))
+    before = {name: values.clone() for name, values in ours.state_dict().items()}
+    inputs = [x.requires_grad_() for x in _hidden(2, rows=0)]
+    torch.autograd.backward(ours(inputs), _hidden(3, rows=0))
+    for name, values in ours.state_dict().items():
+        torch.testing.assert_close(values, before[name], rtol=0, atol=0)
+    for parameter in (ours.weight, ours.bias):
+        assert parameter.grad is not None and not parameter.grad.any()
+
+
 def test_forward_backward_and_running_statistics_equal_torch(pair: Pair) -> None:
     ours, theirs = pair
     for seed in range(3):

@@ -9,7 +9,8 @@ from esmm.checkpoints import checkpoint
 from esmm.checkpoints.run_folder import RunFolder
 from esmm.train import train
 from schemas.errors import InputError
-from tests.esmm.runs import Inputs, log_of
+from tests.esmm.runs import Inputs, assert_same_run, log_of
+from tests.esmm.sample_files import write_samples
 from tests.esmm.workers import ONE_WORKER
 
 
@@ -47,6 +48,21 @@ def test_a_run_that_replaces_another_leaves_it_usable_until_it_is_complete(
     train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", *settings))
     assert (_seed_of(copy), len((copy / "command.txt").read_text().splitlines())) == (1, 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_replacement_that_cannot_go_on_begins_anew(
+    run: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy, other = shutil.copytree(run, tmp_path / "copy"), tmp_path / "other"
+    (copy / "_SUCCESS").unlink()
+    write_samples(other, num_rows=40, seed=9)
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", train=other))
+    assert "starting anew, as --overwrite allows" in caplog.text and "--train: other files" in caplog.text
+    train(ONE_WORKER, inputs.arguments(tmp_path / "fresh", train=other))
+    assert_same_run(copy, tmp_path / "fresh")
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == [
+        path.name for path in (tmp_path / "fresh" / "checkpoints").iterdir()
+    ]
 
 
 def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp_path: Path) -> None:

@@ -112,6 +112,17 @@ def test_bf16_products_follow_fp32_within_their_rounding() -> None:
     assert all(p.dtype == torch.float32 for p in runs[1].parameters)
 
 
+@pytest.mark.parametrize(("flag", "warnings"), [("avx512_bf16", 0), ("amx_bf16", 0), ("avx512_f", 1)])
+def test_bf16_without_instructions_for_it_is_told(
+    flag: str, warnings: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True, "arm_bf16": False})
+    _trained(_config(precision="fp32"))
+    assert not caplog.messages
+    _trained(_config(precision="bf16"))
+    assert ["fp32 is faster" in message for message in caplog.messages] == [True] * warnings
+
+
 def test_learning_rates_are_multiplied_by_the_factor() -> None:
     batch, config = _batches()[0], _config()
     full, half = _trained(config), _trained(config)
