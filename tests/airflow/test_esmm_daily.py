@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -114,30 +117,67 @@ def test_the_commands_of_a_day(airflow, attempt, manner):
     assert json.loads(in_airflow(environment, RENDER, attempt)) == expected
 
 
-@pytest.mark.timeout(900)  # the real stages, twice
-def test_a_day_runs_from_raw_logs_to_metrics_and_runs_again(airflow):
+@pytest.fixture(scope="module")
+def day(airflow) -> dict:
+    """The metrics of a day that has run, from raw logs drawn for it."""
     home, environment = airflow
-    raw = home / f"data/raw/ds={DAY}"
-    logs = [
-        PYTHON,
-        "-m",
-        "jobs.make_demo_logs",
-        "--out",
-        str(raw),
-        "--contexts",
-        "120",
-        "--list-scale",
-        "0.1",
-    ]
-    subprocess.run(logs, cwd=PROJECT, check=True, capture_output=True, timeout=240)
-    first = run_day(environment, home)
-    assert first["ctr"]["rows"] > 1000
-    assert 0 < first["ctcvr"]["positives"] <= first["cvr"]["rows"] < first["ctr"]["rows"]
-    assert 0 < first["ctr"]["auc"] < 1
+    options = ["--out", str(home / f"data/raw/ds={DAY}"), "--contexts", "120", "--list-scale", "0.1"]
+    command = [PYTHON, "-m", "jobs.make_demo_logs", *options]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=240)
+    return run_day(environment, home)
+
+
+@pytest.mark.timeout(900)  # the real stages, twice
+def test_a_day_runs_from_raw_logs_to_metrics_and_runs_again(airflow, day):
+    home, environment = airflow
+    assert day["ctr"]["rows"] > 1000
+    assert 0 < day["ctcvr"]["positives"] <= day["cvr"]["rows"] < day["ctr"]["rows"]
+    assert 0 < day["ctr"]["auc"] < 1
     again = run_day(environment, home)
     assert {task: again[task]["rows"] for task in ("ctr", "cvr", "ctcvr")} == {
-        task: first[task]["rows"] for task in ("ctr", "cvr", "ctcvr")
+        task: day[task]["rows"] for task in ("ctr", "cvr", "ctcvr")
     }
+
+
+TRY_TWICE = (
+    IMPORT
+    + """
+from datetime import datetime, timedelta, timezone
+training = dag.partial_subset("train", include_upstream=False)
+training.get_task("train").retry_delay = timedelta(seconds=1)
+training.test(logical_date=datetime(2026, 11, 23, 3, tzinfo=timezone.utc))
+"""
+)
+
+
+@pytest.mark.timeout(900)
+def test_training_that_was_killed_goes_on_when_it_is_tried_again(airflow, day):
+    home, environment = airflow
+    run = home / f"data/runs/ds={DAY}"
+    replacing = run.with_name(f".{run.name}.new")
+    settings = (home / "tiny.yaml").read_text().replace("epochs: 1", "epochs: 12, checkpoint_steps: 10")
+    (home / "long.yaml").write_text(settings)
+    command = [sys.executable, "-c", TRY_TWICE]
+    long = environment | {"ESMM_CONFIG": str(home / "long.yaml")}
+    with (home / "tries").open("w") as output:
+        tries = subprocess.Popen(command, env=long, stdout=output, stderr=subprocess.STDOUT)
+        while not any(replacing.glob("checkpoints/step-*")):
+            assert tries.poll() is None, (home / "tries").read_text()
+            time.sleep(0.05)
+        worker_of(tries).kill()
+        assert tries.wait(timeout=400) == 0, (home / "tries").read_text()
+    commands = (run / "command.txt").read_text().splitlines()
+    assert [re.findall(r"--\w+", command)[-2:] for command in commands] == [
+        ["--run", "--overwrite"],
+        ["--overwrite", "--resume"],
+    ]
+    assert "resuming from" in (home / "tries").read_text()
+
+
+def worker_of(tries: subprocess.Popen) -> psutil.Process:
+    """A process that trains, of all that Airflow has started."""
+    started = psutil.Process(tries.pid).children(recursive=True)
+    return next(process for process in started if process.cmdline()[1:3] == ["-m", "esmm.train"])
 
 
 def run_day(environment: dict[str, str], home: Path) -> dict:
