@@ -46,7 +46,7 @@ class TrainStep:
     def __init__(self, config: Config, model: Esmm, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
         self.config, self.precision = config.optimizer, PRECISIONS[config.train.precision]
-        if config.train.precision == "bf16" and not computes_bf16(world.device):
+        if config.train.precision == "bf16" and not _computes_bf16(world.device):
             log.warning("this processor has no bf16 instructions: train.precision fp32 is faster on it")
         self.class_weights, self.dropout = config.loss.class_weights, config.model.dropout
         self.seed = config.train.seed
@@ -143,7 +143,7 @@ class TrainStep:
         embedding.answer_next()
 
 
-def computes_bf16(device: torch.device) -> bool:
+def _computes_bf16(device: torch.device) -> bool:
     """Has the device instructions for it? Without them it is emulated, correctly and slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

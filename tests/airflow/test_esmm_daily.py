@@ -5,13 +5,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.cluster.processes import PROJECT, daemon, wait_until
+
 DAY = "2026-11-22"
 PYTHON = str(PROJECT / ".venv/bin/python")
 TINY = """
@@ -55,8 +54,7 @@ def in_airflow(environment: dict[str, str], script: str, *arguments: str) -> str
 
 
 IMPORT = """
-import json, os, sys
-from types import SimpleNamespace
+import json, os
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 warned = {path: [str(w) for w in found] for path, found in bag.captured_warnings.items()}
@@ -73,12 +71,15 @@ def test_imports_without_errors_or_deprecations(airflow):
 RENDER = (
     IMPORT
     + """
+import sys
 from datetime import datetime, timezone
-context = {"data_interval_start": datetime(2026, 11, 22, tzinfo=timezone.utc)}
+from types import SimpleNamespace
+instance = SimpleNamespace(try_number=int(sys.argv[1]))
+day = datetime(2026, 11, 22, tzinfo=timezone.utc)
+context = {"data_interval_start": day, "ti": instance, "task_instance": instance}
 shown = {}
 for task in dag.tasks:
-    instance = SimpleNamespace(try_number=int(sys.argv[1]))
-    task.render_template_fields(context | {"ti": instance, "task_instance": instance, "task": task})
+    task.render_template_fields(context | {"task": task})
     command = getattr(task, "bash_command", None) or " ".join([task.application, *task.application_args])
     shown[task.task_id] = [command, sorted(task.upstream_task_ids)]
 print(json.dumps(shown))
@@ -159,25 +160,18 @@ def test_training_that_was_killed_goes_on_when_it_is_tried_again(airflow, day):
     (home / "long.yaml").write_text(settings)
     command = [sys.executable, "-c", TRY_TWICE]
     long = environment | {"ESMM_CONFIG": str(home / "long.yaml")}
-    with (home / "tries").open("w") as output:
-        tries = subprocess.Popen(command, env=long, stdout=output, stderr=subprocess.STDOUT)
-        while not any(replacing.glob("checkpoints/step-*")):
-            assert tries.poll() is None, (home / "tries").read_text()
-            time.sleep(0.05)
-        worker_of(tries).kill()
-        assert tries.wait(timeout=400) == 0, (home / "tries").read_text()
+    with daemon(command, home / "tries", long) as tries:
+        wait_until(lambda: any(replacing.glob("checkpoints/step-*")), 240, [tries])
+        tries.running("esmm.train")[0].kill()
+        code = tries.guard.wait(400)
+    output = (home / "tries").read_text()
+    assert code == 0, output
     commands = (run / "command.txt").read_text().splitlines()
     assert [re.findall(r"--\w+", command)[-2:] for command in commands] == [
         ["--run", "--overwrite"],
         ["--overwrite", "--resume"],
     ]
-    assert "resuming from" in (home / "tries").read_text()
-
-
-def worker_of(tries: subprocess.Popen) -> psutil.Process:
-    """A process that trains, of all that Airflow has started."""
-    started = psutil.Process(tries.pid).children(recursive=True)
-    return next(process for process in started if process.cmdline()[1:3] == ["-m", "esmm.train"])
+    assert "resuming from" in output
 
 
 def run_day(environment: dict[str, str], home: Path) -> dict:

@@ -35,6 +35,10 @@ class Daemon:
                     found.append(process)
         return found
 
+    def running(self, module: str) -> list[psutil.Process]:
+        """Those of them that are `python -m MODULE`, not the launchers and shells that name it too."""
+        return [process for process in self.descendants(module) if process.cmdline()[1:3] == ["-m", module]]
+
     def require_running(self) -> None:
         if self.guard.poll() is not None:
             raise AssertionError(f"{self.log} ended:\n{self.log.read_text(errors='replace')[-4000:]}")

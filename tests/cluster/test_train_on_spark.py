@@ -131,10 +131,9 @@ def test_a_lost_worker_fails_the_command(spark_cluster: Standalone, place: Path,
 
 
 def worker_process(cluster: Standalone, rank: int) -> psutil.Process:
-    """The process of a rank, not the shell around it."""
-    found = [process for one in cluster.daemons for process in one.descendants(WORKER)]
-    python = [process for process in found if process.cmdline()[1:3] == ["-m", WORKER]]
-    [process] = [one for one in python if one.environ().get("HOROVOD_RANK") == str(rank)]
+    """The process of a rank."""
+    found = [process for one in cluster.daemons for process in one.running(WORKER)]
+    [process] = [one for one in found if one.environ().get("HOROVOD_RANK") == str(rank)]
     return process
 
 
