@@ -54,15 +54,54 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
     return Logs(folder / "raw", config)
 
 
+def in_local_mode(script: str, arguments: list[str], log: Path) -> None:
+    """Run a job in local mode, started by spark-submit as on a cluster."""
+    command = ["spark-submit", "--properties-file", "configs/spark/local.conf", "--master", "local[2]"]
+    run([*command, script, *arguments], log, python_environment(), 240)
+
+
 @pytest.fixture(scope="session")
 def local_samples(logs: Logs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What local mode makes of the training half, started by spark-submit as on a cluster."""
+    """What local mode makes of the training half."""
     folder = tmp_path_factory.mktemp("local")
-    command = ["spark-submit", "--properties-file", "configs/spark/local.conf", "--master", "local[2]"]
-    command += ["jobs/build_samples.py", *logs.paths(), "--out", str(folder / "samples")]
-    command += ["--config", str(logs.config)]
-    run(command, folder / "build.log", python_environment(), 240)
+    out = ["--out", str(folder / "samples"), "--config", str(logs.config)]
+    in_local_mode("jobs/build_samples.py", [*logs.paths(), *out], folder / "build.log")
     return folder / "samples"
+
+
+@pytest.fixture(scope="session")
+def known_ids(logs: Logs) -> Logs:
+    """The same logs; of three fields only some ids are known, so that they need an id table."""
+    tables = 'samples: {min_count: {"101": 2, "205": 2}, vocabulary: ["205", "206"], '
+    config = logs.config.with_name("ids.yaml")
+    config.write_text(logs.config.read_text().replace("samples: {", tables))
+    return Logs(logs.folder, config)
+
+
+@dataclass(frozen=True)
+class WithIds:
+    """What local mode makes of these logs: the id table, both halves built with it, and their profile."""
+
+    ids: Path
+    train: Path
+    test: Path
+    profile: Path
+
+
+@pytest.fixture(scope="session")
+def local(known_ids: Logs, tmp_path_factory: pytest.TempPathFactory) -> WithIds:
+    folder = tmp_path_factory.mktemp("local-ids")
+    made = WithIds(*(folder / name for name in ("ids", "train", "test", "profile.json")))
+    config = ["--config", str(known_ids.config)]
+    out = ["--out", str(made.ids)]
+    in_local_mode("jobs/build_ids.py", [*known_ids.paths(), *config, *out], folder / "ids.log")
+    for split, samples in (("train", made.train), ("test", made.test)):
+        out = ["--out", str(samples), "--ids", str(made.ids)]
+        arguments = [*known_ids.paths(split), *config, *out]
+        in_local_mode("jobs/build_samples.py", arguments, folder / f"{split}.log")
+    arguments = ["--samples", str(made.test), "--against", str(made.train), "--out", str(made.profile)]
+    in_local_mode("jobs/profile_samples.py", [*arguments, *config], folder / "profile.log")
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,20 @@
 """What is in a folder of samples, wherever it lies, in a form in which two of them can be compared."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from schemas import manifest, storage
+from schemas import ids, manifest, storage
 from schemas.fields import USER_FIELDS
 from schemas.samples import QUARANTINE_FOLDER
 
 HISTORIES = [field for field in USER_FIELDS if field.multi and field.weighted]
-# What depends on how the work was cut, not on the logs.
-PLACE = ("files", "source")
+# What depends on how the work was cut and on where things lie, not on the logs. An id table's digest is
+# part of the fingerprint.
+PLACE = ("files", "source", "id_table")
 
 
 def table(folder: str) -> pa.Table:
@@ -65,3 +68,33 @@ def files(content: manifest.Manifest) -> list[str]:
 
 def broken(content: manifest.Manifest) -> list[str]:
     return [QUARANTINE_FOLDER] if content["quarantine"] else []
+
+
+def assert_same_ids(found: str, expected: str) -> None:
+    """Two published id tables know the same ids, give them the same buckets and report the same figures."""
+    one, two = (dict(ids.read(folder)) | {"source": None} for folder in (found, expected))
+    assert one == two
+    rows, same = (
+        table(folder).sort_by([("field", "ascending"), ("id", "ascending")]) for folder in (found, expected)
+    )
+    assert rows.num_rows > 1000
+    assert rows.equals(same)
+
+
+def assert_same_values(found: str, expected: str, least: int = 20) -> None:
+    """Two JSON files of metrics or profiles hold the same values, but for the paths they name."""
+    one, two = (dict(leaves(storage.read_json(path) | {"source": None})) for path in (found, expected))
+    assert len(two) >= least
+    assert one.keys() == two.keys()
+    for name, value in two.items():
+        # Sums of floats in another order.
+        assert one[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
+
+
+def leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested JSON objects by their dotted names."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,4 +1,4 @@
-"""The sample job on a real Spark standalone cluster: two workers with one executor each."""
+"""The jobs on a real Spark standalone cluster: two workers with one executor each."""
 
 import gzip
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Logs
-from tests.cluster.contents import assert_same_samples, names
+from tests.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names
 from tests.cluster.processes import addresses_listened_on, daemon, run, wait_until
 from tests.cluster.standalone import Standalone
 
@@ -18,14 +18,20 @@ SECONDS = 400  # for one job; a busy machine takes its time
 EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
-def submit(cluster: Standalone, logs: Logs, out: Path, *settings: str) -> list[str]:
-    """The command that builds samples on the cluster. settings: NAME=VALUE for Spark."""
+def submit(cluster: Standalone, script: str, arguments: list[str], *settings: str) -> list[str]:
+    """The command that runs a job on the cluster. settings: NAME=VALUE for Spark."""
     command = ["spark-submit", "--properties-file", "configs/spark/standalone.conf", "--master", cluster.url]
     command += ["--py-files", "dist/jobs.zip"]
     small = ("spark.executor.cores=1", "spark.executor.memory=600m", "spark.driver.memory=1g")
     for setting in (*small, *settings):
         command += ["--conf", setting]
-    return [*command, "jobs/build_samples.py", *logs.paths(), "--out", str(out), "--config", str(logs.config)]
+    return [*command, script, *arguments]
+
+
+def build_samples(cluster: Standalone, logs: Logs, out: Path, *settings: str) -> list[str]:
+    """The command that builds samples there."""
+    arguments = [*logs.paths(), "--out", str(out), "--config", str(logs.config)]
+    return submit(cluster, "jobs/build_samples.py", arguments, *settings)
 
 
 def test_the_daemons_listen_on_the_loopback_interface_only(spark_cluster: Standalone):
@@ -34,7 +40,7 @@ def test_the_daemons_listen_on_the_loopback_interface_only(spark_cluster: Standa
 
 def test_two_executors_make_the_samples_of_local_mode(spark_cluster, logs, local_samples, tmp_path):
     # A process for each task, so that it shows whether tasks share their compiled kernels.
-    command = submit(
+    command = build_samples(
         spark_cluster, logs, tmp_path / "samples",
         "spark.python.worker.reuse=false", "spark.executorEnv.NUMBA_DEBUG_CACHE=1",
     )  # fmt: skip
@@ -50,16 +56,32 @@ def test_two_executors_make_the_samples_of_local_mode(spark_cluster, logs, local
         assert compiled.keys() & loaded.keys()
 
 
+def test_two_executors_make_the_id_table_of_local_mode(spark_cluster, known_ids, local, tmp_path):
+    out = ["--out", str(tmp_path / "ids"), "--config", str(known_ids.config)]
+    command = submit(spark_cluster, "jobs/build_ids.py", [*known_ids.paths(), *out])
+    run(command, tmp_path / "submit.log", spark_cluster.environment(), SECONDS)
+    assert_same_ids(str(tmp_path / "ids"), str(local.ids))
+
+
+def test_two_executors_make_the_profile_of_local_mode(spark_cluster, known_ids, local, tmp_path):
+    samples = ["--samples", str(local.test), "--against", str(local.train)]
+    out = ["--out", str(tmp_path / "profile.json"), "--config", str(known_ids.config)]
+    command = submit(spark_cluster, "jobs/profile_samples.py", [*samples, *out])
+    run(command, tmp_path / "submit.log", spark_cluster.environment(), SECONDS)
+    assert_same_values(str(tmp_path / "profile.json"), str(local.profile))
+
+
 def test_a_killed_executor_changes_nothing(spark_cluster, logs, local_samples, tmp_path):
     out = tmp_path / "samples"
     many_files = Logs(logs.folder, tmp_path / "config.yaml")
     many_files.config.write_text(logs.config.read_text().replace("600000", "30000"))
     with daemon(
-        submit(spark_cluster, many_files, out), tmp_path / "submit.log", spark_cluster.environment()
+        build_samples(spark_cluster, many_files, out), tmp_path / "submit.log", spark_cluster.environment()
     ) as job:
         # The first files of about a hundred are being written.
         wait_until(lambda: any(tmp_path.glob(".samples.staging-*/*.parquet")), SECONDS, [job])
-        victim, _ = [process for one in spark_cluster.daemons for process in one.descendants(EXECUTOR)]
+        executors = (process for one in spark_cluster.daemons for process in one.descendants(EXECUTOR))
+        victim = next(one for one in executors if one.children())  # has Python workers, so it has tasks
         victim.send_signal(signal.SIGKILL)
         assert job.guard.wait(SECONDS) == 0
     output = (tmp_path / "submit.log").read_text()
@@ -73,7 +95,7 @@ def test_damaged_logs_end_the_command_with_their_name(spark_cluster, logs, tmp_p
     damaged = tmp_path / "sample_skeleton_train.csv.gz"
     damaged.write_bytes(gzip.compress((logs.folder / "sample_skeleton_train.csv").read_bytes())[:-100])
     once = ("spark.task.maxFailures=1", "spark.cores.max=1")
-    command = submit(spark_cluster, logs, tmp_path / "samples", *once)
+    command = build_samples(spark_cluster, logs, tmp_path / "samples", *once)
     command[command.index("--skeleton") + 1] = str(damaged)
     output = run(command, tmp_path / "submit.log", spark_cluster.environment(), SECONDS, code=2)
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]

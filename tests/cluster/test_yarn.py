@@ -5,14 +5,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyspark
 import pytest
 
 from schemas import storage
-from tests.cluster.conftest import Logs
-from tests.cluster.contents import assert_same_samples, names, table
+from tests.cluster.conftest import Logs, WithIds
+from tests.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names, table
 from tests.cluster.hadoop import Hadoop
 from tests.cluster.processes import LOOPBACK, PROJECT, addresses_listened_on, run
 from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
@@ -166,36 +165,79 @@ def test_predictions_on_hdfs_are_those_of_local_samples(
 
 
 @pytest.fixture(scope="module")
-def local_metrics(yarn: Yarn, predictions: str) -> dict[str, Any]:
-    """The metrics that local mode computes of the same predictions."""
+def local_metrics(yarn: Yarn, predictions: str) -> str:
+    """The file of the metrics that local mode computes of the same predictions."""
     out = yarn.output / "metrics.json"
     truth = yarn.url("raw/truth_train.csv")
     yarn.run_module("jobs.evaluate", "--predictions", predictions, "--truth", truth, "--out", str(out))
-    return storage.read_json(str(out))
+    return str(out)
 
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(
-    yarn: Yarn, predictions: str, local_metrics: dict[str, Any], mode: str
+    yarn: Yarn, predictions: str, local_metrics: str, mode: str
 ):
     out, truth = yarn.url(f"metrics-{mode}.json"), yarn.url("raw/truth_train.csv")
     arguments = ["--predictions", predictions, "--truth", truth, "--out", out]
     yarn.submit(mode, "jobs/evaluate.py", *arguments)
-    found, expected = (dict(leaves(content)) for content in (storage.read_json(out), local_metrics))
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        # Sums of floats in another order.
-        assert found[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
-    assert 0.5 < found["ctr.auc"] < 1
+    assert_same_values(out, local_metrics)
+    assert 0.5 < storage.read_json(out)["ctr"]["auc"] < 1
 
 
-def leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested JSON objects by their dotted names."""
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+@pytest.fixture(scope="module")
+def ids_on_hdfs(yarn: Yarn, known_ids: Logs) -> str:
+    """The id table, made on YARN of the logs on HDFS."""
+    out = yarn.url("ids")
+    raw = known_ids.paths(folder=yarn.url("raw"))
+    yarn.submit("client", "jobs/build_ids.py", *raw, "--out", out, "--config", str(known_ids.config))
+    return out
+
+
+@pytest.fixture(scope="module")
+def samples_by_ids(yarn: Yarn, known_ids: Logs, ids_on_hdfs: str) -> str:
+    """Built with that table, which all workers read from HDFS."""
+    out = yarn.url("samples/ids")
+    arguments = [*known_ids.paths(folder=yarn.url("raw")), "--out", out, "--ids", ids_on_hdfs]
+    arguments += ["--config", known_ids.config.name]
+    yarn.submit("cluster", "jobs/build_samples.py", *arguments, files=str(known_ids.config))
+    return out
+
+
+def test_the_id_table_is_that_of_local_mode(ids_on_hdfs: str, local: WithIds):
+    assert_same_ids(ids_on_hdfs, str(local.ids))
+
+
+def test_samples_by_an_id_table_on_hdfs_are_those_of_local_mode(samples_by_ids: str, local: WithIds):
+    assert_same_samples(samples_by_ids, str(local.train))
+
+
+@pytest.fixture(scope="module")
+def other_half(yarn: Yarn, local: WithIds) -> str:
+    """The other half, copied to HDFS as local mode has built it."""
+    folder = yarn.url("samples/test")
+    for path in local.test.glob("[!.]*"):
+        if path.is_file():
+            put(path, f"{folder}/{path.name}")
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_the_profile_is_that_of_local_mode(
+    yarn: Yarn,
+    known_ids: Logs,
+    other_half: str,
+    samples_by_ids: str,
+    ids_on_hdfs: str,
+    local: WithIds,
+    mode: str,
+):
+    sent = str(known_ids.config) if mode == "cluster" else ""
+    config = known_ids.config.name if mode == "cluster" else str(known_ids.config)
+    out = yarn.url(f"profile-{mode}.json")
+    arguments = ["--samples", other_half, "--against", samples_by_ids, "--ids", ids_on_hdfs]
+    arguments += ["--config", config, "--out", out]
+    yarn.submit(mode, "jobs/profile_samples.py", *arguments, files=sent)
+    assert_same_values(out, str(local.profile))
 
 
 def test_a_failing_job_says_why(yarn: Yarn):
