@@ -100,9 +100,9 @@ class Airflow:
         """Of the last run (`run`) and of its tasks."""
         return self.answer(STATES)
 
-    def run_day(self, log: Path) -> dict[str, Any]:
+    def run_day(self, log: Path, script: str = "") -> dict[str, Any]:
         """The metrics of a whole day, having asserted that every task succeeded."""
-        states, output = self.run(log)
+        states, output = self.run(log, script)
         assert len(states) == 8 and set(states.values()) == {"success"}, (states, output[-8000:])
         return json.loads((self.folder("runs") / "metrics.json").read_text())
 

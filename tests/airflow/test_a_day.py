@@ -1,6 +1,7 @@
 """Days that really run: the real stages, their failures, and what is seen of these."""
 
 import re
+import shutil
 import signal
 from typing import Any
 
@@ -121,10 +122,22 @@ def test_a_broken_gate_stops_the_day_before_training(airflow: Airflow, day, tmp_
     assert (run / "command.txt").stat().st_mtime_ns == trained
 
 
-def test_a_day_whose_logs_were_mended_gives_the_metrics_of_the_mended_logs(airflow: Airflow, day, tmp_path):
+# To Airflow a task that was cleared is tried again.
+CLEARED = """
+task = dag.get_task("train")
+task.bash_command = task.bash_command.replace("try_number > 1", "try_number > 0")
+"""
+
+
+def test_a_day_cleared_after_its_logs_were_mended_is_of_the_mended_logs(airflow: Airflow, day, tmp_path):
+    run = airflow.folder("runs")
+    unfinished = run.with_name(f".{run.name}.new")
+    shutil.copytree(run, unfinished)
+    (unfinished / "_SUCCESS").unlink()
     before = airflow.labels()
     airflow.make_logs("--contexts", "150", "--seed", "2")
     assert airflow.labels() != before
-    mended = airflow.run_day(tmp_path / "log")
+    mended = airflow.run_day(tmp_path / "log", CLEARED)
     assert_of_the_logs(mended, airflow)
     assert all(mended[task]["auc"] != day[task]["auc"] for task in ("ctr", "cvr", "ctcvr"))
+    assert "starting anew, as --overwrite allows" in (tmp_path / "log").read_text()
