@@ -66,6 +66,7 @@ def spark_job(task_id: str, job: str, arguments: list[str], **options: int) -> S
         application=f"{HOME}/jobs/{job}.py",
         application_args=arguments,
         env_vars=ENVIRONMENT,
+        driver_memory="2g",  # as in configs/spark: once spark-submit runs, a job cannot ask for it
         **options,
     )
 
