@@ -36,7 +36,7 @@ def test_a_day_that_runs_again_gives_the_same_metrics(airflow: Airflow, day: dic
 
 
 TRAIN = """
-dag = dag.partial_subset("train", include_upstream=False)
+dag = dag.partial_subset(["train"], include_upstream=False)
 task = dag.get_task("train")
 """
 
@@ -86,7 +86,7 @@ def test_a_day_without_logs_fails_and_says_which_file_it_waited_for(airflow: Air
 
 
 WAIT = """
-dag = dag.partial_subset("wait_for_logs", include_upstream=False)
+dag = dag.partial_subset(["wait_for_logs"], include_upstream=False)
 dag.get_task("wait_for_logs").poke_interval = 1
 """
 
@@ -105,7 +105,7 @@ def test_a_day_waits_for_the_mark_not_for_the_first_files(airflow: Airflow, tmp_
 
 
 PROFILE = """
-dag = dag.partial_subset("profile", include_upstream=False, include_downstream=True)
+dag = dag.partial_subset(["profile"], include_upstream=False, include_downstream=True)
 """
 
 

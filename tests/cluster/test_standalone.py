@@ -2,7 +2,7 @@
 
 import gzip
 import re
-import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -81,8 +81,10 @@ def test_a_killed_executor_changes_nothing(spark_cluster, logs, local_samples, t
         # The first files of about a hundred are being written.
         wait_until(lambda: any(tmp_path.glob(".samples.staging-*/*.parquet")), SECONDS, [job])
         executors = (process for one in spark_cluster.daemons for process in one.descendants(EXECUTOR))
-        victim = next(one for one in executors if one.children())  # has Python workers, so it has tasks
-        victim.send_signal(signal.SIGKILL)
+        victim = next(one for one in executors if one.children())  # has Python workers, so it takes tasks
+        victim.suspend()
+        time.sleep(1)  # if it had none at that moment, it is given one now
+        victim.kill()
         assert job.guard.wait(SECONDS) == 0
     output = (tmp_path / "submit.log").read_text()
     assert re.search(r"Lost executor \d+ on 127.0.0.1: Command exited with code 137", output)
