@@ -10,6 +10,10 @@ class InputError(Exception):
     """Something the user gave is wrong. The message says what, where, expected, found, what to do."""
 
 
+class StoreError(InputError):
+    """A store of files that does not answer. What lies there may be in good order."""
+
+
 def exit_with_message(main: Callable[[], None]) -> None:
     """Run a command; turn an `InputError` into one message on stderr and exit code 2.
 

@@ -15,17 +15,20 @@ import getpass
 import io
 import os
 import tempfile
+import time
 from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from fsspec.implementations.webhdfs import WebHDFile, WebHDFS
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 20, 300
+SECONDS_TO_READ_AGAIN = (0.5, 2.0)  # after a range that could not be read, before it is asked for again
 # Hadoop's exceptions as the errors of a local file system.
 ERRNO = {
     "FileNotFoundException": errno.ENOENT,
@@ -86,7 +89,7 @@ class WebHdfs(WebHDFS):
         try:
             answer = self.session.request(method, url, **options)
         except requests.ConnectionError as error:
-            raise InputError(
+            raise StoreError(
                 f"{place}: expected a namenode or datanode at {url.split('/')[2]}, found none that answers. "
                 "Check that it runs; the port is the one of the namenode's web page, usually 9870."
             ) from error
@@ -154,7 +157,10 @@ class WebHdfs(WebHDFS):
 
 
 class _Reader(WebHDFile):
-    """A file read by ranges: each is one request to the namenode and one to a datanode."""
+    """A file read by ranges: each is one request to the namenode and one to a datanode.
+
+    Where these fail, and not the file, it asks again: the namenode may know another datanode by then.
+    """
 
     def __init__(self, fs: WebHdfs, path: str, **options: Any) -> None:
         super().__init__(fs, path, mode="rb", tempdir="", autocommit=True, **options)
@@ -163,14 +169,26 @@ class _Reader(WebHDFile):
         begin, end = max(start, 0), min(end, self.size)
         if begin >= end:
             return b""
+        for pause in SECONDS_TO_READ_AGAIN:
+            try:
+                return self._content(begin, end)
+            except (StoreError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EIO:
+                    raise
+                time.sleep(pause)
+        return self._content(begin, end)
+
+    def _content(self, begin: int, end: int) -> bytes:
+        place = self.fs.unstrip_protocol(self.path)
         url = self.fs.location("OPEN", "get", self.path, offset=begin, length=end - begin)
         with self.fs.request("GET", url, stream=True) as answer:
-            # Not `content`, which requests puts together from pieces of 10 kB.
-            data = bytes(answer.raw.read())
+            try:
+                # Not `content`, which requests puts together from pieces of 10 kB.
+                data = bytes(answer.raw.read())
+            except HTTPError as error:
+                raise OSError(errno.EIO, str(error), place) from error
         if len(data) != end - begin:
-            raise OSError(
-                errno.EIO, f"{len(data)} bytes instead of {end - begin}", self.fs.unstrip_protocol(self.path)
-            )
+            raise OSError(errno.EIO, f"{len(data)} bytes instead of {end - begin}", place)
         return data
 
     def readline(self, size: int = -1) -> bytes:
