@@ -1,15 +1,19 @@
 """Are the samples what their manifest says? Errors name the file."""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from esmm.data.schedule import RowGroup
 from schemas import storage
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 from schemas.manifest import Manifest
 
 MAX_ROWS = 2**31 - 1  # ids are 32 bits wide
 REPAIR = "Restore the file or build the samples again."
+MEND_THE_WAY = (
+    "See to the disk or network that the samples come from, then start again or go on with --resume."
+)
+# What damaged content raises: contradictions in the columns, and what Arrow makes of bytes it can't read.
+DAMAGE = (InputError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 
 def check_num_rows(folder: str, manifest: Manifest) -> int:
@@ -38,42 +42,35 @@ def check_files(folder: str, manifest: Manifest) -> None:
             )
 
 
-def check_row_groups(folder: str, manifest: Manifest) -> None:
-    """Every file has the row groups of the manifest: reads all footers, so only once something is wrong."""
-    fs, path = storage.filesystem(folder)
-    for entry in manifest["files"]:
-        try:
-            with fs.open(f"{path}/{entry['name']}", "rb") as stream:
-                footer = pq.read_metadata(stream)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{folder}/{entry['name']}: not a readable Parquet file ({error}). {REPAIR}"
-            ) from error
-        if [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] != entry["rows"]:
-            raise other_rows(folder, entry["name"])
+class ReplacedError(InputError):
+    """A file is none of those that the manifest counts: nothing in it can be trusted."""
+
+    def __init__(self, folder: str, file: str) -> None:
+        super().__init__(
+            f"{folder}/{file}: its row groups do not hold the rows and impressions that the manifest counts. "
+            "The file was replaced: restore it or build the samples again."
+        )
 
 
-def other_rows(folder: str, file: str) -> InputError:
-    return InputError(
-        f"{folder}/{file}: its row groups do not hold the rows and impressions that the manifest counts. "
-        "The file was replaced: restore it or build the samples again."
-    )
+def is_damage(error: Exception) -> bool:
+    """Is it the row group that is broken, and not the way to it or the program?
+
+    For pages and footers that it cannot read Arrow raises one of `DAMAGE`, or OSError itself without a
+    number. An OSError with a number, or one of its subclasses, speaks of disks and networks.
+    """
+    if isinstance(error, OSError):
+        return type(error) is OSError and error.errno is None
+    return isinstance(error, DAMAGE) and not isinstance(error, (StoreError, ReplacedError))
 
 
 def unreadable(folder: str, group: RowGroup, error: Exception) -> Exception:
     """An error met in a row group, as one that names it; an error of the program stays what it is."""
     place = f"{folder}/{group.file}, row group {group.index}"
+    cause = " ".join(str(error).split())  # Arrow's messages have several lines
+    if isinstance(error, ReplacedError):
+        return error
+    if isinstance(error, (StoreError, OSError)) and not is_damage(error):
+        return InputError(f"{place}: cannot be reached ({cause}). {MEND_THE_WAY}")
     if isinstance(error, InputError):
         return InputError(f"{place}: {error} {REPAIR}")
-    if isinstance(error, (pa.ArrowException, OSError)):
-        cause = " ".join(str(error).split())  # Arrow's messages have several lines
-        return InputError(f"{place}: cannot be read ({cause}). {REPAIR}")
-    return error
-
-
-def is_damage(error: Exception) -> bool:
-    """Is it the row group that is broken, or the way to it?
-
-    For pages that it cannot read Arrow raises OSError itself; its subclasses speak of files and networks.
-    """
-    return isinstance(error, (InputError, pa.ArrowException)) or type(error) is OSError
+    return InputError(f"{place}: cannot be read ({cause}). {REPAIR}") if is_damage(error) else error

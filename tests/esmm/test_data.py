@@ -1,10 +1,13 @@
 """The loader on real Parquet files, against a slow assembly from plain Python rows."""
 
+import errno
+import io
+import re
 import threading
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
@@ -12,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esmm.data.loader import Loader, RowGroupWorker
-from esmm.data.schedule import Leg, Position
+from esmm.data import arrow_files
+from esmm.data.arrow_files import ArrowFiles
+from esmm.data.loader import Loader
+from esmm.data.row_group_reader import OrderedResults
+from esmm.data.schedule import Leg, Position, RowGroup
 from esmm.model.batch import Bags, Batch, field_offsets
 from schemas import samples, storage
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
 from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
 
@@ -235,6 +241,20 @@ def test_any_sequence_of_legs_gives_every_impression_once(
     assert seen == Counter(sample_id for row in read_rows(folder) for sample_id in row["sample_id"])
 
 
+def test_an_epoch_that_ends_too_early_is_no_epoch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest would be empty batches, and nobody would know."""
+    read_next, results = OrderedResults.read_next, count()
+
+    def end_early(*arguments: Any) -> Any:
+        if next(results) == 5:
+            raise StopIteration
+        return read_next(*arguments)
+
+    monkeypatch.setattr(OrderedResults, "read_next", end_early)
+    with pytest.raises(ValueError, match="shorter"):
+        list(Loader(str(folder), batch_size=8).epoch(Position.start(0)))
+
+
 def test_what_is_consumed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the row groups of the windows that are left are opened."""
     loader = open_loaders(folder, 1, batch_size=20, shuffle_window=10)[0]
@@ -243,14 +263,45 @@ def test_what_is_consumed_is_not_read_again(folder: Path, monkeypatch: pytest.Mo
     assert 0 < len(needed) < 9
     read: list[tuple[str, int]] = []
 
-    def remember(worker: RowGroupWorker, path: str, index: int) -> pa.Table:
-        read.append((Path(path).name, index))
-        return original(worker, path, index)
+    def remember(files: ArrowFiles, group: RowGroup, columns: list[str]) -> pa.Table:
+        read.append((group.file, group.index))
+        return original(files, group, columns)
 
-    original = RowGroupWorker._read
-    monkeypatch.setattr(RowGroupWorker, "_read", remember)
+    original = ArrowFiles.read
+    monkeypatch.setattr(ArrowFiles, "read", remember)
     assert sum(map(len, ids_from(loader, position))) > 0
     assert sorted(read) == sorted(needed)
+
+
+class Noting(io.FileIO):
+    """A file that notes how often it was opened and how often its end, the footer, was read."""
+
+    opened: ClassVar[Counter[str]] = Counter()
+    footers: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.size = Path(path).stat().st_size
+        Noting.opened[path] += 1
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = super().read(size)
+        Noting.footers[str(self.name)] += bool(data) and self.tell() == self.size
+        return data
+
+
+@pytest.mark.parametrize("shuffle_window", [0, 12])
+def test_footers_are_read_once(folder: Path, shuffle_window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by each thread, and not again for each epoch or validation."""
+    monkeypatch.setattr(arrow_files, "open_file", lambda fs, path: Noting(path))
+    monkeypatch.setattr(Noting, "opened", Counter())
+    monkeypatch.setattr(Noting, "footers", Counter())
+    loader = Loader(str(folder), batch_size=16, shuffle_window=shuffle_window, num_threads=3)
+    for epoch in (1, 2, 3, 0, 0):
+        assert sum(batch.num_impressions for batch in loader.epoch(Position.start(epoch))) > 0
+    files = sorted(str(path) for path in folder.glob("*.parquet"))
+    assert sorted(Noting.footers.items()) == [(file, 1) for file in files]
+    assert sorted(Noting.opened.items()) == [(file, 5 * 3) for file in files]  # its row groups, five times
 
 
 # ---- Order -----------------------------------------------------------------------------------------
@@ -351,9 +402,10 @@ def test_truncated_file(broken: Path) -> None:
 def test_file_that_is_not_parquet(broken: Path) -> None:
     file = broken / "part-00001.parquet"
     file.write_bytes(b"x" * file.stat().st_size)
-    # Not `load`: Petastorm's own pool for reading footers lives as long as the error it met.
-    with pytest.raises(InputError, match="part-00001.parquet: not a readable Parquet file"):
-        list(Loader(str(broken), batch_size=8).epoch(Position.start(0)))
+    with pytest.raises(
+        InputError, match="part-00001.parquet, row group .: cannot be read .*not a parquet file"
+    ):
+        load(broken)
 
 
 def test_damaged_pages(broken: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -558,11 +610,48 @@ def test_a_broken_row_group_does_not_move_the_position(broken: Path) -> None:
     assert sorted(i for batch in (*whole[:3], *rest) for i in batch) == sorted(everything - lost)
 
 
-def test_what_is_no_damage_is_not_skipped(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is gone, or a network: whoever starts again will read it."""
+WAYS_THAT_FAIL = [
+    FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    OSError(errno.EIO, "HTTP 500 Server Error", "webhdfs://namenode:9870/samples"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    TimeoutError("timed out"),
+    StoreError("webhdfs://namenode:9870/samples: expected a namenode, found none that answers."),
+]
+
+
+class Failing(io.FileIO):
+    """A file whose bytes cannot be reached."""
+
+    error: Exception | None = None
+
+    def readinto(self, *_: Any) -> Any:
+        raise self.error  # type: ignore[misc]
+
+    read = readall = readinto
+
+
+@pytest.mark.parametrize("error", WAYS_THAT_FAIL, ids=lambda error: f"{type(error).__name__} {error}"[:30])
+def test_what_is_no_damage_is_not_skipped(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A file that is gone, a disk or a network that fails: whoever starts again will read it."""
     loader = Loader(str(broken), batch_size=8, skip_broken=True)
-    monkeypatch.setattr(RowGroupWorker, "_read", lambda *_: (broken / "nothing").read_bytes())
-    with pytest.raises(InputError, match="row group 0: cannot be read .*No such file"):
+    monkeypatch.setattr(arrow_files, "open_file", lambda fs, path: Failing(path))
+    monkeypatch.setattr(Failing, "error", error)
+    with pytest.raises(
+        InputError, match=f"row group 0: cannot be reached .*{re.escape(str(error))}.* network"
+    ):
+        list(loader.epoch(Position.start(0)))
+    assert not loader.skipped
+
+
+def test_an_error_of_the_program_is_not_skipped(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = Loader(str(broken), batch_size=8, skip_broken=True)
+    monkeypatch.setattr(arrow_files, "open_file", lambda fs, path: Failing(path))
+    monkeypatch.setattr(Failing, "error", MemoryError("no memory left"))
+    with pytest.raises(MemoryError, match="no memory left"):
         list(loader.epoch(Position.start(0)))
 
 
