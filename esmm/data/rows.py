@@ -83,7 +83,7 @@ def from_table(table: pa.Table, buckets: dict[str, int], with_keys: bool) -> Row
         starts=starts,
         fields=_field_addresses(described, bounds),
         labels=np.array([places["click"][1], places["conversion"][1]]),
-        owned=(table, bounds),
+        owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
         keys=_read_keys(columns, starts) if with_keys else None,
     )
 

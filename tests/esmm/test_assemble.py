@@ -1,17 +1,20 @@
 """Permuting, cutting and gathering against plain Python lists."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
 from esmm.data.gather_kernel import gather_bags, gather_labels, normalise_bags
-from esmm.data.rows import Rows, missing_rows
-from tests.esmm.sample_files import TEST_BUCKETS
+from esmm.data.rows import Rows, column_names, from_table, missing_rows
+from tests.esmm.sample_files import TEST_BUCKETS, write_samples
 
 Bag = list[int]
 
@@ -206,3 +209,20 @@ def test_missing_rows_are_as_many_as_they_should_be() -> None:
     rows = missing_rows(4, 10)
     assert (rows.num_contexts, rows.num_impressions) == (4, 10)
     assert (np.diff(rows.starts) >= 2).all()
+
+
+def test_columns_in_several_chunks_are_held(tmp_path: Path) -> None:
+    """Joined, they are new arrays: the table alone would not keep what the addresses point to."""
+    write_samples(tmp_path / "s", num_rows=8, num_files=2)
+    names = column_names(with_keys=False)
+    tables = [pq.read_table(path, columns=names) for path in sorted((tmp_path / "s").glob("*.parquet"))]
+    before = pa.total_allocated_bytes()
+    joined = pa.concat_tables(tables).combine_chunks()
+    size = pa.total_allocated_bytes() - before
+    expected = from_table(joined, TEST_BUCKETS, with_keys=False)
+    found = from_table(pa.concat_tables(tables), TEST_BUCKETS, with_keys=False)
+    assert pa.total_allocated_bytes() - before >= 2 * size
+    gather = Gatherer(TEST_BUCKETS, with_keys=False, pin_memory=False)
+    batches = [gather(permuted([rows], None)) for rows in (found, expected)]
+    assert batches[0].impression.ids.equal(batches[1].impression.ids)
+    assert batches[0].click.equal(batches[1].click)
