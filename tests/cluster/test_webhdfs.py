@@ -14,7 +14,7 @@ from requests import Response
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from schemas import storage
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 from schemas.webhdfs import WebHdfs, hadoop_user
 from tests.cluster.hadoop import Hadoop
 from tests.esmm.sample_files import write_samples
@@ -109,7 +109,7 @@ def test_errors_name_the_place_and_what_to_do(fs: WebHdfs, hadoop_cluster: Hadoo
     with pytest.raises(FileNotFoundError, match="File does not exist: /none") as error:
         fs.open("/none", "rb")
     assert error.value.filename == f"{hadoop_cluster.url}/none"
-    with pytest.raises(InputError, match="webhdfs://127.0.0.1:1/a: expected a namenode .* found none"):
+    with pytest.raises(StoreError, match="webhdfs://127.0.0.1:1/a: expected a namenode .* found none"):
         storage.require_published("webhdfs://127.0.0.1:1/a", "samples", "x")
     with pytest.raises(InputError, match="expected webhdfs://NAMENODE:PORT/path"):
         storage.filesystem("webhdfs://namenode/a")
@@ -139,5 +139,6 @@ def test_the_loader_reads_each_row_group_by_a_few_requests(
     assert sum(batch.num_impressions for batch in loader.epoch(start)) == sum(
         loader.plan(start).num_impressions
     )
-    # Not one for each of the forty columns of a row group; some are for the footers.
-    assert groups <= requests_made.count("GET data") <= 3 * groups
+    # Not one for each of the forty columns of a row group; a footer is at most two.
+    assert groups <= requests_made.count("GET data") <= groups + 2 * len(files)
+    assert requests_made.count("GET GETFILESTATUS") == groups
