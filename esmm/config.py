@@ -29,7 +29,8 @@ class _Section(BaseModel):
 
 class LoaderConfig(_Section):
     shuffle_window: NonNegativeInt = 2048  # contexts shuffled together; 0 keeps the order of the files
-    skip_broken_row_groups: bool = False  # train and validate without those that cannot be read; else stop
+    skip_broken_row_groups: bool = False  # train and validate without those that are damaged; else stop
+    max_broken_share: float = Field(0.01, ge=0, le=1)  # of the impressions that may be left out so; else stop
 
 
 class ModelConfig(_Section):

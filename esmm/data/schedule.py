@@ -13,7 +13,7 @@ All ranks compute the same answer from the same manifest, so nobody has to ask t
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -64,11 +64,14 @@ class Leg:
 class Position:
     """How far an epoch has come. It holds for the same samples, seed and shuffle window only.
 
+    left_out: row groups, by number in file order, that windows begun so far had to do without. How their
+    impressions divide among their contexts is not known, so these windows must go on without them.
     `dataclasses.asdict` makes JSON of it.
     """
 
     epoch: int
     legs: tuple[Leg, ...] = ()
+    left_out: tuple[int, ...] = ()
 
     @classmethod
     def start(cls, epoch: int) -> Self:
@@ -77,7 +80,8 @@ class Position:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        return cls(content["epoch"], tuple(Leg(**leg) for leg in content["legs"]))
+        legs = tuple(Leg(**leg) for leg in content["legs"])
+        return cls(content["epoch"], legs, tuple(content.get("left_out", ())))
 
     def after(self, steps: int, workers: int, batch_size: int) -> "Position":
         """The position when so many more steps have been taken."""
@@ -86,7 +90,7 @@ class Position:
         legs, last = self.legs, self.legs[-1] if self.legs else None
         if last and (last.workers, last.batch_size) == (workers, batch_size):
             legs, steps = legs[:-1], last.steps + steps
-        return Position(self.epoch, (*legs, Leg(workers, batch_size, steps)))
+        return replace(self, legs=(*legs, Leg(workers, batch_size, steps)))
 
 
 @dataclass(frozen=True)
