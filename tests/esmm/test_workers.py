@@ -22,8 +22,8 @@ def _losses(run: Path) -> np.ndarray:
     return np.array(json.loads((run / "losses.json").read_text()))
 
 
-def _load(run: Path, optimizer: str, world: World) -> TrainStep:
-    config = twenty_steps.make_config(optimizer)
+def _load(run: Path, case: str, world: World) -> TrainStep:
+    config = twenty_steps.make_config(case)
     trained = TrainStep(config, make_model(config.model, twenty_steps.NUM_ROWS, world), world)
     newest = checkpoint.latest(run)
     state = checkpoint.read_state(newest)
@@ -36,8 +36,8 @@ def _load(run: Path, optimizer: str, world: World) -> TrainStep:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of twenty_steps.py with one worker."""
     folder = tmp_path_factory.mktemp("one")
-    for optimizer in twenty_steps.OPTIMIZERS:
-        twenty_steps.train(optimizer, folder, ONE_WORKER)
+    for case in twenty_steps.CASES:
+        twenty_steps.train(case, folder, ONE_WORKER)
     return folder
 
 
@@ -53,22 +53,24 @@ def _run_workers(folder: Path, command: Command, workers: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("optimizer", twenty_steps.OPTIMIZERS)
-def test_two_workers_compute_what_one_computes(one: Path, two: Path, optimizer: str) -> None:
-    _assert_same_training(two / optimizer, one / optimizer, optimizer)
+@pytest.mark.parametrize("case", twenty_steps.CASES)
+def test_two_workers_compute_what_one_computes(one: Path, two: Path, case: str) -> None:
+    _assert_same_training(two / case, one / case, case)
 
 
-@pytest.mark.slow
-def test_three_workers_compute_what_one_computes(one: Path, tmp_path: Path, command: Command) -> None:
-    three = _run_workers(tmp_path, command, 3)
-    for optimizer in twenty_steps.OPTIMIZERS:
-        _assert_same_training(three / optimizer, one / optimizer, optimizer)
+@pytest.mark.parametrize("workers", [pytest.param(3, marks=pytest.mark.slow), 4])
+def test_more_workers_compute_what_one_computes(
+    one: Path, tmp_path: Path, command: Command, workers: int
+) -> None:
+    many = _run_workers(tmp_path, command, workers)
+    for case in twenty_steps.CASES:
+        _assert_same_training(many / case, one / case, case)
 
 
-def _assert_same_training(many: Path, one: Path, optimizer: str) -> None:
+def _assert_same_training(many: Path, one: Path, case: str) -> None:
     assert len(_losses(one)) == twenty_steps.STEPS
     np.testing.assert_allclose(_losses(many), _losses(one), rtol=1e-5)
-    trained, expected = _load(many, optimizer, ONE_WORKER), _load(one, optimizer, ONE_WORKER)
+    trained, expected = _load(many, case, ONE_WORKER), _load(one, case, ONE_WORKER)
     _assert_close(trained.model.embedding.table, expected.model.embedding.table)
     for name, state in expected.sparse.state.items():
         _assert_close(trained.sparse.state[name], state)
@@ -98,14 +100,14 @@ def test_training_moves_rows_by_far_more_than_the_tolerance(one: Path) -> None:
     assert moved.median() > 1e-3
 
 
-@pytest.mark.parametrize("optimizer", twenty_steps.OPTIMIZERS)
+@pytest.mark.parametrize("case", twenty_steps.CASES)
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_checkpoint_of_two_workers_loads_on_any_number(two: Path, optimizer: str, workers: int) -> None:
-    newest = checkpoint.latest(two / optimizer)
+def test_a_checkpoint_of_two_workers_loads_on_any_number(two: Path, case: str, workers: int) -> None:
+    newest = checkpoint.latest(two / case)
     shards = [load_file(newest / checkpoint.table_file(rank, 2)) for rank in range(2)]
     for rank in range(workers):
         reader = World(workers, rank, 0, 1, torch.device("cpu"))
-        trained = _load(two / optimizer, optimizer, reader)
+        trained = _load(two / case, case, reader)
         tensors = {"rows": trained.model.embedding.table, **trained.sparse.state}
         for name, found in tensors.items():
             rows = range(rank, twenty_steps.NUM_ROWS, workers)
