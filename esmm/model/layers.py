@@ -1,7 +1,7 @@
 """The network's layers as fused functions: nothing is copied that the arithmetic does not ask for.
 
-Inputs decide the precision: with bfloat16 inputs the matrix products are bfloat16, while parameters and
-their gradients stay float32.
+Inputs decide the precision: with bfloat16 inputs the matrix products are bfloat16, and with them the values
+of the gradients that they give; parameters stay float32, and gradients are widened to it.
 """
 
 from typing import Any
