@@ -73,4 +73,7 @@ def unreadable(folder: str, group: RowGroup, error: Exception) -> Exception:
         return InputError(f"{place}: cannot be reached ({cause}). {MEND_THE_WAY}")
     if isinstance(error, InputError):
         return InputError(f"{place}: {error} {REPAIR}")
-    return InputError(f"{place}: cannot be read ({cause}). {REPAIR}") if is_damage(error) else error
+    if is_damage(error):
+        return InputError(f"{place}: cannot be read ({cause}). {REPAIR}")
+    error.add_note(f"met in {place}")
+    return error
