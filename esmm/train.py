@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 EXAMPLE = """examples:
   python -m esmm.train --config configs/demo.yaml --train samples/split=train --valid samples/split=test \\
       --run runs/demo --set train.epochs=2
-  horovodrun -np 2 -H localhost:2 python -m esmm.train ...     the same curve with two workers
+  horovodrun -np 2 -H localhost:2 python -m esmm.train ...     two workers share each step
   python -m esmm.train ... --run runs/demo --resume            go on where it was stopped
   spark-submit ... esmm/train.py --launcher spark --num-workers 2 ...      two workers on a Spark cluster
 
@@ -168,12 +168,15 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
     with world.stop.awaited():
         with ExitStack() as stack:
             record = world.together(lambda: stack.enter_context(_recording(job.config, folder, trained.step)))
-            Trainer(job.config, trained, job.train, job.valid, path, record, state).fit()
+            trainer = Trainer(job.config, trained, job.train, job.valid, path, record, state)
+            trainer.fit()
         if folder:
             last = folder.last_validation()
             folder.finish()
             done = f"{last['epoch']} epoch(s), {last['step']} steps, validation {describe(last)}"
-            print(f"{job.options.run}: {done}")
+            skipped = trainer.progress.skipped
+            lacking = f"; {skipped} impressions of broken row groups were skipped" if skipped else ""
+            print(f"{job.options.run}: {done}{lacking}")
 
 
 @contextmanager
@@ -217,6 +220,7 @@ def open_loader(
         pin_memory=world.device.type == "cuda",
         # Whoever predicts wants all rows or none.
         skip_broken=config.loader.skip_broken_row_groups and not with_keys,
+        max_broken_share=config.loader.max_broken_share,
     )
 
 

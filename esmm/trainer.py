@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from esmm.checkpoints import save_checkpoint
@@ -24,7 +25,8 @@ from esmm.training.pulse import Pulse
 from esmm.training.scoring import validation_auc
 from esmm.training.step import TrainStep
 from esmm.training.tracking import Record
-from esmm.workers.distributed import EXIT_STOPPED
+from esmm.workers.distributed import EXIT_STOPPED, AgreedError
+from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class Trainer:
         self.factor = learning_rate.factor(schedule, self.trained.step + 1, self.total_steps)
         self.trained.set_learning_rates(self.factor)
         losses = self.trained(batch, impressions)
-        self.meter.add(losses, batch.num_impressions)
+        self.meter.add(losses, batch.num_impressions, impressions)
         self.guard.watch(self.trained.step, batch, losses, [self.trained.gradient, self.trained.row_squares])
 
     def _between_steps(self) -> None:
@@ -135,7 +137,7 @@ class Trainer:
         """Validate and save, unless the run was told to stop in the meantime."""
         if self._validate("epoch", train_seconds=self.progress.epoch_seconds):
             self.position = Position.start(self.position.epoch + 1)
-            self.progress = replace(self.progress, epoch_seconds=0.0)
+            self.progress = replace(self.progress, epoch_seconds=0.0, epoch_skipped=0)
             self._save()
 
     def _validate(self, kind: str, **more: float) -> bool:
@@ -161,10 +163,17 @@ class Trainer:
     def _save(self) -> None:
         self.guard.check()
         progress = replace(self.progress, window=self.meter.window())
-        save_checkpoint.save(self.path, self.origin, self.position, progress, self.trained, self.world)
+        position = replace(self.position, left_out=self._left_out())
+        save_checkpoint.save(self.path, self.origin, position, progress, self.trained, self.world)
         self.pulse.saved()
         if not self.pulse.stop and not self.done:
             self.world.admit()
+
+    def _left_out(self) -> tuple[int, ...]:
+        """For the position, on rank 0: what windows of any rank lack. All ranks call it together."""
+        mine = torch.tensor([-1, *self.train.left_out(self.position)]).unsqueeze(1)
+        found = self.world.gather_to_first(mine, "left_out")
+        return () if found is None else tuple(sorted(set(found.flatten().tolist()) - {-1}))
 
     # ---- The log -----------------------------------------------------------------------------------
 
@@ -172,11 +181,11 @@ class Trainer:
         values = self.meter.report()
         values["grad_norm"] = float(self.trained.grad_norm())
         seconds = values.pop("seconds")
-        self.progress = replace(self.progress, epoch_seconds=self.progress.epoch_seconds + seconds)
+        self.progress = self.progress.after_line(seconds, int(values["skipped_impressions"]))
         bar.clear()
         epoch = self.position.epoch
         log.info(
-            "epoch %d step %d/%d  loss ctr %.5f ctcvr %.5f  grad %.3g  %.0f impressions/s  loader %.0f %%",
+            "epoch %d step %d/%d  loss ctr %.5f ctcvr %.5f  grad %.3g  %.0f impressions/s  loader %.0f %%%s",
             epoch,
             sum(leg.steps for leg in self.position.legs),
             bar.total,
@@ -185,6 +194,9 @@ class Trainer:
             values["grad_norm"],
             values["impressions_per_second"],
             100 * values["loader_share"],
+            f"  skipped {values['skipped_impressions']:.0f} impressions"
+            if values["skipped_impressions"]
+            else "",
         )
         self.guard.check()
         optimizer = self.config.optimizer
@@ -193,6 +205,10 @@ class Trainer:
             "learning_rate_sparse": self.factor * optimizer.sparse.learning_rate,
         }
         self.record({"kind": "train", "epoch": epoch, "step": self.trained.step, **values, **rates})
+        try:
+            self.train.require_enough(self.progress.epoch_skipped)
+        except InputError as error:
+            raise AgreedError(str(error)) from None
 
 
 def describe(scores: dict[str, Any]) -> str:

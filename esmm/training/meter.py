@@ -25,6 +25,7 @@ class Meter:
     def _begin(self, window: Window) -> None:
         self.steps = window.steps
         self.impressions = window.impressions if self.world.is_first else 0
+        self.planned = window.impressions + window.skipped  # of all ranks
         self.losses = self._mine(window.losses)
         self.started = time.perf_counter() - window.seconds
         self.waited = self.loader.wait_seconds - (window.waited if self.world.is_first else 0.0)
@@ -39,11 +40,12 @@ class Meter:
             sums += stored.sum(0).to(sums.device)
         return sums
 
-    def add(self, losses: Tensor, impressions: int) -> None:
-        """One step: this rank's summed losses [2] and its impressions."""
+    def add(self, losses: Tensor, impressions: int, planned: int) -> None:
+        """One step: this rank's summed losses [2] and its impressions; planned: those of all ranks."""
         self.losses += losses
         self.steps += 1
         self.impressions += impressions
+        self.planned += planned
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -60,12 +62,14 @@ class Meter:
             return Window()
         seconds = time.perf_counter() - self.started
         impressions, waited = rows[:, 2:].sum(0).tolist()
-        return Window(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited)
+        skipped = self.planned - int(impressions)
+        return Window(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited, skipped)
 
     def report(self) -> dict[str, float]:
         """Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
 
-        seconds: that the steps took. Then it begins anew.
+        skipped_impressions: of all workers, that lay in row groups that could not be read. seconds: that the
+        steps took. Then it begins anew.
         """
         totals = self._totals()
         self.world.sum_([totals], "report")
@@ -77,6 +81,7 @@ class Meter:
             "loss_ctcvr": ctcvr / present,
             "impressions_per_second": impressions / seconds,
             "loader_share": waited_all / self.world.size / seconds,
+            "skipped_impressions": self.planned - int(impressions),
             "seconds": seconds,
         }
         self._begin(Window())

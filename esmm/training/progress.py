@@ -11,6 +11,7 @@ class Window:
     """Steps since the last line of the log.
 
     losses: summed CTR and CTCVR losses of each rank. seconds: that they took; waited: for data, by all ranks.
+    skipped: impressions that they should have had, but for row groups that could not be read.
     """
 
     steps: int = 0
@@ -18,18 +19,23 @@ class Window:
     losses: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     waited: float = 0.0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
 class Progress:
     """best_auc, best_step: the best validation CTCVR AUC and the step it was reached at. since_best:
-    validations since then. epoch_seconds: that the unfinished epoch has taken. window: see `Window`.
+    validations since then. epoch_seconds: that the unfinished epoch has taken. skipped, epoch_skipped:
+    impressions of the run and of the unfinished epoch, up to the last line of the log, that lay in row
+    groups that could not be read. window: see `Window`.
     """
 
     best_auc: float | None = None
     best_step: int | None = None
     since_best: int = 0
     epoch_seconds: float = 0.0
+    skipped: int = 0
+    epoch_skipped: int = 0
     window: Window = field(default_factory=Window)
 
     def __post_init__(self) -> None:
@@ -41,6 +47,15 @@ class Progress:
         if auc is not None and (self.best_auc is None or auc > self.best_auc):
             return replace(self, best_auc=auc, best_step=step, since_best=0)
         return replace(self, since_best=self.since_best + 1)
+
+    def after_line(self, seconds: float, skipped: int) -> "Progress":
+        """One more line of the log: what its steps took, and the impressions that they lacked."""
+        return replace(
+            self,
+            epoch_seconds=self.epoch_seconds + seconds,
+            skipped=self.skipped + skipped,
+            epoch_skipped=self.epoch_skipped + skipped,
+        )
 
     def has_stalled(self, patience: int) -> bool:
         """True when early stopping ends the run; patience 0: never."""

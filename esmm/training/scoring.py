@@ -32,6 +32,7 @@ def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> d
     """Exact AUC over all workers' impressions, on rank 0; empty on the others. None where the pulse stops.
 
     CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.
+    skipped_validation_impressions: that lay in row groups that could not be read; too many: `InputError`.
     """
     scored, training = [], model.network.training
     with closing(score(model, loader, world)) as batches:
@@ -44,6 +45,9 @@ def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> d
     if pulse.stop:
         return None
     rows = world.gather_to_first(torch.cat(scored), "validation")
+    planned = sum(loader.plan(Position.start(0)).num_impressions)
+    skipped = 0 if rows is None else planned - len(rows)
+    world.together(lambda: loader.require_enough(skipped))
     if rows is None:
         return {}
     p_ctr, p_cvr, p_ctcvr, click, conversion = rows.numpy().T
@@ -52,4 +56,5 @@ def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> d
         "auc_ctr": auc(p_ctr, click),
         "auc_cvr": auc(p_cvr[clicked], conversion[clicked]),
         "auc_ctcvr": auc(p_ctcvr, click * conversion),
+        "skipped_validation_impressions": skipped,
     }

@@ -1,15 +1,19 @@
 """esmm.train and esmm.predict from end to end, and what they answer to bad input."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from esmm.checkpoints import checkpoint
+from esmm.data.loader import Loader
+from esmm.data.schedule import Position
 from esmm.train import train
 from esmm.training.scoring import auc
 from schemas import predictions
@@ -42,7 +46,7 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
     assert checkpoint.read_state(checkpoint.latest(run)).step == epochs[-1]["step"]
     assert entries[0].keys() == {
         "kind", "epoch", "step", "loss_ctr", "loss_ctcvr", "grad_norm", "impressions_per_second",
-        "loader_share", "learning_rate_dense", "learning_rate_sparse",
+        "loader_share", "skipped_impressions", "learning_rate_dense", "learning_rate_sparse",
     }  # fmt: skip
 
 
@@ -218,3 +222,61 @@ def test_unreadable_samples_leave_no_predictions(run: Path, inputs: Inputs, tmp_
     with pytest.raises(InputError, match=file.name):
         predictions_of(run, broken, tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["broken"]
+
+
+def damage(file: Path) -> int:
+    """Make the first row group unreadable; its impressions."""
+    sample_ids = pq.ParquetFile(file).read_row_group(0, ["sample_id"])["sample_id"].to_pylist()
+    content = file.read_bytes()
+    file.write_bytes(content[:100] + b"\xff" * 3900 + content[4000:])
+    return sum(map(len, sample_ids))
+
+
+SKIPPING = ("loader.skip_broken_row_groups=true", "loader.shuffle_window=16")
+
+
+def test_what_is_skipped_is_counted(
+    inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In each line of the log, and of the run in the last line printed; too much of it stops the run."""
+    train_samples, valid = tmp_path / "train", tmp_path / "valid"
+    shutil.copytree(inputs.train, train_samples)
+    shutil.copytree(inputs.valid, valid)
+    lost, lost_valid = damage(train_samples / "part-00001.parquet"), damage(valid / "part-00000.parquet")
+    changed = {"train": train_samples, "valid": valid}
+    more = (*SKIPPING, "loader.max_broken_share=1")
+    train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more, **changed))
+    entries = log_of(tmp_path / "run")
+    assert sum(entry["skipped_impressions"] for entry in entries if entry["kind"] == "train") == 2 * lost
+    validations = [entry["skipped_validation_impressions"] for entry in entries if entry["kind"] == "epoch"]
+    assert validations == [lost_valid, lost_valid]
+    assert f"; {2 * lost} impressions of broken row groups were skipped" in capsys.readouterr().out
+    with pytest.raises(InputError, match=rf"max_broken_share .* found {lost} of"):
+        train(ONE_WORKER, inputs.arguments(tmp_path / "other", *SKIPPING, train=train_samples))
+    with pytest.raises(InputError, match=rf"valid: .*max_broken_share .* found {lost_valid} of"):
+        train(ONE_WORKER, inputs.arguments(tmp_path / "other", *SKIPPING, valid=valid))
+
+
+def test_what_all_workers_skip_is_counted(inputs: Inputs, tmp_path: Path, command: Command) -> None:
+    """Each of two workers lacks no more than may be left out, both together do."""
+    samples = tmp_path / "train"
+    shutil.copytree(inputs.train, samples)
+    lost = [damage(file) for file in sorted(samples.glob("*.parquet"))]
+    options = {"batch_size": 32, "world_size": 2, "shuffle_window": 16}
+
+    def readers(seed: int) -> list[bool]:
+        """Whether rank 0 reads them, in the first epoch."""
+        loader = Loader(str(samples), seed=seed, **options)  # type: ignore[arg-type]
+        mine = [group for window in loader.plan(Position.start(1)).windows[0] for group in window.groups]
+        return [
+            any((group.file, group.index) == (f"part-0000{i}.parquet", 0) for group in mine) for i in (0, 1)
+        ]
+
+    seed = next(seed for seed in range(50) if sum(readers(seed)) == 1)
+    share = (max(lost) + 0.5) / Loader(str(samples), batch_size=32).manifest["counts"]["impressions"]
+    more = (*SKIPPING, f"loader.max_broken_share={share}", f"train.seed={seed}")
+    arguments = inputs.arguments(tmp_path / "run", *more, train=samples)
+    done = command("-m", "esmm.train", *arguments, workers=2)
+    assert done.returncode != 0
+    (found,) = re.findall(r"max_broken_share .*, found (\d+) of", done.stderr)  # by one rank, for all
+    assert max(lost) < int(found) <= sum(lost)
