@@ -1,5 +1,6 @@
 """Permuting, cutting and gathering against plain Python lists."""
 
+import gc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,7 @@ def test_columns_in_several_chunks_are_held(tmp_path: Path) -> None:
     write_samples(tmp_path / "s", num_rows=8, num_files=2)
     names = column_names(with_keys=False)
     tables = [pq.read_table(path, columns=names) for path in sorted((tmp_path / "s").glob("*.parquet"))]
+    gc.collect()
     before = pa.total_allocated_bytes()
     joined = pa.concat_tables(tables).combine_chunks()
     size = pa.total_allocated_bytes() - before

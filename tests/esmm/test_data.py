@@ -225,13 +225,13 @@ def test_an_epoch_that_ends_too_early_is_no_epoch(folder: Path, monkeypatch: pyt
     read_next, results = OrderedResults.read_next, count()
 
     def end_early(*arguments: Any) -> Any:
-        if next(results) == 5:
+        if next(results) == 8:  # the last row group of the last window
             raise StopIteration
         return read_next(*arguments)
 
     monkeypatch.setattr(OrderedResults, "read_next", end_early)
     with pytest.raises(ValueError, match="shorter"):
-        list(Loader(str(folder), batch_size=8).epoch(Position.start(0)))
+        list(Loader(str(folder), batch_size=8, shuffle_window=12).epoch(Position.start(0)))
 
 
 def test_what_is_consumed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
