@@ -10,12 +10,18 @@ from jobs.demo_chunks import Result, Sampler, calibrate
 from jobs.demo_plan import draw_plan
 from jobs.demo_world import build_world
 from jobs.make_demo_logs import Options, draw_in_order, make_tasks, num_cores, with_progress, write_files
-from schemas import storage
+from schemas import outputs, staging, storage
 from schemas.errors import InputError
 
 LOG = logging.getLogger("benchmarks.raw_logs")
 
 INFO_NAME = "raw_logs.json"
+OUTPUT = outputs.Kind(
+    content="raw logs of the benchmarks",
+    manifest=INFO_NAME,
+    keys=frozenset(("contexts",)),
+    names=r"(sample_skeleton|common_features)_train\.csv",
+)
 BYTES_PER_CONTEXT = 28_600  # of raw log, both files, on average
 # What a run needs beside the logs themselves: a shuffle and samples of the largest size.
 SCRATCH_PER_RAW = 1.5
@@ -42,20 +48,18 @@ def draw_missing(folders: dict[Path, int]) -> dict[Path, Logs]:
 
 def draw(out: str, contexts: int) -> None:
     """Draw the training half of a world of this many contexts, without its truth; `out` appears whole."""
+    outputs.refuse_foreign(out, OUTPUT)
     options = Options(contexts=contexts)
     options.check()
     world = build_world(options.seed, contexts)
     plan = draw_plan(options.seed, 0, contexts, world)
     intercepts = calibrate(Sampler(world, plan, options.list_scale), options.ctr, options.cvr)
     tasks = make_tasks((plan,))
-    staging = storage.staging_name(out)
-    try:
+    with staging.beside(out) as staged:
         results = draw_in_order(tasks, num_cores(), (world, (plan,), options.list_scale, intercepts))
-        write_files(staging, with_progress(_without_truth(results), len(tasks)))
-        storage.write_json(f"{staging}/{INFO_NAME}", {"contexts": contexts})
-        storage.publish(staging, out, overwrite=True)
-    finally:
-        storage.discard(staging)
+        write_files(staged, with_progress(_without_truth(results), len(tasks)))
+        storage.write_json(f"{staged}/{INFO_NAME}", {"contexts": contexts})
+        outputs.publish(staged, out, OUTPUT, overwrite=True)
 
 
 def _without_truth(results: Iterator[Result]) -> Iterator[Result]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from esmm.training.memory import require_room
 from esmm.training.scoring import score
 from esmm.training.step import make_model
 from esmm.workers.distributed import World, run
-from schemas import predictions, samples, storage
+from schemas import outputs, predictions, samples, staging, storage
 
 ROWS_PER_ROW_GROUP = 1 << 17
 EXAMPLE = """example:
@@ -47,26 +48,23 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def predict(world: World, arguments: list[str]) -> None:
     """One prediction run, on this worker."""
     options = parse_arguments(arguments)
-    world.on_first(lambda: storage.refuse_complete(options.out, options.overwrite))
+    world.on_first(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
     config = world.together(lambda: run_folder.read_config(Path(options.run)))
     loader = world.together(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
     model, state = load(Path(options.run), options.checkpoint, config, loader, world)
-    staging = world.on_first(lambda: _make_staging(options.out))
-    try:
-        rows = _write_part(f"{staging}/part-{world.rank:05d}.parquet", score(model, loader, world))
+    with ExitStack() as stack:
+        staged = world.on_first(lambda: stack.enter_context(staging.beside(options.out)))
+        rows = _write_part(f"{staged}/part-{world.rank:05d}.parquet", score(model, loader, world))
         total = torch.tensor([rows])
         world.sum_([total], "rows")
         world.barrier()
         if world.is_first:
             content = {"rows": int(total), "run": options.run, "step": state.step, "epoch": state.epoch}
-            storage.write_json(f"{staging}/{samples.MANIFEST_NAME}", content)
-            storage.publish(staging, options.out, options.overwrite)
+            storage.write_json(f"{staged}/{samples.MANIFEST_NAME}", content)
+            outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
             print(
                 f"{options.out}: predictions of {int(total)} impressions, step {state.step} of {options.run}"
             )
-    finally:
-        if world.is_first:
-            storage.discard(staging)
 
 
 def load(
@@ -82,13 +80,6 @@ def load(
     model = make_model(config.model, rows, world)
     world.together(lambda: checkpoint.load_model(path, state, model))
     return model, state
-
-
-def _make_staging(out: str) -> str:
-    staging = storage.staging_name(out)
-    fs, path = storage.filesystem(staging)
-    fs.makedirs(path)
-    return staging
 
 
 def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:

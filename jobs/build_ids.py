@@ -23,7 +23,7 @@ from jobs.build_samples import SPARK_OPTIONS, task_bytes
 from jobs.config import SamplesConfig, load_samples_config
 from jobs.raw_files import LogFile, add_log_arguments, find_logs
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import ids, storage
+from schemas import ids, outputs, staging, storage
 from schemas.errors import InputError, exit_with_message
 from schemas.fields import FIELDS, Field
 from schemas.hashing import HASH_NAME
@@ -192,15 +192,12 @@ def summary(made: ids.IdManifest, out: str, seconds: float) -> str:
 
 def run(spark: SparkSession, files: list[LogFile], config: SamplesConfig, out: str, overwrite: bool) -> None:
     """Make the id table of some raw files and publish it whole."""
-    storage.refuse_complete(out, overwrite)
-    staging = storage.staging_name(out)
+    outputs.refuse_taken(out, ids.OUTPUT, overwrite)
     begin = time.monotonic()
-    try:
+    with staging.beside(out) as staged:
         with task_errors_as_input_errors(writing=out):
-            made = build(spark, files, config, staging)
-        storage.publish(staging, out, overwrite)
-    finally:
-        storage.discard(staging)
+            made = build(spark, files, config, staged)
+        outputs.publish(staged, out, ids.OUTPUT, overwrite)
     print(summary(made, out, time.monotonic() - begin), flush=True)
 
 
@@ -209,7 +206,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     config = load_samples_config(args.config)
-    storage.refuse_complete(args.out, args.overwrite)
+    outputs.refuse_taken(args.out, ids.OUTPUT, args.overwrite)
     files = find_logs(args.skeleton, args.common)
     spark = spark_session("esmm build_ids", **SPARK_OPTIONS)
     try:

@@ -17,7 +17,7 @@ from typing import Any
 from jobs.demo_chunks import CHUNK, SPLITS, Drawer, Result, Sampler, Task, calibrate
 from jobs.demo_plan import Plan, draw_plan
 from jobs.demo_world import MAX_CONTEXTS, World, build_world
-from schemas import storage
+from schemas import outputs, staging, storage
 from schemas.errors import InputError, exit_with_message
 from schemas.fields import FIELDS
 
@@ -25,6 +25,12 @@ log = logging.getLogger("make_demo_logs")
 
 SUMMARY_NAME = "demo_logs.json"
 TRUTH_HEADER = b"sample_id,p_ctr,p_cvr\n"
+OUTPUT = outputs.Kind(
+    content="demo logs",
+    manifest=SUMMARY_NAME,
+    keys=frozenset(("options", "splits")),
+    names=r"(sample_skeleton|common_features|truth)_(train|test)\.csv",
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,6 @@ def write_files(folder: str, results: Iterator[Result]) -> dict[str, dict[str, i
     """Append the chunks to their files in `folder`; returns the counts per split."""
     counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
     fs, path = storage.filesystem(folder)
-    fs.makedirs(path, exist_ok=True)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for result in results:
@@ -125,21 +130,18 @@ def write_files(folder: str, results: Iterator[Result]) -> dict[str, dict[str, i
 def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> dict[str, Any]:
     """Draw both halves into the folder `out`, which appears whole or not at all; returns its summary."""
     options.check()
-    storage.refuse_complete(out, overwrite)
+    outputs.refuse_taken(out, OUTPUT, overwrite)
     world = build_world(options.seed, options.contexts)
     halves = (options.contexts, options.contexts // 2)
     plans = tuple(draw_plan(options.seed, split, half, world) for split, half in enumerate(halves))
     intercepts = calibrate(Sampler(world, plans[0], options.list_scale), options.ctr, options.cvr)
     tasks = make_tasks(plans)
-    staging = storage.staging_name(out)
-    try:
+    with staging.beside(out) as staged:
         results = draw_in_order(tasks, processes, (world, plans, options.list_scale, intercepts))
-        counts = write_files(staging, with_progress(results, len(tasks)))
+        counts = write_files(staged, with_progress(results, len(tasks)))
         summary = {"options": asdict(options), "world": describe_world(world), "splits": counts}
-        storage.write_json(f"{staging}/{SUMMARY_NAME}", summary)
-        storage.publish(staging, out, overwrite)
-    finally:
-        storage.discard(staging)
+        storage.write_json(f"{staged}/{SUMMARY_NAME}", summary)
+        outputs.publish(staged, out, OUTPUT, overwrite)
     return summary
 
 
@@ -162,7 +164,7 @@ def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
         description="Draw raw logs in Ali-CCP's format from a world whose true probabilities are known.",
         epilog="example: python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1",
     )
-    parser.add_argument("--out", required=True, help="folder to make; must not hold anything yet")
+    parser.add_argument("--out", required=True, help="folder to make")
     parser.add_argument(
         "--contexts",
         type=int,
@@ -188,7 +190,7 @@ def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
         help="scales the lengths of the history lists, 608 entries on average (default %(default)s)",
     )
     parser.add_argument("--processes", type=int, default=num_cores(), help="default: all cores, %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace demo logs that are already there")
     args = parser.parse_args(arguments)
     if args.processes < 1:
         raise InputError(f"--processes: expected at least 1, found {args.processes}.")

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
-from schemas import storage
+from schemas import outputs, storage
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME, RARE, bucket
@@ -32,6 +32,12 @@ VERSION = 1
 MANIFEST_NAME = "_ids.json"
 COMMAND = "jobs.build_ids"
 FIRST_KNOWN = 2  # buckets 0 and 1 are those of missing and of rare ids
+OUTPUT = outputs.Kind(
+    content="an id table",
+    manifest=MANIFEST_NAME,
+    keys=frozenset(("version", "digest")),
+    names=r"part-[^/]+\.parquet|\.[^/]+\.crc|_temporary(/.*)?",  # Spark's checksums and task attempts
+)
 
 Mode = Literal["hash", "min_count", "vocabulary"]
 

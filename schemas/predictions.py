@@ -2,8 +2,18 @@
 
 from typing import TYPE_CHECKING
 
+from schemas import outputs
+from schemas.samples import MANIFEST_NAME
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+OUTPUT = outputs.Kind(
+    content="predictions",
+    manifest=MANIFEST_NAME,
+    keys=frozenset(("rows", "run", "step")),
+    names=r"part-\d+\.parquet",
+)
 
 
 def arrow_schema() -> "pa.Schema":

@@ -215,6 +215,17 @@ def test_predictions_are_replaced_only_when_told(run: Path, inputs: Inputs, tmp_
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"], "no staging folder is left"
 
 
+def test_predictions_do_not_replace_the_run_they_are_made_of(
+    run: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for out in (copy, copy.parent, inputs.valid):
+        with pytest.raises(InputError, match="expected nothing, an empty folder or predictions to replace"):
+            predictions_of(copy, inputs.valid, out, "--overwrite")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_unreadable_samples_leave_no_predictions(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     broken = shutil.copytree(inputs.valid, tmp_path / "broken")
     file = next(broken.glob("part-*.parquet"))

@@ -1,6 +1,7 @@
 """The demo logs, read back by a parser of their own and compared with the truth beside them."""
 
 import hashlib
+import json
 import math
 import re
 import subprocess
@@ -391,15 +392,19 @@ def test_solve_intercept_reaches_the_weighted_rate() -> None:
     )
 
 
-def test_existing_folder_is_refused_unless_told_to_replace_it(tmp_path: Path) -> None:
+def test_only_demo_logs_are_replaced_and_only_when_told(tmp_path: Path) -> None:
     out = tmp_path / "raw"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="--overwrite"):
         make_logs(str(out), Options(contexts=4), 1, overwrite=False)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    with pytest.raises(InputError, match="expected nothing, an empty folder or demo logs to replace"):
+        make_logs(str(out), Options(contexts=4), 1, overwrite=True)
+    (out / "mine.txt").unlink()
     make_logs(str(out), Options(contexts=4), 1, overwrite=True)
-    assert not (out / "mine.txt").exists() and (out / "_SUCCESS").exists()
+    make_logs(str(out), Options(contexts=5), 1, overwrite=True)
+    assert json.loads((out / "demo_logs.json").read_text())["options"]["contexts"] == 5
 
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
