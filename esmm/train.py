@@ -90,6 +90,7 @@ class Job:
         options = parse_arguments(arguments)
         config = world.together(lambda: Config.load(options.config, options.set))
         world.on_first(lambda: manifest.require_same(options.train, options.valid))
+        world.on_first(lambda: manifest.require_apart(options.train, options.valid))
         window = config.loader.shuffle_window
         train_loader = world.together(lambda: open_loader(options.train, config, world, window))
         valid_loader = world.together(lambda: open_loader(options.valid, config, world, 0))

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 if not __package__:  # spark-submit puts this folder on the path, not the project's
@@ -12,15 +13,15 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.config import SamplesConfig, load_samples_config
+from jobs.config import SLOTS, SamplesConfig, load_samples_config
 from jobs.id_table import load
 from jobs.packed import KIND_QUARANTINED
 from jobs.raw_files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_source import RawLogSource
-from jobs.sample_sink import SampleSink
+from jobs.sample_sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.session import spark_session, task_errors_as_input_errors
 from jobs.warm_up import compile_kernels
-from schemas import ids, manifest, samples, storage
+from schemas import ids, manifest, outputs, samples, staging, storage
 from schemas.errors import InputError, exit_with_message
 from schemas.hashing import POSITIVE
 from schemas.raw_log import REASON_MEANING
@@ -34,7 +35,9 @@ EXAMPLE = """example:
       --out samples/ds=2025-11-22
 """
 
-SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
+# Beside the outputs, with a folder for each: `rejected_folder` says why.
+REJECTED_FOLDER = "_rejected"
+REJECTED = outputs.Kind("rejected lines", None, frozenset(), r"part-\d+\.parquet")
 
 # Blobs are large (a common record about 5 kB, many impressions of a context 50 kB): batches by bytes.
 SPARK_OPTIONS = {
@@ -76,14 +79,25 @@ def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
         )
 
 
+def refuse_taken(outs: list[str], overwrite: bool) -> None:
+    """Stop before any work where an output, or the folder for broken lines, could not be written."""
+    outputs.refuse_nested(outs)
+    for out in outs:
+        outputs.refuse_taken(out, manifest.OUTPUT, overwrite)
+    outputs.refuse_foreign(rejected_folder(outs[0]), REJECTED)
+
+
 def stage(
     spark: SparkSession,
     files: list[LogFile],
     settings: SamplesConfig,
-    staging: list[str],
+    staged: list[str],
     id_table: ids.Reference | None,
 ) -> None:
     """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
+    for folder in staged:
+        fs, path = storage.filesystem(f"{folder}/{ATTEMPTS}")
+        fs.makedirs(path)
     spark.dataSource.register(RawLogSource)
     spark.dataSource.register(SampleSink)
     options = {
@@ -96,12 +110,13 @@ def stage(
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
     writer = (
-        rows.withColumn("part", part_of_context(settings, len(staging) > 1))
+        rows.withColumn("part", part_of_context(settings, len(staged) > 1))
         .repartition(num_files, "key")
         .sortWithinPartitions("part", "key", "kind", "order")
         .write.format(SampleSink.name())
         .options(
-            staging=json.dumps(staging),
+            staging=json.dumps(staged),
+            cut_share=str(settings.valid_share if len(staged) > 1 else 0),
             impressions_per_row=str(settings.impressions_per_row),
             rows_per_row_group=str(settings.rows_per_row_group),
             **options,
@@ -126,29 +141,74 @@ def task_bytes(files: list[LogFile], most: int, parallelism: int) -> int:
     return max(1 << 20, min(most, -(-sum(file.size for file in files) // (2 * parallelism))))
 
 
-def check(staged: manifest.Manifest, settings: SamplesConfig, out: str, staging: str) -> None:
-    """Stop before publishing where too many lines are broken or none is left."""
-    num_broken, num_good = sum(staged["quarantine"].values()), staged["counts"]["impressions"]
+def check(parts: list[manifest.Manifest], settings: SamplesConfig, outs: list[str]) -> None:
+    """Stop before publishing where too many lines are broken, counted over all parts, or one is empty."""
+    quarantine = parts[0]["quarantine"]
+    num_broken, num_good = sum(quarantine.values()), sum(part["counts"]["impressions"] for part in parts)
     share = num_broken / max(1, num_broken + num_good)
-    if num_good and share <= settings.max_broken_share:
-        return
-    kept = f"{out.rstrip('/')}.rejected"
-    if num_broken:
-        storage.replace(f"{staging}/{samples.QUARANTINE_FOLDER}", kept)
+    nothing = f"nothing was published to {' and '.join(outs)}"
+    if not num_good or share > settings.max_broken_share:
+        raise InputError(
+            f"{nothing}: {num_broken} of {num_broken + num_good} lines are broken "
+            f"({share:.2%}, allowed are {settings.max_broken_share:.2%}), {num_good} impressions are good.\n"
+            f"{explain(quarantine, outs[0])}Mend the logs, or raise samples.max_broken_share."
+        )
+    for out, part in zip(outs, parts, strict=True):
+        if not part["counts"]["impressions"]:
+            raise InputError(
+                f"{nothing}: {out} would hold none of the {num_good} impressions. Change "
+                f"samples.valid_share, found {settings.valid_share:g}, or build without --valid-out."
+            )
+
+
+def explain(quarantine: dict[str, int], out: str) -> str:
+    """The reasons for which lines are broken, and where these are now."""
+    if not quarantine:
+        return ""
+    counts = "\n".join(f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in quarantine.items())
+    text = f"{counts}\nThe broken lines are in {rejected_folder(out)}. "
+    if orphans := quarantine.get("no_common_record"):
+        text += f"{orphans} impressions lack their common record: is a part of the common files missing? "
+    return text
+
+
+def rejected_folder(out: str) -> str:
+    """Where the broken lines of logs are kept that were not published to `out`.
+
+    A sibling of `out` would be read along: Spark takes `_split=train.rejected` for a split, DuckDB's and
+    polars' globs find names that begin with a dot or an underscore. None of them looks deeper.
+    """
+    above, slash, name = out.rstrip("/").rpartition("/")
+    return f"{above}{slash}{REJECTED_FOLDER}/{name}"
+
+
+def keep_rejected(whole: str, out: str) -> None:
+    """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
+    lines, kept = f"{whole}/{samples.QUARANTINE_FOLDER}", rejected_folder(out)
+    outputs.refuse_foreign(kept, REJECTED)
+    fs, path = storage.filesystem(lines)
+    if fs.exists(path):
+        storage.replace(lines, kept)
     else:
         storage.discard(kept)
-    counts = "\n".join(
-        f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in staged["quarantine"].items()
-    )
-    where = f"The broken lines are in {kept}. " if num_broken else ""
-    orphans = staged["quarantine"].get("no_common_record", 0)
-    if orphans:
-        where += f"{orphans} impressions lack their common record: is a part of the common files missing? "
-    raise InputError(
-        f"nothing was published to {out}: {num_broken} of {num_broken + num_good} lines are broken "
-        f"({share:.2%}, allowed are {settings.max_broken_share:.2%}), {num_good} impressions are good.\n"
-        f"{counts}\n{where}Mend the logs, or raise samples.max_broken_share."
-    )
+
+
+def forget_rejected(out: str) -> None:
+    """Remove what an earlier job has kept, now that logs were good."""
+    if outputs.foreign(rejected_folder(out), REJECTED) is None:
+        storage.discard(rejected_folder(out))
+
+
+def publish(staged: list[str], outs: list[str], overwrite: bool) -> None:
+    """Put the parts in their places, the validation part first: `manifest.require_apart` knows why.
+
+    Nothing is published where one of them can't be.
+    """
+    for out in outs:
+        if overwrite:
+            outputs.refuse_foreign(out, manifest.OUTPUT)
+    for folder, out in reversed(list(zip(staged, outs, strict=True))):
+        outputs.publish(f"{folder}/{WHOLE}", out, manifest.OUTPUT, overwrite)
 
 
 def summary(published: list[manifest.Manifest], outs: list[str], seconds: float) -> str:
@@ -184,24 +244,21 @@ def run(
     """Build the samples of some raw files and publish them whole, the validation part first."""
     id_table = ids.require_fit(ids_folder, settings.id_settings())
     outs = [out] if valid_out is None else [out, valid_out]
-    for folder in outs:
-        storage.refuse_complete(folder, overwrite)
-    staging = [storage.staging_name(folder) for folder in outs]
+    refuse_taken(outs, overwrite)
     begin = time.monotonic()
-    try:
-        for folder in staging:
-            fs, path = storage.filesystem(folder)
-            fs.makedirs(path)
+    with ExitStack() as stack:
+        staged = [stack.enter_context(staging.beside(folder)) for folder in outs]
         with task_errors_as_input_errors(writing=out):
-            stage(spark, files, settings, staging, id_table)
-        staged = [manifest.read_staged(folder) for folder in staging]
-        check(staged[0], settings, out, staging[0])
-        for source, target in reversed(list(zip(staging, outs, strict=True))):
-            storage.publish(source, target, overwrite)
-    finally:
-        for folder in staging:
-            storage.discard(folder)
-    print(summary(staged, outs, time.monotonic() - begin), flush=True)
+            stage(spark, files, settings, staged, id_table)
+        parts = [manifest.read_staged(f"{folder}/{WHOLE}") for folder in staged]
+        try:
+            check(parts, settings, outs)
+        except InputError:
+            keep_rejected(f"{staged[0]}/{WHOLE}", out)
+            raise
+        publish(staged, outs, overwrite)
+    forget_rejected(out)
+    print(summary(parts, outs, time.monotonic() - begin), flush=True)
 
 
 def main() -> None:
@@ -209,8 +266,7 @@ def main() -> None:
     settings = load_samples_config(args.config)
     check_validation(settings, args.valid_out)
     load(ids.require_fit(args.ids, settings.id_settings()))  # whether it is whole, before Spark starts
-    for out in filter(None, (args.out, args.valid_out)):
-        storage.refuse_complete(out, args.overwrite)
+    refuse_taken([args.out] + ([args.valid_out] if args.valid_out else []), args.overwrite)
     files = find_logs(args.skeleton, args.common)
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:

@@ -9,6 +9,8 @@ from schemas import config, ids
 from schemas.errors import InputError
 from schemas.fields import FIELD_INDEX, FIELDS
 
+SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
+
 
 class SamplesConfig(BaseModel):
     """Everything that decides what the samples look like, and when the job refuses to make them."""
@@ -35,6 +37,13 @@ class SamplesConfig(BaseModel):
     min_count: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     # Fields whose known ids get a bucket each, without collisions.
     vocabulary: tuple[str, ...] = ()
+
+    @field_validator("valid_share")
+    @classmethod
+    def _contexts_on_both_sides(cls, share: float) -> float:
+        if share and not 0 < round(share * SLOTS) < SLOTS:
+            raise ValueError(f"a share is 0 or one from {1 / SLOTS} to {1 - 1 / SLOTS}, found {share}")
+        return share
 
     @field_validator("buckets", "min_count", "vocabulary")
     @classmethod

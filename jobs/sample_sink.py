@@ -1,17 +1,20 @@
 """The samples as a Spark data sink: packed rows in, Parquet files and quarantined lines out.
 
 A partition holds the rows of the training part, then those of the validation part where one is asked
-for. Each attempt of a task writes under names of its own into staging folders, one per part; only the
-driver, when all tasks are done, gives the files of the attempts that count their final names and adds
-the manifests. Publishing the staging folders is the job's business: it looks at the counts first.
+for. Each part has a staging folder with two folders in it. Each attempt of a task writes under names of
+its own into `attempts`; only the driver, when all tasks are done, moves the files of the attempts that
+count into `whole` and adds the manifest. Publishing `whole` is the job's business: it looks at the counts
+first. Whatever another attempt writes, and however late, is never in it.
+
+The lines set aside are kept with the training part, as many have no context that could be read.
 """
 
 import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +24,26 @@ from pyspark.sql.types import StructType
 
 from jobs import packed
 from jobs.python_worker import settle
-from jobs.raw_files import LogFile, files_from_json
+from jobs.raw_files import files_from_json
 from schemas import ids, manifest, samples, storage
+
+if TYPE_CHECKING:
+    from jobs.quarantine import QuarantineFile
+
+ATTEMPTS, WHOLE = "attempts", "whole"  # the folders of a staging folder; the second is published
 
 
 @dataclass
 class PartMessage:
-    """What one task wrote of one part: its files, what is in them, and what it set aside."""
+    """What one task wrote of one part. bytes: of its file, 0 where there is none; quarantine: the lines
+    set aside by reason, in the training part those of all parts."""
 
-    samples_file: str | None
-    quarantine_file: str | None
+    name: str
     bytes: int
     rows: list[int]
     impressions: list[int]
     counts: dict[str, int]
-    quarantine: dict[str, int]
+    quarantine: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,34 +55,30 @@ class TaskMessage(WriterCommitMessage):
 
 
 class _PartWriter:
-    """Unpacks one task's rows of one part into its files."""
+    """Unpacks one task's rows of one part into a file, what is of no use into that of the quarantine."""
 
-    def __init__(self, folder: str, name: str, files: list[LogFile], max_impressions: int, group_rows: int):
-        from jobs.quarantine import QuarantineFile
+    def __init__(
+        self, folder: str, name: str, quarantine: "QuarantineFile", max_impressions: int, group_rows: int
+    ):
         from jobs.sample_file import SampleFile
         from jobs.unpack import Unpacker  # numba takes a second that planning and committing need not pay
 
         self._name = name
         self._unpacker: Unpacker = Unpacker(max_impressions)
         self._file: SampleFile = SampleFile(f"{folder}/{name}", group_rows)
-        self._quarantine: QuarantineFile = QuarantineFile(
-            f"{folder}/{samples.QUARANTINE_FOLDER}/{name}", files
-        )
+        self._quarantine = quarantine
 
     def add(self, batch: pa.RecordBatch) -> None:
         self._write(self._unpacker.add(batch))
 
     def close(self) -> PartMessage:
         self._write(self._unpacker.finish())
-        size, quarantine = self._file.close(), self._quarantine.close()
         return PartMessage(
-            samples_file=self._name if size else None,
-            quarantine_file=self._name if quarantine else None,
-            bytes=size,
+            name=self._name,
+            bytes=self._file.close(),
             rows=self._file.rows,
             impressions=self._file.impressions,
             counts={**self._file.counts, "contexts": self._unpacker.num_contexts},
-            quarantine=quarantine,
         )
 
     def _write(self, batches: Iterator[pa.RecordBatch]) -> None:
@@ -95,49 +99,49 @@ class SampleWriter(DataSourceArrowWriter):
         self._id_table: ids.Reference | None = json.loads(options["id_table"])
         self._max_impressions = int(options["impressions_per_row"])
         self._group_rows = int(options["rows_per_row_group"])
+        self._cut_share = float(options["cut_share"])
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
+        from jobs.quarantine import QuarantineFile
+
         settle()
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
+        aside = f"{self._staging[0]}/{ATTEMPTS}/{samples.QUARANTINE_FOLDER}/{name}"
+        quarantine = QuarantineFile(aside, self._files)
         done: list[PartMessage] = []
-        writer = self._part_writer(0, name)
+        writer = self._part_writer(0, name, quarantine)
         for batch in iterator:
             for part, rows in _split_parts(batch):
                 while part > len(done):
                     done.append(writer.close())
-                    writer = self._part_writer(len(done), name)
+                    writer = self._part_writer(len(done), name, quarantine)
                 writer.add(rows)
         done.append(writer.close())
+        done[0].quarantine = quarantine.close()
         return TaskMessage(partition, done)
 
-    def _part_writer(self, part: int, name: str) -> _PartWriter:
-        return _PartWriter(self._staging[part], name, self._files, self._max_impressions, self._group_rows)
+    def _part_writer(self, part: int, name: str, quarantine: "QuarantineFile") -> _PartWriter:
+        folder = f"{self._staging[part]}/{ATTEMPTS}"
+        return _PartWriter(folder, name, quarantine, self._max_impressions, self._group_rows)
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
-        """On the driver: final names for the files that count, everything else removed, the manifests."""
+        """On the driver: the files that count get their final places, the parts their manifests."""
         done = [cast(TaskMessage, message) for message in messages if message is not None]
         for part, staging in enumerate(self._staging):
             written = {m.partition: m.parts[part] for m in done if part < len(m.parts)}
-            self._commit_part(staging, written)
+            fs, whole = storage.filesystem(f"{staging}/{WHOLE}")
+            fs.makedirs(whole)
+            _move(staging, {n: m.name for n, m in written.items() if m.bytes})
+            _move(staging, {n: m.name for n, m in written.items() if m.quarantine}, samples.QUARANTINE_FOLDER)
+            made = self._manifest(part, written)
+            storage.write_json(f"{staging}/{WHOLE}/{samples.MANIFEST_NAME}", dict(made))
 
     def abort(self, messages: list[WriterCommitMessage | None]) -> None:
         for staging in self._staging:
             storage.discard(staging)
 
-    def _commit_part(self, staging: str, written: dict[int, PartMessage]) -> None:
-        fs, path = storage.filesystem(staging)
-        for partition, message in written.items():
-            final = _final_name(partition)
-            if message.samples_file:
-                fs.mv(f"{path}/{message.samples_file}", f"{path}/{final}")
-            if message.quarantine_file:
-                folder = f"{path}/{samples.QUARANTINE_FOLDER}"
-                fs.mv(f"{folder}/{message.quarantine_file}", f"{folder}/{final}")
-        _remove_other_attempts(fs, path)
-        storage.write_json(f"{staging}/{samples.MANIFEST_NAME}", dict(self._manifest(written)))
-
-    def _manifest(self, written: dict[int, PartMessage]) -> manifest.Manifest:
+    def _manifest(self, part: int, written: dict[int, PartMessage]) -> manifest.Manifest:
         counts: Counter[str] = Counter(
             dict.fromkeys(("contexts", "rows", "impressions", "clicks", "conversions"), 0)
         )
@@ -148,7 +152,7 @@ class SampleWriter(DataSourceArrowWriter):
         entries = [
             manifest.FileEntry(name=_final_name(n), bytes=m.bytes, rows=m.rows, impressions=m.impressions)
             for n, m in written.items()
-            if m.samples_file
+            if m.bytes
         ]
         return manifest.build(
             hash_seed=self._hash_seed,
@@ -158,6 +162,7 @@ class SampleWriter(DataSourceArrowWriter):
             source={"files": [f.path for f in self._files], "bytes": sum(f.size for f in self._files)},
             files=entries,
             id_table=self._id_table,
+            cut=manifest.Cut(part=manifest.PARTS[part], share=self._cut_share) if self._cut_share else None,
         )
 
 
@@ -173,12 +178,14 @@ def _final_name(partition: int) -> str:
     return f"part-{partition:05d}.parquet"
 
 
-def _remove_other_attempts(fs: Any, staging: str) -> None:
-    for folder in (staging, f"{staging}/{samples.QUARANTINE_FOLDER}"):
-        if fs.exists(folder):
-            for path in fs.ls(folder, detail=False):
-                if path.endswith(".parquet") and not path.rpartition("/")[2].startswith("part-"):
-                    fs.rm(path)
+def _move(staging: str, names: dict[int, str], folder: str = "") -> None:
+    """Move the files that count to where they are published. names: of the attempts, by partition."""
+    fs, path = storage.filesystem(staging)
+    source, target = (f"{path}/{place}/{folder}".rstrip("/") for place in (ATTEMPTS, WHOLE))
+    if names:
+        fs.makedirs(target, exist_ok=True)
+    for partition, name in names.items():
+        fs.mv(f"{source}/{name}", f"{target}/{_final_name(partition)}")
 
 
 class SampleSink(DataSource):

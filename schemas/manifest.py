@@ -2,10 +2,19 @@
 
 from typing import NotRequired, TypedDict, cast
 
-from schemas import ids, samples, storage
+from schemas import ids, outputs, samples, storage
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME
+
+PARTS = ("training", "validation")
+OUTPUT = outputs.Kind(
+    content="samples",
+    manifest=samples.MANIFEST_NAME,
+    keys=frozenset(("schema_version", "fingerprint")),
+    # The second form is that of attempts: an older job may have published one that came too late.
+    names=r"_quarantine|(_quarantine/)?(part-\d+|\d+-[0-9a-f]{32})\.parquet",
+)
 
 
 class FileEntry(TypedDict):
@@ -15,6 +24,14 @@ class FileEntry(TypedDict):
     bytes: int
     rows: list[int]
     impressions: list[int]
+
+
+class Cut(TypedDict):
+    """That contexts were kept out for validation: which side of the cut this is, the share of the other
+    or of this one. Equal hash_seed and share put a context on the same side whatever the logs."""
+
+    part: str  # one of PARTS
+    share: float
 
 
 class Manifest(TypedDict):
@@ -28,6 +45,7 @@ class Manifest(TypedDict):
     source: dict[str, object]  # skeleton, common: the paths and bytes read
     files: list[FileEntry]
     id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
+    cut: NotRequired[Cut]  # absent where no validation part was cut off
 
 
 def build(
@@ -39,6 +57,7 @@ def build(
     source: dict[str, object],
     files: list[FileEntry],
     id_table: ids.Reference | None = None,
+    cut: Cut | None = None,
 ) -> Manifest:
     """A manifest in today's schema version; files in name order."""
     made = Manifest(
@@ -54,6 +73,8 @@ def build(
     )
     if id_table is not None:
         made["id_table"] = id_table
+    if cut is not None:
+        made["cut"] = cut
     return made
 
 
@@ -97,3 +118,26 @@ def require_same(first: str, second: str) -> None:
         f"{second}: its samples do not fit those of {first} ({details or 'another column layout'}). "
         "Build both with the same configuration."
     )
+
+
+def require_apart(train: str, valid: str) -> None:
+    """Stop where a validation part was cut off from logs that the training samples cut in another way.
+
+    Contexts of it may be in both. That is what a job leaves that was killed after it had published its
+    validation part, and before its training part took the place of an older one.
+    """
+    ours, theirs = read(train), read(valid)
+    cut = theirs.get("cut")
+    if cut is None or cut["part"] != PARTS[1] or not _files(ours) & _files(theirs):
+        return
+    share = ours["cut"]["share"] if "cut" in ours else 0
+    if share != cut["share"]:
+        raise InputError(
+            f"{valid}: holds a share of {cut['share']:g} of the contexts of some logs, {train} keeps out a "
+            f"share of {share:g} of the same logs, so that contexts may be in both. "
+            "Build the two in one run of jobs.build_samples --valid-out."
+        )
+
+
+def _files(made: Manifest) -> set[str]:
+    return set(cast(list[str], made["source"]["files"]))

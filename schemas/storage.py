@@ -52,17 +52,6 @@ def staging_name(folder: str) -> str:
     return f"{parent}/{hidden}" if parent or str(folder).startswith("/") else hidden
 
 
-def refuse_complete(folder: str, overwrite: bool) -> None:
-    """Stop before any work where the output already stands and must not be replaced."""
-    fs, path = filesystem(folder)
-    if overwrite or not fs.exists(path) or not fs.ls(path, detail=False):
-        return
-    state = "a complete output" if is_complete(folder) else "a folder that is not empty"
-    raise InputError(
-        f"{folder}: found {state}, expected no folder there. Choose another one or pass --overwrite."
-    )
-
-
 def require_published(folder: str, content: str, command: str) -> None:
     """Stop unless a folder was published whole. content: what it should hold; command: what makes it."""
     fs, path = filesystem(folder)
@@ -79,7 +68,7 @@ def require_published(folder: str, content: str, command: str) -> None:
 def publish(staging: str, folder: str, overwrite: bool) -> None:
     """Mark a staged folder complete and rename it to its final name.
 
-    Raises InputError where another job has published there since `refuse_complete`, unless overwrite:
+    Raises InputError where another job has published there meanwhile, unless overwrite:
     then it is replaced. Two jobs at once never mix their files, whichever comes last.
     """
     fs, source = filesystem(staging)

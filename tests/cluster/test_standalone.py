@@ -79,7 +79,7 @@ def test_a_killed_executor_changes_nothing(spark_cluster, logs, local_samples, t
         build_samples(spark_cluster, many_files, out), tmp_path / "submit.log", spark_cluster.environment()
     ) as job:
         # The first files of about a hundred are being written.
-        wait_until(lambda: any(tmp_path.glob(".samples.staging-*/*.parquet")), SECONDS, [job])
+        wait_until(lambda: any(tmp_path.glob(".samples.staging-*/attempts/*.parquet")), SECONDS, [job])
         executors = (process for one in spark_cluster.daemons for process in one.descendants(EXECUTOR))
         victim = next(one for one in executors if one.children())  # has Python workers, so it takes tasks
         victim.suspend()

@@ -177,8 +177,8 @@ def test_a_missing_common_part_stops_the_job_with_a_hint(spark, without_a_common
         build(spark, folder, SETTINGS)
     hint = f"{len(orphans)} impressions lack their common record: is a part of the common files missing?"
     assert hint in str(error.value)
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["logs", "samples.rejected"]
-    assert len(quarantine(folder.parent / "samples.rejected")) == len(orphans)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["_rejected", "logs"]
+    assert len(quarantine(folder.parent / "_rejected/samples")) == len(orphans)
 
 
 @pytest.mark.parametrize("spoil", ["cut in the middle", "changed in the middle"])

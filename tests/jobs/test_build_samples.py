@@ -1,8 +1,10 @@
 """The whole job on real Spark: contents, quarantine with counts, publishing, bad input."""
 
 import gzip
+import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -140,14 +142,18 @@ def test_too_many_broken_lines_stop_the_job_and_keep_the_lines(spark, broken_log
     with pytest.raises(InputError, match=r"6 of \d+ lines are broken.*\n.*bad_number: 1 ") as error:
         build(spark, skeleton, common, tmp_path / "out", strict)
     assert not (tmp_path / "out").exists()
-    assert str(tmp_path / "out.rejected") in str(error.value)
-    kept = pq.read_table(sorted(str(p) for p in (tmp_path / "out.rejected").iterdir()))
+    rejected = tmp_path / "_rejected" / "out"
+    assert str(rejected) in str(error.value)
+    kept = pq.read_table(sorted(str(p) for p in rejected.iterdir()))
     assert sorted(kept["text"].to_pylist()) == sorted(line.encode() for line in bad.values())
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "_rejected",
         "common_features.csv",
-        "out.rejected",
         "sample_skeleton.csv",
     ]
+    write_logs(tmp_path, logs)
+    build(spark, skeleton, common, tmp_path / "out", strict)
+    assert not rejected.exists(), "removed where the mended logs were built"
 
 
 def test_a_failing_task_publishes_nothing_and_leaves_nothing(spark, tmp_path):
@@ -175,6 +181,54 @@ def test_published_samples_are_not_replaced_unless_asked(spark, tmp_path):
     build_samples.run(spark, files, SETTINGS, str(out), overwrite=True)
     assert read(out).equals(before)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["common_features.csv", "out", "sample_skeleton.csv"]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("out", ["day", "day/..", "day/thesis.txt"])
+def test_overwriting_takes_neither_the_logs_nor_anything_else_of_the_user(spark, tmp_path, out):
+    day = tmp_path / "days" / "day"
+    day.mkdir(parents=True)
+    skeleton, common = write_logs(day, random_logs(seed=5, num_contexts=10))
+    (day / "thesis.txt").write_text("mine")
+    before = content_of(tmp_path)
+    files = raw_files.find_logs(skeleton, common)
+    with pytest.raises(InputError, match="expected nothing, an empty folder or samples to replace"):
+        build_samples.run(spark, files, SETTINGS, str(tmp_path / "days" / out), overwrite=True)
+    assert content_of(tmp_path) == before
+
+
+def test_what_a_user_keeps_where_rejected_lines_would_go_is_not_replaced(spark, tmp_path):
+    skeleton, common = write_logs(tmp_path, random_logs(seed=5, num_contexts=10))
+    notes = tmp_path / "_rejected" / "out" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.touch()
+    with pytest.raises(InputError, match=r"rejected lines to replace, found a folder with notes\.txt"):
+        build(spark, skeleton, common, tmp_path / "out")
+    assert notes.exists() and not (tmp_path / "out").exists()
+
+
+def test_an_attempt_that_ends_late_is_not_published(spark, tmp_path, monkeypatch):
+    """Between the commit and the rename a lost attempt of a task puts its file where attempts write."""
+    skeleton, common = write_logs(tmp_path, random_logs(seed=5, num_contexts=10))
+    check, late = build_samples.check, []
+
+    def check_later(*arguments):
+        [staged] = tmp_path.glob(".out.staging-*")
+        [first, *_] = staged.rglob("part-*.parquet")
+        for place in (staged, staged / "attempts"):
+            if place.exists():
+                late.append(shutil.copy(first, place / f"00003-{uuid.uuid4().hex}.parquet"))
+        check(*arguments)
+
+    monkeypatch.setattr(build_samples, "check", check_later)
+    made = build(spark, skeleton, common, tmp_path / "out")
+    assert late
+    assert {p.name for p in (tmp_path / "out").glob("*.parquet")} == {file["name"] for file in made["files"]}
+    rows = spark.read.parquet(f"file://{tmp_path}/out").selectExpr("sum(size(sample_id))").first()[0]
+    assert rows == made["counts"]["impressions"]
 
 
 @pytest.mark.parametrize(

@@ -59,15 +59,6 @@ def test_of_jobs_that_publish_at_once_one_wins_whole(tmp_path: Path, overwrite: 
     assert names(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("content", ["_SUCCESS", "something"])
-def test_what_stands_there_is_not_replaced_unasked(tmp_path: Path, content: str):
-    (tmp_path / content).touch()
-    with pytest.raises(InputError, match="--overwrite"):
-        storage.refuse_complete(str(tmp_path), overwrite=False)
-    storage.refuse_complete(str(tmp_path), overwrite=True)
-    storage.refuse_complete(str(tmp_path / "new"), overwrite=False)
-
-
 def test_json_is_written_whole_and_read_with_clear_errors(tmp_path: Path):
     path = tmp_path / "a" / "x.json"
     storage.write_json(str(path), {"n": 1})
