@@ -200,13 +200,9 @@ def forget_rejected(out: str) -> None:
 
 
 def publish(staged: list[str], outs: list[str], overwrite: bool) -> None:
-    """Put the parts in their places, the validation part first: `manifest.require_apart` knows why.
-
-    Nothing is published where one of them can't be.
-    """
-    for out in outs:
-        if overwrite:
-            outputs.refuse_foreign(out, manifest.OUTPUT)
+    """Put the parts in their places, the validation part first: `manifest.require_apart` knows why."""
+    for out in outs if len(outs) > 1 else ():  # neither is published where the other could not be
+        outputs.refuse_taken(out, manifest.OUTPUT, overwrite)
     for folder, out in reversed(list(zip(staged, outs, strict=True))):
         outputs.publish(f"{folder}/{WHOLE}", out, manifest.OUTPUT, overwrite)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from requests import Response
 
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from schemas import storage
+from schemas import outputs, predictions, staging, storage
 from schemas.errors import InputError, StoreError
 from schemas.webhdfs import WebHdfs, hadoop_user
 from tests.cluster.hadoop import Hadoop
@@ -103,6 +104,36 @@ def test_renaming_is_what_it_is_locally(fs: WebHdfs):
     fs.mv("/rename/one", "/rename/empty")
     fs.mv("/rename/two/two", "/rename/empty/one")
     assert sorted(fs.find("/rename")) == ["/rename/empty/one"]
+
+
+def test_what_may_be_replaced_is_what_it_is_locally(fs: WebHdfs, hadoop_cluster: Hadoop):
+    out = f"{hadoop_cluster.url}/replaced"
+    outputs.refuse_taken(out, predictions.OUTPUT, overwrite=True)
+    storage.write_json(f"{out}/_manifest.json", {"rows": 1, "run": "runs/a", "step": 1})
+    outputs.refuse_taken(out, predictions.OUTPUT, overwrite=True)
+    fs.touch("/replaced/.thesis")
+    with pytest.raises(InputError, match=r"found a folder with \.thesis in it"):
+        outputs.refuse_taken(out, predictions.OUTPUT, overwrite=True)
+    with pytest.raises(InputError, match="found a file"):
+        outputs.refuse_taken(f"{out}/.thesis", predictions.OUTPUT, overwrite=True)
+
+
+def test_leftovers_of_killed_jobs_are_swept_when_nothing_in_them_changes(
+    fs: WebHdfs, hadoop_cluster: Hadoop, monkeypatch: pytest.MonkeyPatch
+):
+    out = f"{hadoop_cluster.url}/swept/out"
+    for folder in (out, storage.staging_name(out), f"{hadoop_cluster.url}/swept/.other.staging-0123456789ab"):
+        storage.write_json(f"{folder}/attempts/x.json", {})
+    staging.sweep(out)
+    assert len(fs.ls("/swept")) == 3
+    with staging.beside(out) as living:
+        monkeypatch.setattr(staging, "SECONDS_ON_HDFS", 2)
+        time.sleep(2.1)
+        storage.write_json(f"{living}/attempts/x.json", {})
+        staging.sweep(out)
+        assert sorted(fs.ls("/swept", detail=False)) == sorted(
+            ["/swept/.other.staging-0123456789ab", "/swept/out", storage.filesystem(living)[1]]
+        )
 
 
 def test_errors_name_the_place_and_what_to_do(fs: WebHdfs, hadoop_cluster: Hadoop):

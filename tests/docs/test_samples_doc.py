@@ -4,6 +4,7 @@ give what a plain reading of the raw logs gives."""
 import ast
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -43,7 +44,15 @@ def tiny(spark, tmp_path_factory) -> Path:
         files = raw_files.find_logs(*(str(folder / "raw" / name) for name in names))
         build_samples.run(spark, files, settings, str(folder / f"samples/split={split}"), overwrite=False)
     write_predictions(folder)
+    write_rejected_lines(folder)
     return folder
+
+
+def write_rejected_lines(folder: Path) -> None:
+    """What is kept in samples/ of days whose logs were refused: of a split that stands, and of another."""
+    for split in ("split=train", "split=broken"):
+        place = Path(build_samples.rejected_folder(str(folder / "samples" / split)))
+        shutil.copytree(folder / "samples/split=train/_quarantine", place)
 
 
 def write_predictions(folder: Path) -> None:
