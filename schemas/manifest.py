@@ -27,11 +27,11 @@ class FileEntry(TypedDict):
 
 
 class Cut(TypedDict):
-    """That contexts were kept out for validation: which side of the cut this is, the share of the other
-    or of this one. Equal hash_seed and share put a context on the same side whatever the logs."""
+    """How a build with a validation part divided the contexts. By hash_seed and share alone: where both
+    are the same a context is on the same side, whatever the logs."""
 
-    part: str  # one of PARTS
-    share: float
+    part: str  # which of PARTS this is
+    share: float  # of the contexts that are in the validation part
 
 
 class Manifest(TypedDict):

@@ -41,18 +41,17 @@ def beside(folder: str) -> Iterator[str]:
 
 
 def sweep(folder: str) -> None:
-    """Remove what killed jobs have left beside an output that was published now."""
+    """Remove what killed jobs have left beside an output that is published; what can't be is told."""
     fs, path = storage.filesystem(folder)
     above, _, name = path.rpartition("/")
     leftover = re.compile(rf"\.{re.escape(name)}\.staging-[0-9a-f]{{12}}")
-    for sibling in fs.ls(above or "/", detail=False):
-        if leftover.fullmatch(sibling.rpartition("/")[2]):
-            try:
-                _remove_if_dead(fs, sibling)
-            except FileNotFoundError:
-                continue  # its own job has come to its end
-            except OSError as error:
-                LOG.warning("%s: left by a killed job and not removed: %s", sibling, error)
+    try:
+        for sibling in fs.ls(above or "/", detail=False):
+            if leftover.fullmatch(sibling.rpartition("/")[2]):
+                with contextlib.suppress(FileNotFoundError):  # its own job has come to its end
+                    _remove_if_dead(fs, sibling)
+    except OSError as error:
+        LOG.warning("%s: what killed jobs may have left beside it was not removed: %s", folder, error)
 
 
 def _remove_if_dead(fs: Any, path: str) -> None:

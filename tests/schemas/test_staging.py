@@ -93,3 +93,16 @@ def test_staging_is_removed_however_the_work_ends(tmp_path: Path):
     with staging.beside(str(tmp_path / "a")) as place:
         Path(place).rename(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_leftovers_that_cannot_be_removed_do_not_fail_the_job(tmp_path: Path, monkeypatch, caplog):
+    leftover = Path(storage.staging_name(str(tmp_path / "a")))
+    leftover.mkdir()
+    time.sleep(0.02)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(staging.shutil, "rmtree", refuse)
+    staging.sweep(str(tmp_path / "a"))
+    assert leftover.exists() and str(leftover) in caplog.text
