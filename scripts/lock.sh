@@ -22,7 +22,8 @@ python3 -m venv "$tools"
 
 compile main
 compile build
-compile dev
+compile s3 --override s3.overrides
+compile dev --override s3.overrides
 compile tracking
 compile jobs
 compile petastorm --no-deps

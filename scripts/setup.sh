@@ -57,7 +57,9 @@ set_up_main() {
   step build-tools "$(content_hash requirements/build.lock)" "build tools" install_locked build
   step packages "$(content_hash requirements/{main,dev}.lock)" "packages of main.lock and dev.lock" \
     install_locked main dev
-  # Apart from main.lock, as training needs none of it; here for the tests of `tracking`.
+  # Apart from main.lock, as only paths on s3:// need it; here for their tests.
+  step s3 "$(content_hash requirements/s3.lock)" "s3fs for s3://" install_locked s3
+  # Apart too, as training needs none of it; here for the tests of `tracking`.
   step tracking "$(content_hash requirements/tracking.lock)" "MLflow's client and TensorBoard" install_locked tracking
   # By plain pip, without a hash: which build of torch fits depends on the machine, and only pip picks it.
   step torch "$torch_version" "torch $torch_version" pip_install "torch==$torch_version"
