@@ -25,7 +25,8 @@ def read_chunks(
     stream: IO[bytes], begin: int, end: int | None, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Chunk]:
     """The lines of a range: from the one after the first line end at or after `begin` - 1 to the one in
-    which byte `end` - 1 lies, or to the end of the file where `end` is None."""
+    which byte `end` - 1 lies, or to the end of the file where `end` is None; `EOFError` where that comes
+    before `end`."""
     offset = begin
     if begin > 0:
         stream.seek(begin - 1)
@@ -36,6 +37,8 @@ def read_chunks(
         left = room if end is None else min(room, end - offset - len(rest))
         block = stream.read(left) if left > 0 else stream.readline(room)
         if not block:
+            if end is not None and offset + len(rest) < end:
+                raise EOFError(f"it ends at byte {offset + len(rest)}, before byte {end}")
             if rest:
                 yield Chunk(offset, rest, unterminated=True)
             return

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import IO, Any, cast
 
+from jobs import packed
 from jobs.raw_heads import has_lines
+from jobs.raw_listing import Listed, listed, open_as_listed
 from schemas import storage
 from schemas.errors import InputError
 
@@ -21,6 +23,7 @@ LOG = logging.getLogger(__name__)
 CHUNK_BYTES = 8 << 20
 HEAD_THREADS = 16  # a head costs a round trip on a remote file system, not work here
 ENDINGS = (".csv", ".csv.gz")
+MAX_FILES = 1 << (63 - packed.OFFSET_BITS)
 SKELETON_PREFIX, COMMON_PREFIX = "sample_skeleton", "common_features"
 
 FILES_HELP = (
@@ -32,12 +35,14 @@ FILES_HELP = (
 
 @dataclass(frozen=True)
 class LogFile:
-    """One raw file. number: its place in the sorted list of all files; common: which side it is."""
+    """One raw file. number: its place in the sorted list of all files; common: which side it is; size, in
+    bytes, and version: as in `jobs.raw_listing`."""
 
     number: int
     path: str
     common: bool
     size: int
+    version: str = ""
 
     @property
     def compressed(self) -> bool:
@@ -60,22 +65,30 @@ def find_logs(skeleton: str | list[str], common: str | list[str]) -> list[LogFil
     Both arguments: a path or glob of files or folders, or several of them. A file reached twice counts
     once, empty ones are left out. The first bytes of each are checked: see `jobs.raw_heads`.
     """
-    found = [(path, True, size) for path, size in _find_side(common, True)]
-    found += [(path, False, size) for path, size in _find_side(skeleton, False)]
+    sides = [
+        (is_common, _find_side(given, is_common)) for is_common, given in ((True, common), (False, skeleton))
+    ]
+    _refuse_too_many(sum(len(files) for _, files in sides))
+    found = [
+        (path, is_common, *file) for is_common, files in sides for path, file in _with_lines(files, is_common)
+    ]
     return [LogFile(number, *entry) for number, entry in enumerate(found)]
 
 
-def _find_side(given: str | list[str], common: bool) -> list[tuple[str, int]]:
-    """Path and size of the files of one side that hold any line."""
-    sizes: dict[str, int] = {}
+def _find_side(given: str | list[str], common: bool) -> dict[str, Listed]:
+    """The files of one side, sorted."""
+    files: dict[str, Listed] = {}
     for pattern in [given] if isinstance(given, str) else given:
-        sizes |= _expand(pattern, common)
-    paths = _each_once(sorted(sizes, key=natural_order))
-    full = _with_lines(paths, common)
-    if not full:
-        found = "the file is empty" if len(paths) == 1 else f"all {len(paths)} files are empty"
-        raise InputError(f"{paths[0]}: {found}, there is nothing to read. Fetch the logs again.")
-    return [(path, sizes[path]) for path in full]
+        files |= _expand(pattern, common)
+    return {path: files[path] for path in _each_once(sorted(files, key=natural_order))}
+
+
+def _refuse_too_many(found: int) -> None:
+    if found > MAX_FILES:
+        raise InputError(
+            f"expected at most {MAX_FILES:,} raw files, as many as the place of a line in 64 bits can name, "
+            f"found {found:,}. Join small files, or build fewer days at a time."
+        )
 
 
 def natural_order(path: str) -> tuple[list[str | int], str]:
@@ -101,45 +114,51 @@ def _each_once(paths: list[str]) -> list[str]:
     return once
 
 
-def _expand(pattern: str, common: bool) -> dict[str, int]:
-    """The files of a path or glob with their sizes; an `InputError` where there is none."""
+def _expand(pattern: str, common: bool) -> dict[str, Listed]:
+    """The files of a path or glob; an `InputError` where there is none."""
     fs, path = storage.filesystem(pattern)
-    matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
-    sizes: dict[str, int] = {}
-    for name, info in matches.items():
+    files: dict[str, Listed] = {}
+    for name, info in _matches(fs, path).items():
         if name != path and _is_hidden(name.rpartition("/")[2]):
             continue
-        sizes |= _in_folder(fs, name, common) if info["type"] == "directory" else {name: int(info["size"])}
-    if not sizes:
+        files |= _in_folder(fs, name, common) if info["type"] == "directory" else {name: listed(info)}
+    if not files:
         raise InputError(
             f"{pattern}: no such file. Expected raw logs (.csv or .csv.gz): a path, a glob or a folder."
         )
-    for name in sizes:
+    for name in files:
         if not name.endswith(ENDINGS):
             raise InputError(f"{name}: expected a name that ends with .csv or .csv.gz.")
-    return {fs.unstrip_protocol(name): size for name, size in sizes.items()}
+    return {fs.unstrip_protocol(name): file for name, file in files.items()}
+
+
+def _matches(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+    """What has this very name, which may hold [ or ?, and where nothing has, what it stands for as a glob."""
+    if any(char in path for char in "*?[") and fs.exists(path):
+        return {path: fs.info(path)}
+    return cast(dict[str, dict[str, Any]], fs.glob(path, detail=True))
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(("_", "."))
 
 
-def _in_folder(fs: Any, folder: str, common: bool) -> dict[str, int]:
+def _in_folder(fs: Any, folder: str, common: bool) -> dict[str, Listed]:
     """The files of one side in a folder: all of them, or those with its name where names tell the sides."""
-    sizes = dict(_walk(fs, folder))
-    parts = {name: name.removeprefix(folder).split("/") for name in sizes}
+    files = dict(_walk(fs, folder))
+    parts = {name: name.removeprefix(folder).split("/") for name in files}
     mine, other = (COMMON_PREFIX, SKELETON_PREFIX) if common else (SKELETON_PREFIX, COMMON_PREFIX)
-    if not any(part.startswith((mine, other)) for name in sizes for part in parts[name]):
-        return sizes
-    own = [name for name in sizes if any(part.startswith(mine) for part in parts[name])]
+    if not any(part.startswith((mine, other)) for name in files for part in parts[name]):
+        return files
+    own = [name for name in files if any(part.startswith(mine) for part in parts[name])]
     if not own:
         raise InputError(f"{folder}: expected {mine}* in this folder, found only {other}*.")
     _refuse_both_halves(folder, mine, {part for name in own for part in parts[name]})
-    return {name: sizes[name] for name in own}
+    return {name: files[name] for name in own}
 
 
-def _walk(fs: Any, folder: str) -> Iterator[tuple[str, int]]:
-    """Every file below a folder with its size. fsspec's own walk leaves out what it can't list."""
+def _walk(fs: Any, folder: str) -> Iterator[tuple[str, Listed]]:
+    """Every file below a folder. fsspec's own walk leaves out what it can't list."""
     for info in fs.ls(folder, detail=True):
         name = info["name"].rstrip("/")
         if name == folder.rstrip("/") or _is_hidden(name.rpartition("/")[2]):
@@ -147,7 +166,7 @@ def _walk(fs: Any, folder: str) -> Iterator[tuple[str, int]]:
         if info["type"] == "directory":
             yield from _walk(fs, name)
         else:
-            yield name, int(info["size"])
+            yield name, listed(info)
 
 
 def _refuse_both_halves(folder: str, prefix: str, names: set[str]) -> None:
@@ -158,39 +177,38 @@ def _refuse_both_halves(folder: str, prefix: str, names: set[str]) -> None:
         )
 
 
-def _with_lines(paths: list[str], common: bool) -> list[str]:
+def _with_lines(files: dict[str, Listed], common: bool) -> list[tuple[str, Listed]]:
     """The files that are not empty; an `InputError` names the first one that can't be raw logs."""
     with ThreadPoolExecutor(HEAD_THREADS) as pool:
-        states = list(pool.map(partial(_state, common=common), paths))
-    wrong = [state for state in states if isinstance(state, InputError)]
+        states = dict(zip(files, pool.map(partial(_state, common=common), files.items()), strict=True))
+    wrong = [state for state in states.values() if isinstance(state, InputError)]
     if wrong:
-        others = f" ({len(wrong) - 1} more of {len(paths)} files are wrong too.)" if len(wrong) > 1 else ""
+        others = f" ({len(wrong) - 1} more of {len(files)} files are wrong too.)" if len(wrong) > 1 else ""
         raise InputError(f"{wrong[0]}{others}")
-    full = [path for path, state in zip(paths, states, strict=True) if state]
-    if 0 < len(full) < len(paths):
-        first = next(path for path in paths if path not in full)
-        LOG.warning(
-            "left out %d empty files of %d, the first is %s", len(paths) - len(full), len(paths), first
-        )
-    return full
+    empty = [path for path, state in states.items() if not state]
+    if len(empty) == len(files):
+        found = "the file is empty" if len(files) == 1 else f"all {len(files)} files are empty"
+        raise InputError(f"{empty[0]}: {found}, there is nothing to read. Fetch the logs again.")
+    if empty:
+        LOG.warning("left out %d empty files of %d, the first is %s", len(empty), len(files), empty[0])
+    return [(path, file) for path, file in files.items() if states[path]]
 
 
-def _state(path: str, common: bool) -> bool | InputError:
+def _state(file: tuple[str, Listed], common: bool) -> bool | InputError:
     try:
-        return has_lines(path, common)
+        return has_lines(*file, common)
     except InputError as error:
         return error
 
 
-def open_log(file: LogFile) -> IO[bytes]:
-    """The uncompressed bytes of a raw file."""
-    fs, path = storage.filesystem(file.path)
-    stream = fs.open(path, "rb", block_size=CHUNK_BYTES)
-    return cast(IO[bytes], gzip.GzipFile(fileobj=stream) if file.compressed else stream)
+def open_log(file: LogFile, block_size: int = CHUNK_BYTES) -> IO[bytes]:
+    """The uncompressed bytes of a raw file; an `InputError` where it is not what was listed."""
+    stream = open_as_listed(file.path, Listed(file.size, file.version), block_size)
+    return cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if file.compressed else stream
 
 
 def files_to_json(files: list[LogFile]) -> str:
-    return json.dumps([[f.number, f.path, f.common, f.size] for f in files])
+    return json.dumps([astuple(file) for file in files])
 
 
 def files_from_json(text: str) -> list[LogFile]:

@@ -8,7 +8,7 @@ import re
 import shlex
 import zlib
 
-from schemas import storage
+from jobs.raw_listing import Listed, open_as_listed
 from schemas.errors import InputError
 
 HEAD_BYTES = 64 << 10  # more than the longest common record of Ali-CCP
@@ -32,13 +32,13 @@ COMMON_LINE = re.compile(rb"[0-9a-f]{16},\d+,(?![01],)")
 HEADER_LINE = re.compile(rb'"?[A-Za-z_]\w*"?(,"?[A-Za-z_]\w*"?)+\r?')
 
 
-def has_lines(path: str, common: bool) -> bool:
+def has_lines(path: str, before: Listed, common: bool) -> bool:
     """Check the head of a raw file of one side; False where the file is empty.
 
     An `InputError` names what makes the whole file unreadable: another format, a byte-order mark,
     Windows line ends, a header, the other side's lines.
     """
-    head = _read_head(path)
+    head = _read_head(path, before)
     if not head:
         return False
     _refuse_other_formats(path, head)
@@ -52,11 +52,10 @@ def has_lines(path: str, common: bool) -> bool:
     return True
 
 
-def _read_head(path: str) -> bytes:
+def _read_head(path: str, before: Listed) -> bytes:
     """The first uncompressed bytes."""
-    fs, name = storage.filesystem(path)
-    with fs.open(name, "rb", block_size=HEAD_BYTES) as stream:
-        raw: bytes = stream.read(HEAD_BYTES)
+    with open_as_listed(path, before, HEAD_BYTES) as stream:
+        raw = stream.read(HEAD_BYTES)
     named_gz = path.endswith(".gz")
     if raw and raw.startswith(GZIP) != named_gz:
         expected, found = ("gzip data", "something else") if named_gz else ("plain text", "gzip data")

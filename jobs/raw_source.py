@@ -20,6 +20,7 @@ from jobs.id_table import NO_TABLE, IdTable
 from jobs.python_worker import settle
 from jobs.raw_chunks import Chunk, read_chunks
 from jobs.raw_files import LogFile, files_from_json, open_log
+from jobs.raw_listing import ADVICE
 from schemas import ids
 from schemas.errors import InputError
 from schemas.raw_log import QUARANTINE_REASONS
@@ -146,13 +147,17 @@ def parse_layout(
 
 
 def read_range(task: LogRange) -> Iterator[Chunk]:
-    """The lines of a byte range of a raw log; an `InputError` where it is a damaged gzip file."""
+    """The lines of a byte range of a raw log; an `InputError` where it is a damaged gzip file, or is not
+    what it was when the job listed it."""
+    path = task.file.path
     try:
         with open_log(task.file) as stream:
             yield from read_chunks(stream, task.begin, task.end)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        if not task.file.compressed:
+            raise InputError(f"{path}: it became shorter while it was read: {error}. {ADVICE}") from error
         raise InputError(
-            f"{task.file.path}: expected a whole gzip file, found a damaged one ({error}). Fetch it again."
+            f"{path}: expected a whole gzip file, found a damaged one ({error}). Fetch it again."
         ) from error
 
 

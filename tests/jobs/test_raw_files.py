@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import raw_files
+from jobs import packed, raw_files
 from schemas.errors import InputError
 
 CONTEXT = "00000000000000ab"
@@ -127,7 +127,29 @@ def test_a_side_without_any_line_is_an_error(day: Path, name: str):
 
 def test_a_link_that_leads_nowhere_is_not_taken_for_an_empty_file(day: Path):
     (day / "skeleton" / "part-99.csv").symlink_to(day / "gone.csv")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match=r"part-99\.csv: .* a link that leads nowhere"):
+        raw_files.find_logs(f"{day}/skeleton", f"{day}/common")
+
+
+@pytest.mark.parametrize("name", ["day[1]", "what?", "all*"])
+def test_a_name_that_looks_like_a_glob_is_taken_at_its_word_first(day: Path, name: str):
+    named = day.rename(day.parent / name)
+    files = raw_files.find_logs(f"{named}/skeleton", f"{named}/common/part-2.csv")
+    assert names(files, common=False) == list(PARTS)
+    assert names(files, common=True) == ["part-2.csv"]
+    write(day.parent / "day1" / "skeleton" / "part-7.csv", SKELETON)
+    assert names(raw_files.find_logs(f"{day.parent}/day[1-9]/*", f"{named}/common"), common=False) == [
+        "part-7.csv"
+    ]
+
+
+def test_more_files_than_a_place_can_name_are_refused(day: Path, monkeypatch: pytest.MonkeyPatch):
+    last = (raw_files.MAX_FILES - 1 << packed.OFFSET_BITS) + packed.OFFSET_MASK
+    assert last == 2**63 - 1, "the place of the last line of the last file is an int64"
+    monkeypatch.setattr(raw_files, "MAX_FILES", 6)
+    assert len(raw_files.find_logs(f"{day}/skeleton", f"{day}/common")) == 6
+    monkeypatch.setattr(raw_files, "MAX_FILES", 5)
+    with pytest.raises(InputError, match="expected at most 5 raw files.*found 6.*Join small files"):
         raw_files.find_logs(f"{day}/skeleton", f"{day}/common")
 
 
