@@ -106,7 +106,7 @@ def stage(
         "buckets": json.dumps(settings.all_buckets()),
         "id_table": json.dumps(id_table),
     }
-    num_files = max(1, round(sum(file.size for file in files) / settings.raw_bytes_per_file))
+    num_files = max(1, round(sum(file.text_bytes for file in files) / settings.raw_bytes_per_file))
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
     writer = (

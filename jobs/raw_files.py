@@ -22,6 +22,7 @@ LOG = logging.getLogger(__name__)
 
 CHUNK_BYTES = 8 << 20
 HEAD_THREADS = 16  # a head costs a round trip on a remote file system, not work here
+GZIP_RATIO = 4  # bytes of Ali-CCP's logs for each byte of them compressed
 ENDINGS = (".csv", ".csv.gz")
 MAX_FILES = 1 << (63 - packed.OFFSET_BITS)
 SKELETON_PREFIX, COMMON_PREFIX = "sample_skeleton", "common_features"
@@ -47,6 +48,11 @@ class LogFile:
     @property
     def compressed(self) -> bool:
         return self.path.endswith(".gz")
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the lines in it, in a compressed file about."""
+        return self.size * GZIP_RATIO if self.compressed else self.size
 
 
 def add_log_arguments(parser: argparse.ArgumentParser) -> None:
