@@ -1,8 +1,14 @@
 """What only shows in quantity: a validation part, one hot context, many lines without their record."""
 
+import contextlib
 import gzip
+import io
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +21,7 @@ from schemas import manifest, samples
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
+from schemas.webhdfs import WebHdfs
 from tests.jobs.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
 
 BUCKETS = {f.name: 1000 for f in FIELDS}
@@ -127,3 +134,77 @@ def test_only_the_first_texts_are_read_again(tmp_path, monkeypatch):
     found = pq.read_table(tmp_path / "q" / "x.parquet").to_pylist()
     assert [line["offset"] for line in found] == offsets
     assert [line["text"] for line in found] == [*text.split(b"\n")[:5], *[None] * (len(offsets) - 5)]
+
+
+MANY_REJECTED = """
+import resource, sys
+import numpy as np
+from jobs.quarantine import QuarantineFile, Rejected
+from jobs.raw_files import LogFile
+
+path, lines = sys.argv[1], int(sys.argv[2])
+file = QuarantineFile(path, [LogFile(0, "file:///logs/ds=2025-11-22/sample_skeleton.csv.gz", False, 1)])
+file.add(Rejected(np.array([13], np.int8), np.array([0]), [b"warm up"]))
+file._flush()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for begin in range(0, lines, 10_000):
+    file.add(Rejected(np.full(10_000, 13, np.int8), np.arange(begin, begin + 10_000)[::-1].copy()))
+file.close()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(("lines", "megabytes"), [(1_000_000, 110), (5_000_000, 200)])
+def test_lines_rejected_behind_the_shuffle_take_few_bytes_each(tmp_path, lines, megabytes):
+    """18 each at most, beside the pieces in which they are written: one hot context may have millions."""
+    path = str(tmp_path / "q" / "x.parquet")
+    script = [sys.executable, "-c", MANY_REJECTED, path, str(lines)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < megabytes * 1e6
+    found = pq.read_table(path, columns=["offset", "reason"])
+    assert found["offset"].to_numpy()[1:].tolist() == list(range(lines))
+    assert found["reason"].unique().to_pylist() == ["no_common_record"]
+
+
+class RangesOfHdfs(WebHdfs):
+    """The client of HDFS over files of this machine: it counts what it would ask of a namenode and a
+    datanode. What it asks is its own code."""
+
+    def __init__(self) -> None:
+        self.fetched, self.asked = [], 0
+        super().__init__("namenode", 9870, user="somebody")
+
+    def info(self, path: str, **_) -> dict:
+        self.asked += 1
+        return {"name": path, "type": "file", "size": os.path.getsize(path)}
+
+    def location(self, op: str, method: str, path: str, **pars) -> str:
+        return f"{path}?{pars['offset']}+{pars['length']}"
+
+    def request(self, method: str, url: str, **_):
+        path, _, piece = url.partition("?")
+        begin, length = map(int, piece.split("+"))
+        with open(path, "rb") as stream:
+            stream.seek(begin)
+            content = stream.read(length)
+        self.fetched.append(len(content))
+        return contextlib.nullcontext(SimpleNamespace(raw=io.BytesIO(content)))
+
+
+def test_a_text_read_again_over_hdfs_costs_a_block_of_64_kib_and_its_next(tmp_path, monkeypatch):
+    line = b"%09d," + b"x" * 229 + b"\n"
+    path = tmp_path / "sample_skeleton.csv"
+    path.write_bytes(b"".join(line % i for i in range(100_000)))
+    hdfs = RangesOfHdfs()
+    url = f"webhdfs://namenode:9870{path}"
+    monkeypatch.setattr(WebHdfs, "of", lambda url: (hdfs, str(path)))
+    places = list(range(0, 100_000, 500))
+    file = quarantine.QuarantineFile(
+        str(tmp_path / "q" / "x.parquet"), [raw_files.LogFile(0, url, False, path.stat().st_size)]
+    )
+    file.add(quarantine.Rejected(np.full(len(places), 13, np.int8), np.array(places) * 240))
+    file.close()
+    texts = pq.read_table(tmp_path / "q" / "x.parquet")["text"].to_pylist()
+    assert texts == [(line % i).rstrip(b"\n") for i in places]
+    assert sum(hdfs.fetched) <= len(places) * (128 << 10)
+    assert hdfs.asked == 1, "the details come with opening, and comparing them with the listing costs nothing"
