@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,106 @@ def test_publishing_takes_the_place_of_an_empty_folder_but_of_nothing_else(tmp_p
     assert (out / "file").read_text() == "first"
     assert names(out) == ["_SUCCESS", "file"]
     assert names(tmp_path) == sorted([Path(second).name, "out"])
+
+
+STAGED = {
+    "part-0.parquet": "a",
+    "part-1.parquet": "b",
+    "_quarantine/part-0.parquet": "c",
+    "_manifest.json": "{}",
+}
+
+
+class Store:
+    """A folder on fsspec's memory://, which renames by copying, as object stores do. copied: names, in order.
+    fail_at: the copy of that name fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url = f"memory://{uuid.uuid4().hex}/out"
+        self.fs, self.path = storage.filesystem(self.url)
+        self.copied: list[str] = []
+        self.fail_at = ""
+        copy = type(self.fs).cp_file
+
+        def cp_file(fs: object, source: str, target: str, **options: object) -> None:
+            name = target.removeprefix(f"{self.path}/")
+            assert not self.is_complete() or name == "_SUCCESS", "complete before all of it is there"
+            if name == self.fail_at:
+                raise OSError(5, "connection lost", target)
+            self.copied.append(name)
+            copy(fs, source, target, **options)
+
+        monkeypatch.setattr(type(self.fs), "cp_file", cp_file)
+
+    def is_complete(self) -> bool:
+        return storage.is_complete(self.url)
+
+    def stage(self, content: dict[str, str]) -> str:
+        staging = storage.staging_name(self.url)
+        fs, path = storage.filesystem(staging)
+        for name, text in content.items():
+            fs.pipe_file(f"{path}/{name}", text.encode())
+        return staging
+
+    def read(self, url: str) -> dict[str, str]:
+        fs, path = storage.filesystem(url)
+        return {name.removeprefix(f"{path}/"): fs.cat_file(name).decode() for name in fs.find(path)}
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
+def test_without_a_rename_files_are_copied_and_the_mark_last(store: Store):
+    staging = store.stage(STAGED)
+    storage.publish(staging, store.url, overwrite=False)
+    assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
+    assert store.copied[-2:] == ["_manifest.json", "_SUCCESS"]
+    assert store.read(staging) == {}
+    second = store.stage({"part-0.parquet": "other"})
+    with pytest.raises(InputError, match="another job has published there"):
+        storage.publish(second, store.url, overwrite=False)
+    storage.discard(second)
+    assert store.read(second) == {}
+    assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
+
+
+@pytest.mark.parametrize("fail_at", ["part-1.parquet", "_manifest.json", "_SUCCESS"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_copy_that_fails_is_not_taken_for_the_whole_and_nothing_is_lost(
+    store: Store, fail_at: str, overwrite: bool
+):
+    if overwrite:
+        storage.publish(store.stage({"part-0.parquet": "old", "part-9.parquet": "old"}), store.url, False)
+    store.fail_at = fail_at
+    staging = store.stage(STAGED)
+    with pytest.raises(InputError, match=f"connection lost.* It is kept whole in {staging}"):
+        storage.publish(staging, store.url, overwrite)
+    storage.discard(staging)  # as every job does in the end
+    assert store.read(staging) == {**STAGED, "_SUCCESS": ""}
+    assert not store.is_complete()
+    with pytest.raises(InputError, match="expected published samples"):
+        storage.require_published(store.url, "samples", "jobs.build_samples")
+    store.fail_at = ""
+    with pytest.raises(InputError, match="--overwrite"):
+        storage.refuse_complete(store.url, overwrite=False)
+    storage.refuse_complete(store.url, overwrite=True)
+    storage.publish(store.stage(STAGED), store.url, overwrite=True)
+    assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
+
+
+def test_json_on_an_object_store_is_one_object(store: Store):
+    storage.write_json(f"{store.url}/x.json", {"n": 1})
+    storage.write_json(f"{store.url}/x.json", {"n": 2})
+    assert storage.read_json(f"{store.url}/x.json") == {"n": 2}
+    assert list(store.read(store.url)) == ["x.json"]
+    assert store.copied == []
+
+
+def test_a_path_of_an_unknown_file_system_is_refused():
+    with pytest.raises(InputError, match="foo://x: .*Protocol not known"):
+        storage.filesystem("foo://x")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
