@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from schemas import hashing
@@ -43,8 +44,11 @@ EMPTY = np.int64(-1)  # in a free slot of an id table
 
 NEXT_FEATURE, BEFORE_ID, BEFORE_VALUE = 1, 2, 3  # the bytes that separate features and their parts
 LINE_FEED, COMMA, DOT, ZERO, UNDERSCORE = (ord(char) for char in "\n,.0_")
+LOWER_E, UPPER_E, PLUS, MINUS = (ord(char) for char in "eE+-")
 MAX_DIGITS = 18
-POWERS = 10.0 ** np.arange(MAX_DIGITS + 1)
+EXACT_DIGITS = 15  # a double holds every whole number of so many
+POWERS = 10.0 ** np.arange(EXACT_DIGITS)
+BEYOND_FLOAT32 = 2.0**128 - 2.0**103  # the smallest number that float32 rounds to infinity
 
 NO_DIGIT = 255
 HEXADECIMAL = np.full(256, NO_DIGIT, np.uint8)
@@ -193,19 +197,54 @@ def _whole_number(data, begin, end):
     return number if mark == end and 0 < end - begin <= MAX_DIGITS else np.int64(-1)
 
 
+@intrinsic
+def _strtod(context, array, index):
+    """C's strtod for the text at array[index], which must be a number that ends before its line does."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        text = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.DoubleType(), [text, text.as_pointer()])
+        function = cgutils.get_or_insert_function(builder.module, kind, "strtod")
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), text)
+        return builder.call(function, [address, ir.Constant(text.as_pointer(), None)])
+
+    return types.float64(array, index), code
+
+
+@njit(nogil=True, error_model="numpy")
+def _unusual_number(data, begin):
+    """As _decimal_number, for whatever else float() takes for a number: one without a point, with many
+    digits, with an exponent, with no digit on one side of the point."""
+    mantissa, mark = _digits(data, begin, 0)
+    digits = mark - begin
+    if 0 < digits <= EXACT_DIGITS and data[mark] <= LINE_FEED:
+        return np.float64(mantissa), mark
+    if data[mark] == DOT:
+        _, mark = _digits(data, mark + 1, 0)
+        digits = mark - begin - 1
+    if digits > 0 and (data[mark] == LOWER_E or data[mark] == UPPER_E):
+        sign = data[mark + 1] == PLUS or data[mark + 1] == MINUS
+        exponent = mark + 2 if sign else mark + 1
+        _, mark = _digits(data, exponent, 0)
+        digits = mark - exponent
+    value = _strtod(data, begin) if digits > 0 else -1.0
+    return (value if value < BEYOND_FLOAT32 else -1.0), mark
+
+
 @inlined
 def _decimal_number(data, begin):
-    """A plain decimal number >= 0 such as 1.09861, or -1.0, and the position behind it.
+    """The finite number >= 0 that is written at `begin`, rounded as Python's float() does, or -1.0, and the
+    position behind it.
 
-    The format has no signs, exponents or NaN.
+    The usual one, such as 1.09861, is the quotient of two numbers that a double holds exactly.
     """
     mantissa, dot = _digits(data, begin, 0)
-    if data[dot] != DOT:
-        valid = 0 < dot - begin <= MAX_DIGITS
-        return (np.float64(mantissa) if valid else -1.0), dot
-    mantissa, end = _digits(data, dot + 1, mantissa)
-    valid = dot > begin and end > dot + 1 and end - begin <= MAX_DIGITS + 1
-    return (mantissa / POWERS[end - dot - 1] if valid else -1.0), end
+    if data[dot] == DOT:
+        mantissa, end = _digits(data, dot + 1, mantissa)
+        if dot > begin and dot + 1 < end <= begin + EXACT_DIGITS + 1 and data[end] <= LINE_FEED:
+            return mantissa / POWERS[end - dot - 1], end
+    return _unusual_number(data, begin)
 
 
 @inlined

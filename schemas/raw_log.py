@@ -4,7 +4,9 @@
     common_features  common_feature_index,feature_num,feature_list
 
 `feature_list` holds features separated by 0x01; one feature is `field 0x02 feature_id 0x03 value`.
-`common_feature_index` is 16 hexadecimal digits. Lines end with a single line feed.
+`common_feature_index` is 16 hexadecimal digits. Lines end with a single line feed. A value is checked
+everywhere, but samples keep those of the weighted fields only (`schemas.fields`): in all others Ali-CCP
+has 1.0, and another one is dropped without being counted.
 """
 
 FEATURE_SEPARATOR = b"\x01"
@@ -40,7 +42,8 @@ REASON_MEANING: dict[str, str] = {
     "conversion_without_click": "click=0 with conversion=1 contradicts the definition of CVR",
     "bad_context_id": "common_feature_index is not 16 hexadecimal digits",
     "empty_id": "a feature without an id",
-    "bad_feature": "a feature is not field 0x02 id 0x03 value, with a whole id and a finite value >= 0",
+    "bad_feature": "a feature is not field 0x02 id 0x03 value, with a whole id below 10^18 and a finite "
+    "decimal value >= 0 (1.5, .5, 1e-05, no sign)",
     "unknown_field": "a field that is not among the 23 of Ali-CCP",
     "field_on_wrong_side": "a user field in the skeleton or an impression field in the common file",
     "repeated_single_field": "a single-valued field with more than one value",

@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from jobs.raw_chunks import HEAD_BYTES, Chunk, read_chunks
 from jobs.raw_files import LogFile, files_to_json, open_log
 from jobs.raw_source import Parser, RawLogReader, split_ranges
 from jobs.unpack import Unpacker
-from schemas.fields import FIELDS
+from schemas.fields import FIELDS, IMPRESSION_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
 from tests.jobs.raw_lines import expected_impressions, impressions_of_samples, random_logs
 
@@ -120,8 +121,25 @@ BROKEN_SKELETONS = {
         skeleton_line(features="205\x02x\x031.0"),
         skeleton_line(features="205\x027\x03-1.0"),
         skeleton_line(features="205\x027\x03nan"),
-        skeleton_line(features="205\x027\x031."),
-        skeleton_line(features="205\x027\x03"),
+        *(
+            skeleton_line(features=f"205\x027\x03{value}")
+            for value in (
+                "",
+                ".",
+                "e5",
+                ".e5",
+                "1e",
+                "1e+",
+                "1e5.0",
+                "1.0.0",
+                "+1",
+                "0x1",
+                "1_0",
+                " 1",
+                "inf",
+                "1e39",
+            )
+        ),
         skeleton_line(features="205\x02" + "9" * 30 + "\x031.0"),
         skeleton_line(features=ITEM + "\x01"),
         skeleton_line(features=ITEM + "\r"),
@@ -191,6 +209,38 @@ def test_the_kernel_takes_the_fields_from_its_arguments(monkeypatch: pytest.Monk
     monkeypatch.setattr(packed, "FIELD_OF_CODE", packed.frozen(codes))
     renamed = skeleton_line(features=ITEM.replace("205", "999")).encode() + b"\n"
     assert parse(renamed, common=False).equals(expected)
+
+
+def value_of(text: str) -> np.float32:
+    """What the parser reads as the value of a field with one weighted value."""
+    line = skeleton_line(features=f"508\x027\x03{text}")
+    (batch,) = parse(line.encode() + b"\n", common=False).to_batches()
+    assert batch.column("kind").to_pylist() == [packed.KIND_IMPRESSIONS], text
+    names = [field.name for field in IMPRESSION_FIELDS]
+    words = np.frombuffer(batch.column("blob")[0].as_py(), np.float32)[packed.IMPRESSION_HEADER :]
+    # Before 508 come single values, a word each, and multi-valued fields, of which only the count is there.
+    return words[names.index("508") + 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1", "0", "1.", ".5", "1.0E-4", "1e-05", "2E+3", "0.009950330853168092", "1" * 30, "0." + "0" * 60 + "1"]
+    + ["1e-400", "3.4028235677973362e38", "1.00000005960464477539", "1.000000059604644775390625"],
+)
+def test_numbers_of_other_writers_are_read_as_python_reads_them(text: str):
+    assert value_of(text) == np.float32(float(text))
+
+
+@settings(max_examples=300)
+@given(
+    st.floats(0, 3e38).map(repr)
+    | st.floats(0, 2.0**127, width=32).map(lambda x: f"{x:.10f}")
+    | st.from_regex(r"\A([0-9]{1,25}\.?[0-9]{0,25}|\.[0-9]{1,25})([eE][+-]?[0-9]{1,2})?\Z").filter(
+        lambda text: float(text) < 3e38
+    )
+)
+def test_any_decimal_number_is_read_as_python_reads_it(text: str):
+    assert value_of(text) == np.float32(float(text))
 
 
 @settings(max_examples=300)
