@@ -20,7 +20,7 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark.sql import SparkSession
 
 from jobs.prediction_files import check_paths, read_predictions, read_truth, with_truth
-from jobs.session import spark_session
+from jobs.session import spark_session, task_errors_as_input_errors
 from jobs.task_metrics import compute_metrics
 from schemas.errors import exit_with_message
 from schemas.metrics import OVER, Metrics, Source
@@ -48,7 +48,8 @@ def main() -> None:
     check_paths(args.predictions, args.truth)
     spark = spark_session("evaluate")
     try:
-        metrics = run(spark, args)
+        with task_errors_as_input_errors():
+            metrics = run(spark, args)
     finally:
         spark.stop()
     print(format_table(metrics))

@@ -4,7 +4,10 @@ Byte ranges follow from the listed sizes. A file that has changed meanwhile woul
 ones would never be read, and nothing else would tell.
 """
 
+import io
 from typing import IO, Any, NamedTuple, cast
+
+from fsspec.spec import AbstractBufferedFile
 
 from schemas import storage
 from schemas.errors import InputError
@@ -37,10 +40,11 @@ def open_as_listed(path: str, before: Listed, block_size: int) -> IO[bytes]:
             f"{path}: it was listed, but is not there: removed, or a link that leads nowhere. {ADVICE}"
         ) from error
     require_as_listed(path, before, stream)
-    return cast(IO[bytes], stream)
+    # fsspec's own readline takes no size.
+    return cast(IO[bytes], io.BufferedReader(stream) if isinstance(stream, AbstractBufferedFile) else stream)
 
 
-def require_as_listed(path: str, before: Listed, stream: IO[bytes]) -> None:
+def require_as_listed(path: str, before: Listed, stream: Any) -> None:
     """Compare an open file with its listing.
 
     A stream of a remote file has asked for the details when it was opened, so this costs no request.

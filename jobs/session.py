@@ -68,7 +68,8 @@ def spark_path(path: str) -> str:
 @contextmanager
 def task_errors_as_input_errors(writing: str | None = None) -> Iterator[None]:
     """What a user can mend reaches the driver inside Spark's own exception: an `InputError` of a task, a
-    folder that cannot be written, a full disk. writing: the folder that the tasks write."""
+    folder that cannot be written, a full disk, a file system that Spark has no jars for. writing: the folder
+    that the tasks write."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
@@ -86,6 +87,11 @@ def _what_to_mend(report: str, writing: str | None) -> str | None:
         return (
             f"{writing}: nothing was published, a task could not write there: {found.group(2)}. "
             "Check the space left and the permissions."
+        )
+    if found := re.search(r'No FileSystem for scheme "(\w+)"', report):
+        return (
+            f"{found.group(1)}://: this job reads through Spark's own readers, for which the file system has "
+            "to be set up: expected its jars, found none. docs/object_stores.md says how."
         )
     if found := re.search(r"java\.io\.IOException: (No space left on device)", report):
         return (

@@ -3,8 +3,8 @@
     make dist        (the same as: .venv/bin/python -m scripts.dist)
 
 jobs.zip goes to `spark-submit --py-files`; configs/spark/yarn.conf and standalone.conf name env.tar.gz.
-The packages are those of requirements/jobs.lock: no pyspark, which spark-submit ships itself, and no
-torch. The archive links to this machine's Python, which must stand at the same place on every node.
+The packages are those of requirements/jobs.lock and, for s3://, s3.lock: no pyspark, which spark-submit
+ships itself, and no torch. The archive links to this machine's Python, which must stand at the same place on every node.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-LOCK = PROJECT / "requirements/jobs.lock"
+LOCKS = (PROJECT / "requirements/jobs.lock", PROJECT / "requirements/s3.lock")
 PACKAGES = ("jobs", "schemas")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same code is the same bytes
 
@@ -38,22 +38,23 @@ def zip_code(target: Path) -> None:
 
 def environment_key() -> str:
     """Everything that decides what the packed environment holds."""
-    parts = (LOCK.read_bytes(), sys.version.encode(), Path(__file__).read_bytes())
+    parts = (*(lock.read_bytes() for lock in LOCKS), sys.version.encode(), Path(__file__).read_bytes())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def pack_environment(target: Path, work: Path) -> None:
-    """Install the lock into a fresh environment and pack it; nothing to do where that is done already."""
-    key = target.with_name(f"{target.name}.key")
+    """Install the locks into a fresh environment and pack it; nothing to do where that is done already."""
+    key, names = target.with_name(f"{target.name}.key"), " and ".join(lock.name for lock in LOCKS)
     if target.exists() and key.exists() and key.read_text() == environment_key():
-        LOG.info("%s: up to date with %s", target, LOCK.name)
+        LOG.info("%s: up to date with %s", target, names)
         return
     begin = time.monotonic()
-    LOG.info("%s: installing %s, then packing it (about a minute) ...", target, LOCK.name)
+    LOG.info("%s: installing %s, then packing it (about a minute) ...", target, names)
     shutil.rmtree(work, ignore_errors=True)
     _run(sys.executable, "-m", "venv", "--without-pip", str(work))
+    locks = [f"-r{lock}" for lock in LOCKS]
     pip = ["install", "--no-input", "--disable-pip-version-check", "-q", "--require-hashes", "--no-deps"]
-    _run(sys.executable, "-m", "pip", "--python", str(work / "bin/python"), *pip, "-r", str(LOCK))
+    _run(sys.executable, "-m", "pip", "--python", str(work / "bin/python"), *pip, *locks)
     packed = target.with_name(f".{target.name.removesuffix('.tar.gz')}.new.tar.gz")
     pack = str(Path(sys.executable).parent / "venv-pack")
     options = ["--quiet", "--force", "--compress-level", "1", "--exclude", "*/tests/*"]
@@ -62,7 +63,7 @@ def pack_environment(target: Path, work: Path) -> None:
     key.write_text(environment_key())
     shutil.rmtree(work)
     size, seconds = target.stat().st_size / 1e6, time.monotonic() - begin
-    LOG.info("%s: %s, %.0f MB, %.0f s", target, LOCK.name, size, seconds)
+    LOG.info("%s: %s, %.0f MB, %.0f s", target, names, size, seconds)
 
 
 def _run(*command: str) -> None:
