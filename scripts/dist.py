@@ -4,7 +4,8 @@
 
 jobs.zip goes to `spark-submit --py-files`; configs/spark/yarn.conf and standalone.conf name env.tar.gz.
 The packages are those of requirements/jobs.lock and, for s3://, s3.lock: no pyspark, which spark-submit
-ships itself, and no torch. The archive links to this machine's Python, which must stand at the same place on every node.
+ships itself, and no torch. The archive links to this machine's Python, which must stand at the same place
+on every node.
 """
 
 import argparse
