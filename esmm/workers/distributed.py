@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from esmm.workers import environment
+from esmm.workers import control_groups, environment
 from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class World:
 
     local_rank, local_size: this worker's number and their number on this machine. admit: to be called by
     all ranks right after a checkpoint; where workers wait to join, training begins again from it with them.
-    stop: what SIGTERM has asked of this process.
+    stop: what SIGTERM has asked of this process. groups: the control groups of this machine's workers.
     """
 
     size: int
@@ -83,6 +84,7 @@ class World:
     device: torch.device
     admit: Callable[[], None] = lambda: None
     stop: Stop = STOP
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def start(cls, admit: Callable[[], None] = lambda: None) -> Self:
@@ -90,9 +92,9 @@ class World:
 
         To be called anew after `leave`: rank and size may be others then.
         """
-        size, rank, machines = 1, 0, [socket.gethostname()]
-        if environment.has_others():
-            size, rank, machines = _join()
+        size, rank, places = _join() if environment.has_others() else (1, 0, [_place()])
+        machines = [machine for machine, _ in places]
+        groups = tuple(group for machine, group in places if machine == machines[rank])
         # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
         local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
         device = torch.device("cpu")
@@ -103,11 +105,15 @@ class World:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
         if rank == 0:
             logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
-        return cls(size, rank, local_rank, local_size, device, admit)
+        return cls(size, rank, local_rank, local_size, device, admit, groups=groups)
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def workers_in(self, group: str) -> int:
+        """How many of this machine's workers live in a control group: all, where that is not known."""
+        return sum(PurePosixPath(own).is_relative_to(group) for own in self.groups) or self.local_size
 
     def start_all_to_all(
         self, rows: Tensor, send_counts: list[int], name: str
@@ -209,8 +215,13 @@ def leave() -> None:
     hvd.shutdown()
 
 
-def _join() -> tuple[int, int, list[str]]:
-    """Start Horovod; size, rank, and the ranks' machines. Joined already, it tells the same again."""
+def _place() -> tuple[str, str]:
+    """This worker's machine, and its control group there."""
+    return socket.gethostname(), control_groups.own_group()
+
+
+def _join() -> tuple[int, int, list[tuple[str, str]]]:
+    """Start Horovod; size, rank, and the ranks' places. Joined already, it tells the same again."""
     environment.prepare()
     try:
         import horovod.torch as hvd
@@ -221,7 +232,7 @@ def _join() -> tuple[int, int, list[str]]:
         ) from error
     with environment.patience():
         hvd.init()
-    return hvd.size(), hvd.rank(), hvd.allgather_object(socket.gethostname(), name="machines")
+    return hvd.size(), hvd.rank(), hvd.allgather_object(_place(), name="places")
 
 
 def _finished(handle: int) -> Any:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from esmm.config import Config, SparseOptimizerConfig
 from esmm.train import train
 from esmm.training import memory
+from esmm.workers import control_groups
 from esmm.workers.distributed import World
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs
@@ -33,7 +35,7 @@ def test_a_run_with_a_huge_table_is_refused_with_the_arithmetic(tmp_path: Path) 
 
 def test_workers_share_the_table_but_those_on_one_machine_share_its_memory_too() -> None:
     config, cpu = Config(), torch.device("cpu")
-    too_many = int(1.5 * memory.available_bytes() / (19 * 4))
+    too_many = int(1.5 * memory.room(ONE_WORKER)[0] / (19 * 4))
     for world in (World(1, 0, 0, 1, cpu), World(2, 0, 0, 2, cpu), World(4, 3, 2, 3, cpu)):
         with pytest.raises(InputError, match="does not fit"):
             memory.require_room(config, too_many, training=True, world=world)
@@ -41,11 +43,66 @@ def test_workers_share_the_table_but_those_on_one_machine_share_its_memory_too()
         memory.require_room(config, too_many, training=True, world=world)
 
 
-def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = memory.available_bytes()
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    assert memory.available_bytes() == 3000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() == pytest.approx(machine, rel=0.2)
+V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), ("memory.max", "memory.current", "")
+UNLIMITED = {V1: str(2**63 - 4096), V2: "max"}
+
+
+def make_group(
+    folder: Path, version: tuple[str, str, str], limit: int | None, used: int, files: int = 0, shared: int = 0
+) -> None:
+    """A control group. files: of its use, pages of files. shared: of its use, shared memory."""
+    limit_file, used_file, total = version
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit_file).write_text(f"{UNLIMITED[version] if limit is None else limit}\n")
+    (folder / used_file).write_text(f"{used}\n")
+    active = files // 3
+    lines = {f"{total}inactive_file": files - active, f"{total}active_file": active, "file": files + shared}
+    (folder / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+
+
+def found(root: Path, own: str) -> dict[str, int]:
+    """Free bytes of the limited groups above the process whose /proc/self/cgroup is `own`."""
+    groups = control_groups.free_bytes(control_groups.own_group(own), root)
+    return {group: free for group, free in groups.items() if free < 2**60}
+
+
+@pytest.mark.parametrize(("version", "tree"), [(V2, ""), (V1, "memory")])
+@pytest.mark.parametrize("path", ["/", "/docker/0123", "/../.."])
+def test_pages_of_files_are_no_used_memory_of_a_container(
+    tmp_path: Path, version: tuple[str, str, str], tree: str, path: str
+) -> None:
+    """A container sees its own group as the root, whatever the system outside calls it."""
+    own = f"5:cpu,memory:{path}\n0::/\n" if tree else f"0::{path}\n"
+    make_group(tmp_path / tree, version, limit=16_000, used=15_000, files=13_000, shared=1_000)
+    assert found(tmp_path, own) == {"/": 14_000}
+    make_group(tmp_path / tree, version, limit=16_000, used=17_000)  # it may be above for a moment
+    assert found(tmp_path, own) == {"/": 0}
+    make_group(tmp_path / tree, version, limit=None, used=15_000)
+    assert found(tmp_path, own) == {}
+
+
+@pytest.mark.parametrize(("version", "tree"), [(V2, ""), (V1, "memory")])
+def test_the_groups_above_count_too(tmp_path: Path, version: tuple[str, str, str], tree: str) -> None:
+    """A batch job's limit is that of its group; its tasks lie below it and have none, or one of their own."""
+    path = "/slurm/job_7/step_0/task_1"
+    own = f"4:memory:{path}\n2:cpu:/elsewhere\n0::/\n" if tree else f"0::{path}\n"
+    for group, limit in {"slurm": None, "slurm/job_7": 9_000, "slurm/job_7/step_0": 8_500}.items():
+        make_group(tmp_path / tree / group, version, limit, used=5_000, files=1_000)
+    make_group(tmp_path / tree / path[1:], version, None, used=10)
+    assert found(tmp_path, own) == {"/slurm/job_7/step_0": 4_500, "/slurm/job_7": 5_000}
+
+
+def test_a_system_without_control_groups_limits_nothing(tmp_path: Path) -> None:
+    assert found(tmp_path, "") == {} and control_groups.own_group("") == "/"
+
+
+def test_a_limit_is_shared_by_the_workers_that_it_holds_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, free = ("/yarn/1", "/yarn/2/a", "/yarn/2/b", "/yarn/22"), {"/yarn/2": 6_000, "/yarn": 20_000}
+    monkeypatch.setattr(control_groups, "own_group", lambda: "/yarn/2/b")
+    monkeypatch.setattr(control_groups, "free_bytes", lambda group: free)
+    world = World(8, 5, 2, 4, torch.device("cpu"), groups=groups)
+    assert memory.room(world) == (6_000, 2)
+    free["/yarn"] = 10_000
+    assert memory.room(world) == (10_000, 4)
+    free.clear()
+    assert memory.room(world) == (pytest.approx(psutil.virtual_memory().available, rel=0.2), 4)
