@@ -26,6 +26,8 @@ T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
 EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
 POLL_SECONDS = 5e-5  # between two looks at a collective under way
+# How Horovod and Gloo say that a worker is gone.
+LOST_WORKER = ("Connection closed", "Connection reset", "Broken pipe", "Horovod has been shut down")
 PRINT_SECONDS = 2.0  # time rank 0 gets to print before another rank's exit ends the whole job
 
 
@@ -261,9 +263,9 @@ def run(main: Callable[[World], None]) -> None:
             with one_message(world):
                 main(world)
         except RuntimeError as error:
-            if not _says_that_another_worker_stopped(error):
+            if not _is_of_horovod(error):
                 raise
-            logging.error("rank %d stops: another worker has stopped.", world.rank)
+            logging.error("rank %d stops: %s", world.rank, says(error))
             sys.exit(EXIT_OTHER_STOPPED)
 
     exit_with_message(with_world)
@@ -288,6 +290,14 @@ def one_message(world: World) -> Iterator[None]:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def _says_that_another_worker_stopped(error: RuntimeError) -> bool:
-    """Horovod's own error class, without importing Horovod where there is one worker."""
+def says(error: RuntimeError) -> str:
+    """What to tell the user of an error of Horovod's: its own words where it is more than a lost worker."""
+    text = " ".join(str(error).split())
+    if not text or any(words in text for words in LOST_WORKER):
+        return "another worker has stopped"
+    return f"another worker has stopped, or the exchange with it has failed: {text}"
+
+
+def _is_of_horovod(error: RuntimeError) -> bool:
+    """Whether it has Horovod's own error class, without importing Horovod where there is one worker."""
     return type(error).__name__ == "HorovodInternalError"

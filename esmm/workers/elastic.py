@@ -15,7 +15,15 @@ import torch
 from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError
 
-from esmm.workers.distributed import EXIT_STOPPED, AgreedError, World, leave, one_message, prepare_process
+from esmm.workers.distributed import (
+    EXIT_STOPPED,
+    AgreedError,
+    World,
+    leave,
+    one_message,
+    prepare_process,
+    says,
+)
 from schemas.errors import exit_with_message
 
 log = logging.getLogger(__name__)
@@ -97,8 +105,8 @@ def _train_in(world: World, train: Train, arguments: list[str]) -> None:
             raise
         log.info("another worker was told to stop: going on without it")
         raise HorovodInternalError from end
-    except HorovodInternalError:
-        log.warning("rank %d of %d: another worker has stopped", world.rank, world.size)
+    except HorovodInternalError as error:
+        log.warning("rank %d of %d: %s", world.rank, world.size, says(error))
         raise
 
 

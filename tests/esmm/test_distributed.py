@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from horovod.common.exceptions import HorovodInternalError
 
-from esmm.workers import environment
-from esmm.workers.distributed import World
+from esmm.workers import distributed, environment
+from esmm.workers.distributed import EXIT_OTHER_STOPPED, World, run
 from schemas.errors import InputError
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
@@ -110,6 +111,33 @@ def test_a_worker_that_waits_says_so(launcher: pytest.MonkeyPatch, caplog: pytes
         while not caplog.messages:
             pass
     assert "rank 0 still waits" in caplog.messages[0]
+
+
+DUPLICATE = "ncclCommInitRank failed:\n  Duplicate GPU detected : rank 1 and rank 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[/tmp/gloo/transport/tcp/pair.cc:598] Connection closed by peer [127.0.0.1]:38016", ""),
+        ("Horovod has been shut down. This was caused by an exception on one of the ranks ...", ""),
+        ("", ""),
+        (DUPLICATE, "failed: Duplicate GPU detected : rank 1 and rank 0"),
+    ],
+)
+def test_what_horovod_says_is_told_unless_a_worker_is_just_gone(
+    text: str, told: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "prepare_process", lambda: None)  # it is not this process's own
+
+    def main(world: World) -> None:
+        raise HorovodInternalError(text)
+
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    assert end.value.code == EXIT_OTHER_STOPPED
+    assert caplog.messages[0].startswith("rank 0 stops: another worker has stopped")
+    assert caplog.messages[0].endswith(told or "another worker has stopped")
 
 
 def test_one_worker_imports_no_horovod() -> None:
