@@ -98,6 +98,7 @@ class OptimizerConfig(_Section):
 
 
 class TrainConfig(_Section):
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: GPUs where each worker has its own, else the CPU
     batch_size: PositiveInt = 1024  # impressions per step, over all workers
     epochs: PositiveInt = 1  # passes over the training samples
     seed: int = Field(42, ge=0, lt=2**31)  # of initial values and shuffling

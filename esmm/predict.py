@@ -41,6 +41,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--samples", required=True, help="folder of samples to predict")
     parser.add_argument("--out", required=True, help="folder to write, one Parquet file per worker")
     parser.add_argument("--checkpoint", metavar="step-N", help="another checkpoint of the run")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        help="to compute on, if not as the run's train.device says",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that stand there")
     return parser.parse_args(arguments)
 
@@ -50,6 +55,7 @@ def predict(world: World, arguments: list[str]) -> None:
     options = parse_arguments(arguments)
     world.on_first(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
     config = world.together(lambda: run_folder.read_config(Path(options.run)))
+    world = world.use(options.device or config.train.device)
     loader = world.together(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
     model, state = load(Path(options.run), options.checkpoint, config, loader, world)
     with ExitStack() as stack:

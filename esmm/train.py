@@ -89,6 +89,7 @@ class Job:
         """Open everything that a run reads; an `InputError` where it cannot succeed. Nothing is written."""
         options = parse_arguments(arguments)
         config = world.together(lambda: Config.load(options.config, options.set))
+        world = world.use(config.train.device)
         world.on_first(lambda: manifest.require_same(options.train, options.valid))
         world.on_first(lambda: manifest.require_apart(options.train, options.valid))
         window = config.loader.shuffle_window

@@ -12,16 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from esmm.workers import control_groups, environment
+from esmm.workers import control_groups, devices, environment
+from esmm.workers.devices import Seat
 from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
 EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
@@ -90,7 +92,7 @@ class World:
 
     @classmethod
     def start(cls, admit: Callable[[], None] = lambda: None) -> Self:
-        """Join the other workers and set this process's device and number of threads.
+        """Join the other workers and set this process's number of threads. It computes on the CPU (`use`).
 
         To be called anew after `leave`: rank and size may be others then.
         """
@@ -99,15 +101,21 @@ class World:
         groups = tuple(group for machine, group in places if machine == machines[rank])
         # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
         local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
-        device = torch.device("cpu")
-        if torch.cuda.is_available():
-            device = torch.device("cuda", local_rank % torch.cuda.device_count())
-            torch.cuda.set_device(device)
         if "OMP_NUM_THREADS" not in os.environ:  # torch obeys it by itself
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
         if rank == 0:
             logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
-        return cls(size, rank, local_rank, local_size, device, admit, groups=groups)
+        return cls(size, rank, local_rank, local_size, torch.device("cpu"), admit, groups=groups)
+
+    def use(self, wish: str) -> Self:
+        """This world on the device that `train.device` asks for. All ranks call it together."""
+        seats = self._gathered(Seat.here(alone=self.size == 1), "seats")
+        device, why_not_a_gpu = self.together(lambda: devices.choose(wish, self.rank, seats))
+        if why_not_a_gpu:
+            log.info("computing on the CPU though there are GPUs: %s", why_not_a_gpu)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return replace(self, device=device)
 
     @property
     def is_first(self) -> bool:
@@ -190,15 +198,18 @@ class World:
             result = work()
         except InputError as error:
             message = str(error)
-        messages = [message]
-        if self.size > 1:
-            import horovod.torch as hvd
-
-            messages = hvd.allgather_object(message, name="together")
-        first = next((text for text in messages if text is not None), None)
+        first = next((text for text in self._gathered(message, "together") if text is not None), None)
         if first is not None:
             raise AgreedError(first)
         return cast(T, result)
+
+    def _gathered(self, value: T, name: str) -> list[T]:
+        """Every rank's value, on all ranks."""
+        if self.size == 1:
+            return [value]
+        import horovod.torch as hvd
+
+        return cast(list[T], hvd.allgather_object(value, name=name))
 
     def on_first(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 alone and give its result, or its `InputError`, to all ranks."""
