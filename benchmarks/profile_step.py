@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace, world: World) -> tuple[profile, float]:
 
 def work(args: argparse.Namespace) -> None:
     """One worker: profile, write the trace; the first one writes the report."""
-    world = World.start()
+    world = World.start().use("auto")
     profiler, cores = measure(args, world)
     profiler.export_chrome_trace(f"{args.out}/trace-{world.rank}.json")
     if world.is_first:

@@ -125,7 +125,7 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
 
 
 def main() -> None:
-    args, world = parse_args(), CountingWorld.start()
+    args, world = parse_args(), CountingWorld.start().use("auto")
     if not world.is_first:
         args.out = os.devnull
     if args.route == "table":

@@ -50,7 +50,7 @@ def measure(folder: str, batch_size: int) -> dict[str, float]:
     Also how many impressions share a context and how many ids a batch has, which decide the work of a
     step. `best` is the fastest step: on a machine that others use, the median says more about them.
     """
-    world = World.start()
+    world = World.start().use("auto")
     loader = Loader(folder, batch_size=batch_size, shuffle_window=1024)
     batches = first_batches(loader, world)
     trained = make_trained(Config(), sum(loader.manifest["buckets"].values()), world)
