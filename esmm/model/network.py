@@ -39,14 +39,20 @@ class EsmmNetwork(nn.Module):
         normed = config.towers if config.batch_norm else []
         self.norms = nn.ModuleList(BatchNorm(TASKS, h, world, f"norm{i}") for i, h in enumerate(normed))
 
+    @torch.no_grad()
     def initialise(self) -> None:
-        """torch's default for linear layers, from its global generator; the two halves count as one."""
+        """torch's default for linear layers, from its global generator; the two halves count as one.
+
+        Drawn on the CPU wherever the parameters lie: a GPU's generator gives other numbers.
+        """
         fan_in = self.context.in_features + self.item.in_features
         for parameter in (*self.context.parameters(), *self.item.parameters()):
-            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5)
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
         for module in self.towers.modules():
             if isinstance(module, nn.Linear):
-                module.reset_parameters()
+                fresh = nn.Linear(module.in_features, module.out_features)
+                module.weight.copy_(fresh.weight)
+                module.bias.copy_(fresh.bias)
 
     def start_at(self, p_ctr: float, p_cvr: float) -> None:
         """Let the untrained towers predict about these rates.

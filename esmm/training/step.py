@@ -28,7 +28,7 @@ def make_model(config: ModelConfig, num_rows: int, world: World) -> Esmm:
 
 
 def initialise(model: Esmm, config: Config) -> None:
-    """Start values that depend on the seed and not on the number of workers."""
+    """Start values that depend on the seed, and neither on the number of workers nor on their devices."""
     torch.manual_seed(config.train.seed)
     model.network.initialise()
     world = model.embedding.world

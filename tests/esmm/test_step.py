@@ -1,6 +1,7 @@
 """A whole step against torch's own autograd and optimisers on a dense table."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,30 @@ def test_bf16_without_instructions_for_it_is_told(
     assert not caplog.messages
     _trained(_config(precision="bf16"))
     assert ["fp32 is faster" in message for message in caplog.messages] == [True] * warnings
+
+
+def test_start_values_are_those_of_the_seed() -> None:
+    """torch's own for linear layers, drawn one after the other; so that an old seed means what it meant."""
+    network, config = _trained(_config()).model.network, _config()
+    torch.manual_seed(config.train.seed)
+    width = network.context.in_features + network.item.in_features
+    for parameter in (network.context.weight, network.context.bias, network.item.weight):
+        expected = nn.init.uniform_(torch.empty_like(parameter), -(width**-0.5), width**-0.5)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=0)
+    for layer in (module for module in network.towers.modules() if isinstance(module, nn.Linear)):
+        weight, bias = layer.weight.clone(), layer.bias.clone()
+        layer.reset_parameters()
+        assert torch.equal(layer.weight, weight) and torch.equal(layer.bias, bias)
+
+
+def test_start_values_are_drawn_on_the_cpu_whatever_the_device() -> None:
+    """Where the tensors lie elsewhere, torch's generator of the CPU has given as many numbers as for it."""
+    config, states = _config(), list[Tensor]()
+    for device in ("cpu", "meta"):
+        world = replace(ONE_WORKER, device=torch.device(device))
+        initialise(make_model(config.model, NUM_ROWS, world), config)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 def test_learning_rates_are_multiplied_by_the_factor() -> None:
