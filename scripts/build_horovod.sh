@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a Horovod wheel that fits the torch of .venv; builds it when the cache has none.
+#   scripts/build_horovod.sh cpu     exchanges by Gloo
+#   scripts/build_horovod.sh gpu     what lies on GPUs by NCCL
 #
 # Horovod's last release predates torch 2.1: its build asks for C++14 while torch's headers need C++17. There is no
 # wheel of it, and building takes minutes, so the result is kept outside the project folder for all clones.
@@ -10,26 +12,6 @@ readonly venv=$PWD/.venv
 readonly lock=$PWD/requirements/horovod.lock
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/esmm/wheels
 export PATH=$venv/bin:$PATH
-
-has_nccl_headers() {
-  local root
-  for root in "${HOROVOD_NCCL_HOME:-}" "${CUDA_HOME:-/usr/local/cuda}" /usr; do
-    if [[ -n $root && -f $root/include/nccl.h ]]; then
-      return
-    fi
-  done
-  return 1
-}
-
-# "gpu" only where everything is there that the build needs: a GPU, its compiler, NCCL, a torch with CUDA.
-device() {
-  if nvidia-smi -L >/dev/null 2>&1 && command -v nvcc >/dev/null && has_nccl_headers \
-    && python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
-    echo gpu
-  else
-    echo cpu
-  fi
-}
 
 # Everything that a wheel depends on, this recipe included.
 cache_key() {
@@ -67,8 +49,7 @@ build() {
 }
 
 main() {
-  local kind folder wheel
-  kind=$(device)
+  local kind=$1 folder wheel
   folder=$cache/$(cache_key "$kind")
   if ! compgen -G "$folder/*.whl" >/dev/null; then
     work=$(mktemp -d)
@@ -84,4 +65,4 @@ main() {
   compgen -G "$folder/*.whl"
 }
 
-main
+main "${1:?cpu or gpu}"

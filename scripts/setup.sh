@@ -19,6 +19,8 @@ readonly venv log=$PWD/build/setup-$target.log
 . scripts/setup_steps.sh
 # shellcheck source=scripts/setup_system.sh
 . scripts/setup_system.sh
+# shellcheck source=scripts/setup_gpu.sh
+. scripts/setup_gpu.sh
 
 make_venv() {
   rm -rf "$venv"
@@ -42,9 +44,25 @@ install_locked() {
   pip_install "${arguments[@]}"
 }
 
+# horovod_key KIND: the last word says what is installed, cpu or gpu.
+horovod_key() {
+  printf '%s %s %s' "$torch_version" "$(content_hash requirements/horovod.lock scripts/build_horovod.sh)" "$1"
+}
+
+# A Horovod for GPUs stays: its tool chain may be there in one shell and not in the next (`module load`).
+wanted_horovod() {
+  if is_stamped horovod "$(horovod_key gpu)"; then
+    echo gpu
+  else
+    horovod_kind
+  fi
+}
+
+# install_horovod KIND
 install_horovod() {
   local wheel
-  wheel=$(scripts/build_horovod.sh)
+  wheel=$(scripts/build_horovod.sh "$1")
+  rm -f "$venv/.stamps/ready"  # what was checked before says nothing of this one
   pip_install --no-deps --force-reinstall "$wheel"
 }
 
@@ -54,6 +72,7 @@ check_main() {
 }
 
 set_up_main() {
+  local kind
   step build-tools "$(content_hash requirements/build.lock)" "build tools" install_locked build
   step packages "$(content_hash requirements/{main,dev}.lock)" "packages of main.lock and dev.lock" \
     install_locked main dev
@@ -65,8 +84,9 @@ set_up_main() {
   step torch "$torch_version" "torch $torch_version" pip_install "torch==$torch_version"
   # Apart from main.lock: its metadata asks for a setuptools that torch excludes, though it works with a newer one.
   step petastorm "$(content_hash requirements/petastorm.lock)" "petastorm" install_locked petastorm
-  step horovod "$torch_version $(content_hash requirements/horovod.lock scripts/build_horovod.sh)" \
-    "Horovod (its first build takes minutes)" install_horovod
+  kind=$(wanted_horovod)
+  step horovod "$(horovod_key "$kind")" "Horovod (its first build takes minutes)" install_horovod "$kind"
+  say "$(tell_horovod "$kind")"
   step ready "$1" "check that everything loads" check_main
 }
 
@@ -92,8 +112,13 @@ environment_key() {
   printf '%s %s' "$PWD" "$(content_hash requirements/*.lock scripts/setup*.sh scripts/build_horovod.sh)"
 }
 
+# Whether Horovod is what it can be here: the tool chain of a GPU may have come since it was built.
+has_best_horovod() {
+  is_stamped horovod "$(horovod_key "$(wanted_horovod)")"
+}
+
 is_ready() {
-  is_stamped ready "$1" && { [[ $target != main ]] || scripts/java_home.sh >/dev/null; }
+  is_stamped ready "$1" && { [[ $target != main ]] || { scripts/java_home.sh >/dev/null && has_best_horovod; }; }
 }
 
 # One set-up of an environment at a time; the system drops the lock with the process.
