@@ -38,9 +38,10 @@ class Seat:
 def choose(wish: str, rank: int, seats: Sequence[Seat]) -> tuple[torch.device, str]:
     """The device of a rank, of the same type on all ranks; and why not a GPU where there are some.
 
-    wish: `train.device`. seats: of all ranks. `InputError` where GPUs are asked for and cannot be had.
+    wish: `train.device`. seats: of all ranks. `InputError` where this rank shall have a GPU and cannot.
     """
-    hindrance = _hindrance(seats)
+    own = [seat for seat in seats if seat == seats[rank]]
+    hindrance = _hindrance(own if wish == "cuda" else seats)
     if wish == "cuda" and hindrance:
         raise InputError(f"train.device: cuda: expected a GPU for each worker, but {hindrance}")
     if wish == "cpu" or hindrance:

@@ -7,7 +7,6 @@ every method below returns what it would with one process, so that callers have 
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +18,16 @@ from typing import Any, Generic, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from esmm.workers import control_groups, devices, environment
+from esmm.workers import devices, environment
 from esmm.workers.devices import Seat
+from esmm.workers.joining import join, place
+from esmm.workers.stop import EXIT_STOPPED as EXIT_STOPPED
+from esmm.workers.stop import STOP, Stop
 from schemas.errors import EXIT_BAD_INPUT, InputError, exit_with_message
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 EXIT_OTHER_STOPPED = 1
-EXIT_STOPPED = 128 + signal.SIGTERM  # 143, as a shell says of a process that SIGTERM has ended
 POLL_SECONDS = 5e-5  # between two looks at a collective under way
 # How Horovod and Gloo say that a worker is gone.
 LOST_WORKER = ("Connection closed", "Connection reset", "Broken pipe", "Horovod has been shut down")
@@ -44,31 +45,6 @@ class Handle(Generic[T]):
     wait: Callable[[], T]
 
 
-class Stop:
-    """What SIGTERM does: it ends the process; or, while someone waits for it, it only sets `requested`."""
-
-    def __init__(self) -> None:
-        self.requested, self._awaited = False, False
-
-    def __call__(self, number: int, frame: object) -> None:
-        """The signal's handler."""
-        self.requested = True
-        if not self._awaited:
-            sys.exit(EXIT_STOPPED)
-
-    @contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Inside, the process lives on after the signal: whoever waits looks at `requested` and ends it."""
-        self._awaited = True
-        try:
-            yield
-        finally:
-            self._awaited = False
-
-
-STOP = Stop()  # a process has one disposition of a signal
-
-
 @dataclass(frozen=True)
 class World:
     """Who this worker is among the workers, and the collectives between them.
@@ -78,6 +54,7 @@ class World:
 
     local_rank, local_size: this worker's number and their number on this machine. admit: to be called by
     all ranks right after a checkpoint; where workers wait to join, training begins again from it with them.
+    begun: to be called by all ranks once the run folder is this run's. elastic: workers may come and go.
     stop: what SIGTERM has asked of this process. groups: the control groups of this machine's workers.
     """
 
@@ -87,30 +64,32 @@ class World:
     local_size: int
     device: torch.device
     admit: Callable[[], None] = lambda: None
+    begun: Callable[[], None] = lambda: None
+    elastic: bool = False
     stop: Stop = STOP
     groups: tuple[str, ...] = ()
 
     @classmethod
-    def start(cls, admit: Callable[[], None] = lambda: None) -> Self:
+    def start(cls) -> Self:
         """Join the other workers and set this process's number of threads. It computes on the CPU (`use`).
 
         To be called anew after `leave`: rank and size may be others then.
         """
-        size, rank, places = _join() if environment.has_others() else (1, 0, [_place()])
+        size, rank, places = join() if environment.has_others() else (1, 0, [place()])
         machines = [machine for machine, _ in places]
         groups = tuple(group for machine, group in places if machine == machines[rank])
         # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
         local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
         if "OMP_NUM_THREADS" not in os.environ:  # torch obeys it by itself
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-        if rank == 0:
-            logging.getLogger("esmm").setLevel(logging.INFO)  # ours only: petastorm's concerns nobody
-        return cls(size, rank, local_rank, local_size, torch.device("cpu"), admit, groups=groups)
+        # Ours only: petastorm's concerns nobody. In the next world this process may have another rank.
+        logging.getLogger("esmm").setLevel(logging.INFO if rank == 0 else logging.NOTSET)
+        return cls(size, rank, local_rank, local_size, torch.device("cpu"), groups=groups)
 
     def use(self, wish: str) -> Self:
         """This world on the device that `train.device` asks for. All ranks call it together."""
         seats = self._gathered(Seat.here(alone=self.size == 1), "seats")
-        device, why_not_a_gpu = self.together(lambda: devices.choose(wish, self.rank, seats))
+        device, why_not_a_gpu = self.qualify(lambda: devices.choose(wish, self.rank, seats))
         if why_not_a_gpu:
             log.info("computing on the CPU though there are GPUs: %s", why_not_a_gpu)
         if device.type == "cuda":
@@ -193,14 +172,31 @@ class World:
 
     def together(self, work: Callable[[], T]) -> T:
         """Do something on every rank; where any of them meets an `InputError`, all raise the first one."""
-        result, message = None, None
-        try:
-            result = work()
-        except InputError as error:
-            message = str(error)
+        result, message = _attempted(work)
         first = next((text for text in self._gathered(message, "together") if text is not None), None)
         if first is not None:
             raise AgreedError(first)
+        return cast(T, result)
+
+    def qualify(self, work: Callable[[], T]) -> T:
+        """`together` for what a worker must be able to do to take part: find its files, hold its rows.
+
+        Elastic workers that cannot raise their own error and so leave; the others form a new world without
+        them. What rank 0 cannot do, which has been there longest, ends all.
+        """
+        if not self.elastic:
+            return self.together(work)
+        result, message = _attempted(work)
+        messages = self._gathered(message, "qualify")
+        if messages[0] is not None:
+            raise AgreedError(messages[0])
+        if message is not None:
+            raise InputError(message)
+        leaving = [rank for rank, text in enumerate(messages) if text is not None]
+        if leaving:
+            from horovod.common.exceptions import HorovodInternalError
+
+            raise HorovodInternalError(f"rank {leaving[0]} cannot take part: {messages[leaving[0]]}")
         return cast(T, result)
 
     def _gathered(self, value: T, name: str) -> list[T]:
@@ -221,31 +217,12 @@ class World:
         return cast(T, result)
 
 
-def leave() -> None:
-    """Leave a world that is broken or about to change. `World.start` joins the next one."""
-    import horovod.torch as hvd
-
-    hvd.shutdown()
-
-
-def _place() -> tuple[str, str]:
-    """This worker's machine, and its control group there."""
-    return socket.gethostname(), control_groups.own_group()
-
-
-def _join() -> tuple[int, int, list[tuple[str, str]]]:
-    """Start Horovod; size, rank, and the ranks' places. Joined already, it tells the same again."""
-    environment.prepare()
+def _attempted(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """The result of some work, or the message of its `InputError`."""
     try:
-        import horovod.torch as hvd
-    except ImportError as error:
-        raise InputError(
-            f"this is one of several Horovod workers, but Horovod can't be imported: {error}. "
-            "Start the workers with the environment that `make setup` has made, on every machine."
-        ) from error
-    with environment.patience():
-        hvd.init()
-    return hvd.size(), hvd.rank(), hvd.allgather_object(_place(), name="places")
+        return work(), None
+    except InputError as error:
+        return None, str(error)
 
 
 def _finished(handle: int) -> Any:

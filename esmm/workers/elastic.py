@@ -8,22 +8,16 @@ checkpoint, as with --resume. Rows and data are dealt anew over whatever number 
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import horovod.torch as hvd
 import torch
 from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError
 
-from esmm.workers.distributed import (
-    EXIT_STOPPED,
-    AgreedError,
-    World,
-    leave,
-    one_message,
-    prepare_process,
-    says,
-)
+from esmm.workers.distributed import AgreedError, World, one_message, prepare_process, says
+from esmm.workers.joining import leave
+from esmm.workers.stop import EXIT_STOPPED
 from schemas.errors import exit_with_message
 
 log = logging.getLogger(__name__)
@@ -47,9 +41,9 @@ class _News(State):
 
 @dataclass
 class _Attempts:
-    """Worlds this process has been in, and those in a row that broke before their first checkpoint."""
+    """Whether training has begun, and worlds in a row that broke before their first checkpoint."""
 
-    begun: int = 0
+    begun: bool = False
     futile: int = 0
 
 
@@ -65,10 +59,12 @@ def run_elastic(train: Train, arguments: list[str]) -> None:
         attempts.futile = 0
         news.check_host_updates()
 
+    def begun() -> None:
+        attempts.begun = True
+
     def attempt(_: _News) -> None:
-        attempts.begun += 1
         attempts.futile += 1
-        world = World.start(admit)
+        world = replace(World.start(), admit=admit, begun=begun, elastic=True)
         with one_message(world):
             again = _begin(world, attempts)
             _train_in(world, train, [*arguments, "--resume"] if again else arguments)
@@ -81,8 +77,8 @@ def run_elastic(train: Train, arguments: list[str]) -> None:
 
 
 def _begin(world: World, attempts: _Attempts) -> bool:
-    """Whether any worker has been in a world before; an `AgreedError` where none of these led anywhere."""
-    counts = torch.tensor([int(attempts.begun > 1), int(attempts.futile > MOST_FUTILE)])
+    """Whether any worker's training has begun before; an `AgreedError` where that leads nowhere."""
+    counts = torch.tensor([int(attempts.begun), int(attempts.futile > MOST_FUTILE)])
     world.sum_([counts], "elastic")
     again, futile = counts.tolist()
     if futile:

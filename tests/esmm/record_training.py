@@ -2,7 +2,8 @@
 
     python -m tests.esmm.record_training FOLDER ARGUMENTS OF ESMM.TRAIN...
 
-A step waits for as long as there is a file FOLDER/wait-STEP.
+A step waits for as long as there is a file FOLDER/wait-STEP. A worker works in FOLDER/on-HOST where that is
+there: relative paths are then those of a host with a disk of its own.
 """
 
 import json
@@ -44,5 +45,8 @@ class RecordingLoader(Loader):
 
 
 if __name__ == "__main__":
+    own_disk = FOLDER / f"on-{os.environ['HOROVOD_HOSTNAME']}"
+    if own_disk.is_dir():
+        os.chdir(own_disk)
     esmm.train.Loader = RecordingLoader  # type: ignore[misc]
     esmm.train.main(sys.argv[2:])

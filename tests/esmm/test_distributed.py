@@ -1,11 +1,13 @@
 """Collectives of one and of two workers, and what a worker says that cannot join the others."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,6 +140,43 @@ def test_what_horovod_says_is_told_unless_a_worker_is_just_gone(
     assert end.value.code == EXIT_OTHER_STOPPED
     assert caplog.messages[0].startswith("rank 0 stops: another worker has stopped")
     assert caplog.messages[0].endswith(told or "another worker has stopped")
+
+
+def test_only_the_rank_that_is_now_the_first_logs_what_is_no_warning(launcher: pytest.MonkeyPatch) -> None:
+    ours, places = logging.getLogger("esmm"), [("host", "/")] * 2
+    before = ours.level
+    for rank in (0, 1, 0):
+        launcher.setattr(distributed, "join", lambda rank=rank: (2, rank, places))
+        World.start()
+        assert ours.isEnabledFor(logging.INFO) == (rank == 0)
+    ours.setLevel(before)
+
+
+def run_as_rank(rank: int, messages: list[str | None]) -> str:
+    """How an elastic worker takes what the ranks have met (None: nothing)."""
+    world = replace(ONE_WORKER, size=len(messages), rank=rank, elastic=True)
+
+    def work() -> None:
+        if text := messages[rank]:
+            raise InputError(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "_gathered", lambda *_: messages)
+        try:
+            world.qualify(work)
+        except (InputError, HorovodInternalError) as error:
+            return f"{type(error).__name__}: {error}"
+    return "goes on"
+
+
+def test_elastic_workers_that_cannot_take_part_leave_alone() -> None:
+    all_fine, joiner, everybody = [None] * 3, [None, None, "no mount"], ["bad"] * 3
+    first: list[str | None] = ["full", None, None]
+    assert [run_as_rank(rank, all_fine) for rank in range(3)] == ["goes on"] * 3
+    others = "HorovodInternalError: rank 2 cannot take part: no mount"
+    assert [run_as_rank(rank, joiner) for rank in range(3)] == [others, others, "InputError: no mount"]
+    assert [run_as_rank(rank, everybody) for rank in range(3)] == ["AgreedError: bad"] * 3
+    assert [run_as_rank(rank, first) for rank in range(3)] == ["AgreedError: full"] * 3
 
 
 def test_one_worker_imports_no_horovod() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from esmm.checkpoints import checkpoint
@@ -16,7 +17,7 @@ from esmm.train import train
 from esmm.workers import elastic
 from esmm.workers.distributed import AgreedError
 from schemas.errors import EXIT_BAD_INPUT
-from tests.cluster.processes import Daemon, daemon, wait_until
+from tests.cluster.processes import PROJECT, Daemon, daemon, wait_until
 from tests.esmm.sample_files import read_rows, write_samples
 from tests.esmm.workers import ONE_WORKER, Command
 
@@ -92,9 +93,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(place: Path, *command: str, most: int = 3) -> list[str]:
-    """An elastic command of one to `most` workers."""
-    launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", "2", "--min-np", "1"]
+def start(place: Path, *command: str, first: int = 2, most: int = 3) -> list[str]:
+    """An elastic command of one to `most` workers, `first` of them from the start."""
+    launcher = [str(Path(sys.executable).parent / "horovodrun"), "-np", str(first), "--min-np", "1"]
     launcher += ["--max-np", str(most), "--host-discovery-script", str(place / "hosts.sh")]
     return [*launcher, "--network-interfaces", "lo", sys.executable, "-m", *command]
 
@@ -164,6 +165,22 @@ def test_it_has_learnt_what_an_uninterrupted_run_learns(survived: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
 
 
+def test_a_new_worker_without_the_samples_leaves_and_the_others_go_on(place: Path, tmp_path: Path) -> None:
+    """At the start too, where nothing is saved yet."""
+    (place / "hosts").write_text("".join(f"{name}:1\n" for name in NAMES))
+    (tmp_path / f"on-{NAMES[2]}").mkdir()
+    samples = os.path.relpath(place / "train", PROJECT)
+    options = [*arguments(place, "healthy"), "--train", samples]
+    words = start(place, "tests.esmm.record_training", str(tmp_path), *options, first=3)
+    with daemon(words, tmp_path / "log", dict(os.environ)) as process:
+        assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert log.count(f"error: {samples}: expected a folder of samples, found nothing.") == 1
+    assert f"rank 2 cannot take part: {samples}: expected a folder" in log
+    assert {(line["start"], line["workers"]) for line in records(tmp_path)} == {(0, 2)}
+    assert (place / "healthy" / "_SUCCESS").exists()
+
+
 @pytest.mark.slow
 def test_with_a_spare_host_a_killed_worker_changes_no_bit(
     place: Path, tmp_path: Path, command: Command
@@ -193,6 +210,6 @@ def test_bad_input_ends_an_elastic_run_with_one_message(place: Path, tmp_path: P
 
 def test_training_that_gets_nowhere_is_given_up() -> None:
     with pytest.raises(AgreedError, match="3 times in a row .* before it reached a checkpoint"):
-        elastic._begin(ONE_WORKER, elastic._Attempts(begun=4, futile=4))
-    assert elastic._begin(ONE_WORKER, elastic._Attempts(begun=4, futile=3))
-    assert not elastic._begin(ONE_WORKER, elastic._Attempts(begun=1, futile=1))
+        elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=4))
+    assert elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=3))
+    assert not elastic._begin(ONE_WORKER, elastic._Attempts(begun=False, futile=1))
