@@ -109,3 +109,5 @@ def _train_in(world: World, train: Train, arguments: list[str]) -> None:
 def _leave() -> None:
     leave()
     gc.collect()  # the old world's shard goes before the new one's comes
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what torch keeps for later would pass for memory in use

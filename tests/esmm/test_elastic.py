@@ -213,3 +213,17 @@ def test_training_that_gets_nowhere_is_given_up() -> None:
         elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=4))
     assert elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=3))
     assert not elastic._begin(ONE_WORKER, elastic._Attempts(begun=False, futile=1))
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_world_that_is_left_gives_its_memory_of_a_gpu_back(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool
+) -> None:
+    """Else the table of the next world, twice as large, would not find room beside what torch keeps."""
+    done = []
+    monkeypatch.setattr(elastic, "leave", lambda: done.append("leave"))
+    monkeypatch.setattr(elastic.gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("empty"))
+    elastic._leave()
+    assert done == ["leave", "collect", *(["empty"] if on_gpu else [])]
