@@ -88,15 +88,15 @@ class Job:
     def read(cls, world: World, arguments: list[str]) -> "Job":
         """Open everything that a run reads; an `InputError` where it cannot succeed. Nothing is written."""
         options = parse_arguments(arguments)
-        config = world.together(lambda: Config.load(options.config, options.set))
+        config = world.qualify(lambda: Config.load(options.config, options.set))
         world = world.use(config.train.device)
         world.on_first(lambda: manifest.require_same(options.train, options.valid))
         world.on_first(lambda: manifest.require_apart(options.train, options.valid))
         window = config.loader.shuffle_window
-        train_loader = world.together(lambda: open_loader(options.train, config, world, window))
-        valid_loader = world.together(lambda: open_loader(options.valid, config, world, 0))
+        train_loader = world.qualify(lambda: open_loader(options.train, config, world, window))
+        valid_loader = world.qualify(lambda: open_loader(options.valid, config, world, 0))
         job = cls(options, arguments, config, train_loader, valid_loader, world)
-        world.together(job._refuse)
+        world.qualify(job._refuse)
         return job
 
     def _refuse(self) -> None:
@@ -136,6 +136,7 @@ def train(world: World, arguments: list[str]) -> None:
         if folder:
             stack.callback(folder.close)
         path = world.on_first(lambda: folder.path if folder else Path())
+        world.begun()
         found = _find(job, path, folder) if options.resume else None
         if found and resume.is_complete(path, job.config, found[1], world):
             if world.is_first:
