@@ -11,7 +11,7 @@ from typing import Any
 
 from esmm.checkpoints import checkpoint, resume, warm_start
 from esmm.checkpoints.checkpoint import State
-from esmm.checkpoints.run_folder import RunFolder
+from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
@@ -135,7 +135,8 @@ def train(world: World, arguments: list[str]) -> None:
         folder = world.together(open_folder)
         if folder:
             stack.callback(folder.close)
-        path = world.on_first(lambda: folder.path if folder else Path())
+        path, token = world.on_first(lambda: (folder.path, folder.token) if folder else (Path(), ""))
+        world.qualify(lambda: require_shared(path, token))
         world.begun()
         found = _find(job, path, folder) if options.resume else None
         if found and resume.is_complete(path, job.config, found[1], world):

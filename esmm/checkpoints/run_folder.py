@@ -14,11 +14,14 @@ import os
 import platform
 import shlex
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from esmm.checkpoints import checkpoint, choose_checkpoint
 from esmm.config import Config
@@ -30,17 +33,20 @@ LOCK_NAME = ".lock"
 CONFIG_NAME = "config.yaml"
 LOG_NAME = "train.jsonl"
 COMMAND_NAME = "command.txt"
+SHARED_SECONDS, SHARED_POLL_SECONDS = 30.0, 0.1  # NFS may remember that long that there was no such file
 PACKAGES = ("torch", "horovod", "petastorm", "pyarrow", "numpy", "numba", "safetensors", "pydantic")
 
 
 class RunFolder:
     """A run folder being written by this process, and by no other as long as it lives.
 
-    target: where the run is to be found in the end. path: where it is written until then.
+    target: where the run is to be found in the end. path: where it is written until then. token: what the
+    lock holds there, so that other workers can tell whether they see this folder (`require_shared`).
     """
 
     def __init__(self, target: Path, path: Path, locks: list[IO[str]]) -> None:
         self.target, self.path, self._locks = target, path, locks
+        self.token = uuid4().hex
 
     @classmethod
     def start(cls, target: Path, overwrite: bool = False, resume: bool = False) -> "RunFolder":
@@ -59,10 +65,18 @@ class RunFolder:
                 folder._locks.append(_lock(folder.path))
             if not resume:
                 folder.empty()
+            folder._sign()
         except BaseException:
             folder.close()
             raise
         return folder
+
+    def _sign(self) -> None:
+        """Write the token into the lock of the folder that is written to."""
+        with _writing(self.path / LOCK_NAME):
+            self._locks[-1].write(self.token)
+            self._locks[-1].flush()
+            os.fsync(self._locks[-1])  # NFS shows it to others then, and not before
 
     def empty(self) -> None:
         """Remove what another training has left here."""
@@ -106,6 +120,27 @@ class RunFolder:
         """Let others write the folder; a process that ends does so too."""
         for lock in self._locks:
             lock.close()
+
+
+def require_shared(path: Path, token: str) -> None:
+    """Stop where this worker does not see the run folder that rank 0 has opened, with this token."""
+    end = time.monotonic() + SHARED_SECONDS
+    while (found := _signature(path)) != token:
+        if time.monotonic() > end:
+            what = "nothing" if found is None else "another folder"
+            raise InputError(
+                f"{path}: expected on {socket.gethostname()} the run folder that rank 0 writes, found "
+                f"{what}. All workers write there: give --run a folder that all hosts share by one path."
+            )
+        time.sleep(SHARED_POLL_SECONDS)
+
+
+def _signature(path: Path) -> str | None:
+    """The token in a run folder's lock, or None where no such file is to be seen."""
+    try:
+        return (path / LOCK_NAME).read_text()
+    except OSError:
+        return None
 
 
 def refuse_foreign(path: Path) -> None:

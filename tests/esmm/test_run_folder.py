@@ -1,17 +1,18 @@
 """Whose run a folder holds: nothing that took long to compute is lost, and two runs do not mix."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from esmm.checkpoints import checkpoint
-from esmm.checkpoints.run_folder import RunFolder
+from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.train import train
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.sample_files import write_samples
-from tests.esmm.workers import ONE_WORKER
+from tests.esmm.workers import ONE_WORKER, Command
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,25 @@ def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="something else than a run"):
         train(ONE_WORKER, inputs.arguments(tmp_path, "--overwrite"))
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("found", ["nothing", "another folder"])
+def test_a_run_folder_that_another_worker_does_not_see_is_refused_at_the_start(
+    inputs: Inputs, tmp_path: Path, command: Command, found: str
+) -> None:
+    """Its host has a disk of its own by that path, with nothing on it or with a run of before."""
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+    if found == "another folder":
+        RunFolder.start(tmp_path / "1" / "run").close()
+    done = command("-m", "tests.esmm.apart", tmp_path, *inputs.arguments(Path("run")), workers=2)
+    output = done.stdout + done.stderr
+    message = f"run: expected on {socket.gethostname()} the run folder that rank 0 writes, found {found}."
+    assert output.count(f"error: {message}") == 1, output
+    assert done.returncode == 1 and "epoch 1 step" not in output
+
+
+def test_a_run_folder_is_told_by_what_rank_0_has_written(tmp_path: Path) -> None:
+    folder = RunFolder.start(tmp_path / "run")
+    require_shared(folder.path, folder.token)
+    assert RunFolder.start(tmp_path / "other").token != folder.token
