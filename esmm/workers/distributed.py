@@ -181,22 +181,22 @@ class World:
     def qualify(self, work: Callable[[], T]) -> T:
         """`together` for what a worker must be able to do to take part: find its files, hold its rows.
 
-        Elastic workers that cannot raise their own error and so leave; the others form a new world without
-        them. What rank 0 cannot do, which has been there longest, ends all.
+        Every rank does the same. Elastic workers that cannot raise their own error, and so leave; the others
+        form a new world without them. What none of them can do ends all.
         """
         if not self.elastic:
             return self.together(work)
         result, message = _attempted(work)
-        messages = self._gathered(message, "qualify")
-        if messages[0] is not None:
-            raise AgreedError(messages[0])
+        messages = dict(enumerate(self._gathered(message, "qualify")))
+        found = {rank: text for rank, text in messages.items() if text is not None}
+        if len(found) == self.size:
+            raise AgreedError(found[0])
         if message is not None:
             raise InputError(message)
-        leaving = [rank for rank, text in enumerate(messages) if text is not None]
-        if leaving:
+        for rank, text in found.items():
             from horovod.common.exceptions import HorovodInternalError
 
-            raise HorovodInternalError(f"rank {leaving[0]} cannot take part: {messages[leaving[0]]}")
+            raise HorovodInternalError(f"rank {rank} cannot take part: {text}")
         return cast(T, result)
 
     def _gathered(self, value: T, name: str) -> list[T]:
@@ -283,7 +283,7 @@ def says(error: RuntimeError) -> str:
     text = " ".join(str(error).split())
     if not text or any(words in text for words in LOST_WORKER):
         return "another worker has stopped"
-    return f"another worker has stopped, or the exchange with it has failed: {text}"
+    return f"the exchange with the others has failed: {text}"
 
 
 def _is_of_horovod(error: RuntimeError) -> bool:
