@@ -80,7 +80,9 @@ def _foreign(fs: Any, path: str, kind: Kind) -> str | None:
     others = [name for name in names if not kind.has(name)]
     if others:
         return f"a folder with {', '.join(others[:MOST_NAMED])} in it"
-    if names and kind.manifest and not (kind.manifest in names and _has_keys(fs, path, kind)):
+    # A copy that failed on an object store has left what comes before the manifest.
+    may_lack_it = not storage.can_rename(fs) and kind.manifest not in names
+    if names and kind.manifest and not (may_lack_it or _has_keys(fs, path, kind)):
         return f"a folder without the {kind.manifest} of {kind.content}"
     return None
 
@@ -95,6 +97,8 @@ def _names(fs: Any, folder: str, kind: Kind, above: str = "") -> Iterator[str]:
 
 
 def _has_keys(fs: Any, path: str, kind: Kind) -> bool:
+    if not fs.exists(f"{path}/{kind.manifest}"):
+        return False
     with fs.open(f"{path}/{kind.manifest}", "rb") as stream:
         try:
             content = json.loads(stream.read())

@@ -107,7 +107,7 @@ def replace(source: str, folder: str) -> None:
     """
     fs, path = filesystem(source)
     _, target = filesystem(folder)
-    if not _can_rename(fs):
+    if not can_rename(fs):
         _remove(fs, target)
     aside = []
     while True:
@@ -123,7 +123,7 @@ def replace(source: str, folder: str) -> None:
         fs.rm(hidden, recursive=True)
 
 
-def _can_rename(fs: Any) -> bool:
+def can_rename(fs: Any) -> bool:
     """Whether a rename is one atomic step there."""
     from fsspec.implementations.local import LocalFileSystem
 
@@ -132,7 +132,7 @@ def _can_rename(fs: Any) -> bool:
 
 def _rename(fs: Any, source: str, target: str) -> None:
     """rename(2): a file replaces a file, a folder an empty folder; else `FileExistsError`."""
-    if not _can_rename(fs):
+    if not can_rename(fs):
         _copy(fs, source, target)
         return
     fs.makedirs(_parent(target), exist_ok=True)
@@ -181,10 +181,10 @@ def _parent(path: str) -> str:
 
 
 def discard(folder: str) -> None:
-    """Remove a staged folder if it is there. A complete one stays: it could not be published, and holds all
-    that its job has made."""
+    """Remove a staged folder, or the one around it, if it is there. A complete one stays: it could not be
+    published, and holds all that its job has made."""
     fs, path = filesystem(folder)
-    if fs.exists(path) and not fs.exists(f"{path}/{SUCCESS_NAME}"):
+    if fs.exists(path) and not any(name.rpartition("/")[2] == SUCCESS_NAME for name in fs.find(path)):
         fs.rm(path, recursive=True)
 
 
@@ -194,7 +194,7 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     fs, target = filesystem(path)
     text = json.dumps(content, indent=2) + "\n"
     fs.makedirs(_parent(target), exist_ok=True)
-    if not _can_rename(fs):
+    if not can_rename(fs):
         fs.pipe_file(target, text.encode())
         return
     above, slash, name = target.rpartition("/")

@@ -46,8 +46,13 @@ def _job(name: str, out: str, rounds: int, overwrite: bool, barrier: Barrier, re
         if barrier.wait(60) == 0:
             results.put(("content", turn, _content(out)))
             if turn + 1 < rounds:
-                storage.discard(out)
+                _remove(out)
         barrier.wait(60)
+
+
+def _remove(out: str) -> None:
+    fs, path = storage.filesystem(out)
+    fs.rm(path, recursive=True)
 
 
 def _content(out: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import config, manifest, samples, storage
+from schemas import config, manifest, outputs, samples, storage
 from schemas.errors import InputError
 from schemas.fields import FIELDS
 from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
@@ -53,7 +53,7 @@ STAGED = {
     "part-0.parquet": "a",
     "part-1.parquet": "b",
     "_quarantine/part-0.parquet": "c",
-    "_manifest.json": "{}",
+    "_manifest.json": '{"schema_version": 1, "fingerprint": "0c46065c3df3b5c4"}',
 }
 
 
@@ -123,16 +123,17 @@ def test_a_copy_that_fails_is_not_taken_for_the_whole_and_nothing_is_lost(
     staging = store.stage(STAGED)
     with pytest.raises(InputError, match=f"connection lost.* It is kept whole in {staging}"):
         storage.publish(staging, store.url, overwrite)
-    storage.discard(staging)  # as every job does in the end
+    storage.discard(staging)  # as every job does in the end, or with what its output was staged in:
+    storage.discard(staging.rpartition("/")[0])
     assert store.read(staging) == {**STAGED, "_SUCCESS": ""}
     assert not store.is_complete()
     with pytest.raises(InputError, match="expected published samples"):
         storage.require_published(store.url, "samples", "jobs.build_samples")
     store.fail_at = ""
     with pytest.raises(InputError, match="--overwrite"):
-        storage.refuse_complete(store.url, overwrite=False)
-    storage.refuse_complete(store.url, overwrite=True)
-    storage.publish(store.stage(STAGED), store.url, overwrite=True)
+        outputs.refuse_taken(store.url, manifest.OUTPUT, overwrite=False)
+    outputs.refuse_taken(store.url, manifest.OUTPUT, overwrite=True)
+    outputs.publish(store.stage(STAGED), store.url, manifest.OUTPUT, overwrite=True)
     assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
 
 
