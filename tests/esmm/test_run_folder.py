@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import checkpoint, run_folder
 from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.train import train
 from schemas.errors import InputError
@@ -101,23 +101,24 @@ def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("found", ["nothing", "another folder"])
 def test_a_run_folder_that_another_worker_does_not_see_is_refused_at_the_start(
-    inputs: Inputs, tmp_path: Path, command: Command, found: str
+    inputs: Inputs, tmp_path: Path, command: Command
 ) -> None:
-    """Its host has a disk of its own by that path, with nothing on it or with a run of before."""
+    """Its host has a disk of its own by that path."""
     for rank in ("0", "1"):
         (tmp_path / rank).mkdir()
-    if found == "another folder":
-        RunFolder.start(tmp_path / "1" / "run").close()
     done = command("-m", "tests.esmm.apart", tmp_path, *inputs.arguments(Path("run")), workers=2)
     output = done.stdout + done.stderr
-    message = f"run: expected on {socket.gethostname()} the run folder that rank 0 writes, found {found}."
+    message = f"run: expected on {socket.gethostname()} the run folder that rank 0 writes, found nothing."
     assert output.count(f"error: {message}") == 1, output
     assert done.returncode == 1 and "epoch 1 step" not in output
 
 
-def test_a_run_folder_is_told_by_what_rank_0_has_written(tmp_path: Path) -> None:
-    folder = RunFolder.start(tmp_path / "run")
+def test_a_run_folder_is_told_by_what_rank_0_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "SHARED_SECONDS", 0.2)
+    folder, other = (RunFolder.start(tmp_path / name) for name in ("run", "other"))
     require_shared(folder.path, folder.token)
-    assert RunFolder.start(tmp_path / "other").token != folder.token
+    with pytest.raises(InputError, match="other: expected .* found another folder"):
+        require_shared(other.path, folder.token)
