@@ -94,6 +94,19 @@ def test_the_report_equals_a_count_by_hand(table, logs, known):
     assert any(f["collision_rate"] > 0.2 for f in made["fields"].values())
 
 
+def test_only_an_id_table_is_replaced_and_only_when_told(spark, logs, tmp_path):
+    place = make(spark, tmp_path, logs)
+    files = raw_files.find_logs(*raw_lines.write_logs(tmp_path, logs))
+    with pytest.raises(InputError, match="--overwrite"):
+        build_ids.run(spark, files, CONFIG, str(place), overwrite=False)
+    fewer = CONFIG.model_copy(update={"vocabulary": ("121",)})
+    build_ids.run(spark, files, fewer, str(place), overwrite=True)
+    assert ids.read(str(place))["vocabulary"] == ["121"]
+    with pytest.raises(InputError, match="expected nothing, an empty folder or an id table to replace"):
+        build_ids.run(spark, files, CONFIG, str(tmp_path), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".csv") == ["ids"]
+
+
 def test_other_ranges_give_the_same_table_and_other_ids_another_one(spark, table, logs, tmp_path):
     first = ids.read(str(table))
     halves = CONFIG.model_copy(update={"raw_bytes_per_task": 1 << 20})
