@@ -60,17 +60,22 @@ def predict(world: World, arguments: list[str]) -> None:
     model, state = load(Path(options.run), options.checkpoint, config, loader, world)
     with ExitStack() as stack:
         staged = world.on_first(lambda: stack.enter_context(staging.beside(options.out)))
-        rows = _write_part(f"{staged}/part-{world.rank:05d}.parquet", score(model, loader, world))
-        total = torch.tensor([rows])
-        world.sum_([total], "rows")
+        rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
+        rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", score(model, loader, world))
+        world.sum_([rows], "rows")
         world.barrier()
         if world.is_first:
-            content = {"rows": int(total), "run": options.run, "step": state.step, "epoch": state.epoch}
-            storage.write_json(f"{staged}/{samples.MANIFEST_NAME}", content)
-            outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
-            print(
-                f"{options.out}: predictions of {int(total)} impressions, step {state.step} of {options.run}"
+            total = int(rows.sum())
+            content = predictions.Manifest(
+                rows=total,
+                files=[{"name": _part(rank), "rows": num} for rank, num in enumerate(rows.tolist())],
+                run=options.run,
+                step=state.step,
+                epoch=state.epoch,
             )
+            storage.write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
+            outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
+            print(f"{options.out}: predictions of {total} impressions, step {state.step} of {options.run}")
 
 
 def load(
@@ -86,6 +91,10 @@ def load(
     model = make_model(config.model, rows, world)
     world.together(lambda: checkpoint.load_model(path, state, model))
     return model, state
+
+
+def _part(rank: int) -> str:
+    return f"part-{rank:05d}.parquet"
 
 
 def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:

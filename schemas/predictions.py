@@ -1,6 +1,10 @@
-"""The predictions: one Parquet row per impression."""
+"""The predictions: one Parquet row per impression, and a manifest of their files."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+
+from schemas import storage
+from schemas.errors import InputError
+from schemas.samples import MANIFEST_NAME
 
 from schemas import outputs
 from schemas.samples import MANIFEST_NAME
@@ -14,6 +18,36 @@ OUTPUT = outputs.Kind(
     keys=frozenset(("rows", "run", "step")),
     names=r"part-\d+\.parquet",
 )
+
+
+class FileRows(TypedDict):
+    """One Parquet file and its rows."""
+
+    name: str
+    rows: int
+
+
+class Manifest(TypedDict):
+    """`_manifest.json` of predictions: what evaluation holds their files against."""
+
+    rows: int  # of all files together
+    files: NotRequired[list[FileRows]]  # predictions of the first releases have none
+    run: NotRequired[str]
+    step: NotRequired[int]
+    epoch: NotRequired[int]
+
+
+def read_manifest(folder: str) -> Manifest:
+    """The manifest of some predictions, or an `InputError` that also says what another model's need."""
+    fs, path = storage.filesystem(folder)
+    content = storage.read_json(f"{folder}/{MANIFEST_NAME}") if fs.exists(f"{path}/{MANIFEST_NAME}") else {}
+    if type(content.get("rows")) is not int:
+        raise InputError(
+            f"{folder}: expected predictions ({MANIFEST_NAME} inside that counts their rows), found a folder "
+            "of something else. Give the --out folder of esmm.predict; predictions of another model need "
+            f'a {MANIFEST_NAME} too: {{"rows": N}}.'
+        )
+    return cast(Manifest, content)
 
 
 def arrow_schema() -> "pa.Schema":

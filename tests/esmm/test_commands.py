@@ -66,7 +66,10 @@ def test_predictions_are_every_impression_once_with_its_labels(
     p_ctr, p_cvr, p_ctcvr = (table[name].to_numpy() for name in ("p_ctr", "p_cvr", "p_ctcvr"))
     assert p_ctr.std() > 0
     np.testing.assert_allclose(p_ctcvr, p_ctr * p_cvr, rtol=1e-6)
-    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["rows"] == len(expected)
+    made = predictions.read_manifest(str(tmp_path / "out"))
+    files = {path.name: pq.read_metadata(path).num_rows for path in (tmp_path / "out").glob("*.parquet")}
+    assert {file["name"]: file["rows"] for file in made["files"]} == files
+    assert made["rows"] == sum(files.values()) == len(expected)
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
