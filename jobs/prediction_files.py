@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -13,11 +17,15 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.session import spark_path
 from schemas import storage
 from schemas.errors import InputError
-from schemas.predictions import arrow_schema
+from schemas.predictions import arrow_schema, read_manifest
+from schemas.samples import MANIFEST_NAME
 
 TRUTH_COLUMNS = ("sample_id", "p_ctr", "p_cvr")
 LABELS = ("click", "conversion")
 PROBABILITIES = ("p_ctr", "p_cvr", "p_ctcvr")
+# Of p_ctcvr against p_ctr * p_cvr: what float32 leaves of a product, also of one taken in logarithms.
+PRODUCT_TOLERANCE = 1e-5
+SMALLEST_PRODUCT = 1e-37  # below it float32 loses digits, or everything
 
 
 class Rule(NamedTuple):
@@ -29,16 +37,67 @@ class Rule(NamedTuple):
 
 
 def check_paths(predictions: str, truth: str | None) -> None:
-    """Stop before Spark starts where the predictions are not published or the truth is no such file."""
+    """Stop before Spark starts where predictions are not published or not whole, or the truth is no file."""
     storage.require_published(predictions, "predictions", "esmm.predict")
-    fs, path = storage.filesystem(predictions)
-    if not fs.glob(f"{path}/*.parquet"):
+    if not _parquet_files(predictions):
         raise InputError(
             f"{predictions}: expected Parquet files inside, found none. "
             "Give the --out folder of esmm.predict."
         )
+    require_whole(predictions)
     if truth is not None:
         _check_truth_header(truth)
+
+
+def _parquet_files(folder: str) -> list[str]:
+    """Names of the files, in order; those that begin with _ or . hold something else."""
+    fs, path = storage.filesystem(folder)
+    names = sorted(file.rpartition("/")[2] for file in fs.glob(f"{path}/*.parquet"))
+    return [name for name in names if name[0] not in "._"]
+
+
+def require_whole(folder: str) -> None:
+    """Compare the files and their rows, as their footers count them, with the predictions' manifest.
+
+    Predictions of the first releases name only the rows of all files together.
+    """
+    content = read_manifest(folder)
+    found = {name: _num_rows(folder, name) for name in _parquet_files(folder)}
+    wrong = []
+    if "files" in content:
+        expected = {file["name"]: file["rows"] for file in content["files"]}
+        wrong += [
+            f"{name}: expected {_rows_text(expected.get(name))}, found {_rows_text(found.get(name))}"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
+        ]
+    elif sum(found.values()) != content["rows"]:
+        wrong.append(
+            f"expected {content['rows']:,} rows, found {sum(found.values()):,} in {len(found)} file(s)"
+        )
+    if wrong:
+        lines = "".join(f"\n  {text}" for text in wrong)
+        raise InputError(
+            f"{folder}: its files are not those that its {MANIFEST_NAME} names:{lines}\n"
+            "Put back what is missing and take away what is foreign, or run esmm.predict again."
+        )
+
+
+def _rows_text(rows: int | None) -> str:
+    return "no such file" if rows is None else f"{rows:,} rows"
+
+
+def _num_rows(folder: str, name: str) -> int:
+    fs, path = storage.filesystem(folder)
+    try:
+        with fs.open(f"{path}/{name}", "rb") as stream:
+            return int(pq.ParquetFile(stream).metadata.num_rows)
+    except pa.ArrowInvalid as error:
+        raise _not_parquet(f"{folder}/{name}") from error
+
+
+def _not_parquet(path: str) -> InputError:
+    return InputError(f"{path}: expected Parquet files, found one that is not. Run esmm.predict again.")
 
 
 def _check_truth_header(truth: str) -> None:
@@ -59,13 +118,26 @@ def _check_truth_header(truth: str) -> None:
 
 
 def read_predictions(spark: SparkSession, path: str) -> DataFrame:
-    """sample_id, labels and probabilities of published predictions, checked, else an `InputError`."""
+    """sample_id, labels and probabilities of whole predictions, checked, else an `InputError`."""
     with _readable(path):
-        rows = spark.read.parquet(spark_path(path))
+        rows = spark.read.parquet(*(spark_path(f"{path}/{name}") for name in _parquet_files(path)))
         _check_columns(rows, path)
         rows = rows.select("sample_id", *LABELS, *PROBABILITIES)
         _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
+        _require_unique(rows, path)
     return rows
+
+
+def _require_unique(rows: DataFrame, path: str) -> None:
+    """Stop where an impression is judged more than once. All sample_ids pass through a shuffle."""
+    counts = rows.groupBy("sample_id").agg(F.count(F.lit(1)).alias("num"))
+    again = counts.where("num > 1").orderBy("sample_id").limit(3).collect()
+    if again:
+        examples = ", ".join(f"{row['sample_id']} ({row['num']} rows)" for row in again)
+        raise InputError(
+            f"{path}: expected each sample_id once, found repeated ones, the lowest of them {examples}. "
+            "Predict samples in which a sample_id stands once: jobs.profile_samples counts the others."
+        )
 
 
 def _check_columns(rows: DataFrame, path: str) -> None:
@@ -91,7 +163,15 @@ def _prediction_rules() -> list[Rule]:
     unclicked = F.coalesce((click == 0) & (conversion == 1), F.lit(False))
     rules.append(Rule("conversion=1 only with click=1", unclicked, both))
     rules += [_probability_rule(name) for name in PROBABILITIES]
-    return rules
+    return [*rules, _product_rule()]
+
+
+def _product_rule() -> Rule:
+    p_ctr, p_cvr, p_ctcvr = (F.col(name).cast("double") for name in PROBABILITIES)
+    product = p_ctr * p_cvr
+    apart = F.abs(p_ctcvr - product) > PRODUCT_TOLERANCE * product + SMALLEST_PRODUCT
+    values = F.concat_ws(" ", *(F.concat(F.lit(f"{name}="), F.col(name)) for name in PROBABILITIES))
+    return Rule("p_ctcvr = p_ctr * p_cvr", F.coalesce(apart, F.lit(False)), values)
 
 
 def _probability_rule(name: str) -> Rule:
@@ -101,7 +181,20 @@ def _probability_rule(name: str) -> Rule:
 
 
 def _check_rows(rows: DataFrame, path: str, rules: list[Rule], advice: str) -> int:
-    """Number of rows; an `InputError` with count and example for the first rule that some row breaks."""
+    """Number of rows, in one pass; an `InputError` where there are none or some row breaks a rule."""
+    broken = reduce(or_, (rule.broken for rule in rules))
+    columns = (F.count(F.lit(1)).alias("rows"), F.count_if(broken).alias("broken"))
+    found = rows.agg(*columns).collect()[0]
+    if not found["rows"]:
+        raise InputError(f"{path}: expected at least one row, found none. {advice}")
+    if found["broken"]:
+        raise InputError(f"{path}: {_first_broken_rule(rows, rules)} {advice}")
+    return int(found["rows"])
+
+
+def _first_broken_rule(rows: DataFrame, rules: list[Rule]) -> str:
+    """How many rows break the first rule that is broken, with an example: in a pass of its own, as it is
+    seldom needed and costs as much as the sums of all metrics."""
     columns = [F.count(F.lit(1)).alias("rows")]
     for index, rule in enumerate(rules):
         example = F.when(
@@ -113,16 +206,12 @@ def _check_rows(rows: DataFrame, path: str, rules: list[Rule], advice: str) -> i
             F.min(example).alias(f"example_{index}"),
         ]
     found = rows.agg(*columns).collect()[0]
-    if not found["rows"]:
-        raise InputError(f"{path}: expected at least one row, found none. {advice}")
-    for index, rule in enumerate(rules):
-        if found[f"broken_{index}"]:
-            example = found[f"example_{index}"]
-            raise InputError(
-                f"{path}: expected {rule.expected}, found {found[f'broken_{index}']} of {found['rows']} rows "
-                f"without, for example sample_id {example['sample_id']}: {example['value']}. {advice}"
-            )
-    return int(found["rows"])
+    first = next(index for index in range(len(rules)) if found[f"broken_{index}"])
+    example = found[f"example_{first}"]
+    return (
+        f"expected {rules[first].expected}, found {found[f'broken_{first}']} of {found['rows']} rows "
+        f"without, for example sample_id {example['sample_id']}: {example['value']}."
+    )
 
 
 def read_truth(spark: SparkSession, path: str) -> DataFrame:
@@ -151,13 +240,12 @@ def with_truth(predictions: DataFrame, truth: DataFrame, predictions_path: str, 
         Rule("a truth line for every prediction", F.col("known").isNull(), F.lit("only predicted")),
         Rule("a prediction for every truth line", F.col("predicted").isNull(), F.lit("only in the truth")),
     ]
-    rows = _check_rows(joined, truth_path, rules, advice)
-    for name, side, path in (("predictions", predictions, predictions_path), ("truth", truth, truth_path)):
-        count = side.count()
-        if count != rows:
-            raise InputError(
-                f"{path}: expected each sample_id once, found {count} {name} for {rows} pairs. {advice}"
-            )
+    num_pairs, num_predictions = _check_rows(joined, truth_path, rules, advice), predictions.count()
+    if num_pairs != num_predictions:  # each prediction has a sample_id of its own
+        raise InputError(
+            f"{truth_path}: expected each sample_id once, found {num_pairs} lines for {num_predictions} "
+            f"predictions. {advice}"
+        )
     return joined.drop("predicted", "known")
 
 
@@ -169,7 +257,5 @@ def _readable(path: str) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
         if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
-            raise InputError(
-                f"{path}: expected Parquet files, found one that is not. Run esmm.predict again."
-            ) from error
+            raise _not_parquet(path) from error
         raise

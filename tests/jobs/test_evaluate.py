@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from jobs import evaluate
 from jobs.prediction_files import check_paths
 from schemas.errors import InputError
 from schemas.predictions import arrow_schema
-from schemas.samples import SUCCESS_NAME
+from schemas.samples import MANIFEST_NAME, SUCCESS_NAME
 
 PROJECT = Path(__file__).resolve().parents[2]
 Columns = dict[str, Any]
+Change = Callable[[Path], None]
 
 
 def draw(n: int = 600) -> tuple[Columns, Columns]:
@@ -52,8 +55,11 @@ def write_predictions(folder: Path, columns: Columns, num_files: int = 2) -> Pat
     for old in folder.glob("*.parquet"):
         old.unlink()
     table = pa.table(columns, schema=arrow_schema().remove_metadata())
+    files = []
     for index, rows in enumerate(np.array_split(np.arange(table.num_rows), num_files)):
         pq.write_table(table.take(pa.array(rows)), folder / f"part-{index}.parquet")
+        files.append({"name": f"part-{index}.parquet", "rows": len(rows)})
+    (folder / MANIFEST_NAME).write_text(json.dumps({"rows": table.num_rows, "files": files}))
     (folder / SUCCESS_NAME).touch()
     return folder
 
@@ -189,6 +195,7 @@ def test_probabilities_of_zero_and_one_cost_as_their_float32_neighbours(
         "conversion": np.zeros(4, np.int8),
         "p_ctr": np.array([0.0, 1.0, 0.0, 1.0], np.float32),
     }
+    predictions["p_ctcvr"] = predictions["p_ctr"] * predictions["p_cvr"]
     found = run(spark, write_predictions(tmp_path / "predictions", predictions))["ctr"]["log_loss"]
     above_zero = np.nextafter(np.float32(0), np.float32(1), dtype=np.float32).astype(np.float64)
     below_one = np.nextafter(np.float32(1), np.float32(0), dtype=np.float32).astype(np.float64)
@@ -252,8 +259,99 @@ def test_not_parquet(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected Parquet files inside, found none"):
         run(spark, folder)
     (folder / "part-0.parquet").write_text("sample_id,p_ctr\n1,0.5\n")
+    (folder / MANIFEST_NAME).write_text('{"rows": 1}')
     with pytest.raises(InputError, match="expected Parquet files, found one that is not"):
         run(spark, folder)
+
+
+def test_a_broken_page_of_a_parquet_file(spark: SparkSession, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    file = folder / "part-1.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(400) + content[404:])
+    with pytest.raises(InputError, match="expected Parquet files, found one that is not"):
+        run(spark, folder)
+
+
+def take_away(folder: Path) -> None:
+    (folder / "part-1.parquet").unlink()
+
+
+def double(folder: Path) -> None:
+    shutil.copy(folder / "part-1.parquet", folder / "part-2.parquet")
+
+
+def cut(folder: Path) -> None:
+    pq.write_table(pq.read_table(folder / "part-1.parquet").slice(0, 7), folder / "part-1.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "by_file", "in_all"),
+    [
+        (take_away, "part-1.parquet: expected 15 rows, found no such file", "15 in 1 file"),
+        (double, "part-2.parquet: expected no such file, found 15 rows", "45 in 3 file"),
+        (cut, "part-1.parquet: expected 15 rows, found 7 rows", "22 in 2 file"),
+    ],
+)
+def test_files_are_those_of_the_manifest(tmp_path: Path, change: Change, by_file: str, in_all: str) -> None:
+    """Also with a manifest of the first releases, which counts only all rows."""
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    change(folder)
+    with pytest.raises(InputError, match=f"predictions: its files are not those .*\n  {by_file}\n"):
+        check_paths(str(folder), None)
+    (folder / MANIFEST_NAME).write_text('{"rows": 30, "run": "run", "step": 5, "epoch": 1}')
+    with pytest.raises(InputError, match=f"expected 30 rows, found {in_all}"):
+        check_paths(str(folder), None)
+
+
+def test_predictions_of_the_first_releases_are_judged(spark: SparkSession, tmp_path: Path) -> None:
+    """Their manifest counts only all rows. What else lies in the folder is not read."""
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    (folder / MANIFEST_NAME).write_text('{"rows": 30, "run": "run", "step": 5, "epoch": 1}')
+    shutil.copy(folder / "part-1.parquet", folder / "_left.parquet")
+    (folder / "notes.txt").write_text("seen by Spark, if it read the folder")
+    assert run(spark, folder)["ctr"]["rows"] == 30
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"rows": [7]}'])
+def test_predictions_without_their_manifest_are_refused(tmp_path: Path, content: str | None) -> None:
+    folder = write_predictions(tmp_path / "predictions", draw(5)[0])
+    (folder / MANIFEST_NAME).unlink()
+    if content is not None:
+        (folder / MANIFEST_NAME).write_text(content)
+    with pytest.raises(InputError, match=r"predictions: expected predictions \(_manifest.json.*esmm.predict"):
+        check_paths(str(folder), None)
+
+
+def test_repeated_sample_ids(spark: SparkSession, tmp_path: Path) -> None:
+    """In two files, so that each file alone is well."""
+    predictions, _ = draw(30)
+    predictions["sample_id"] = np.array([*range(100, 115), *range(113, 128)])
+    folder = write_predictions(tmp_path / "predictions", predictions)
+    with pytest.raises(InputError, match=r"each sample_id once, found .* 113 \(2 rows\), 114 \(2 rows\)"):
+        run(spark, folder)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_p_ctcvr_is_the_product(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, _ = draw(30)
+    predictions["p_ctcvr"][4] *= 1.001
+    found = r"expected p_ctcvr = p_ctr \* p_cvr, found 1 of 30 .*p_ctr=0.\d+ p_cvr=0.\d+ p_ctcvr=0.\d+"
+    with pytest.raises(InputError, match=found):
+        run(spark, write_predictions(tmp_path / "predictions", predictions))
+
+
+def test_a_product_may_be_rounded(spark: SparkSession, tmp_path: Path) -> None:
+    """Products of float32 down to none at all, and some taken by a sum of logarithms."""
+    predictions, _ = draw(60)
+    p = np.logspace(-30, 0, 60, dtype=np.float32)
+    predictions |= {"p_ctr": p, "p_cvr": p[::-1].copy()}
+    predictions["p_ctr"][:20] = predictions["p_cvr"][:20] = np.logspace(-30, -15, 20, dtype=np.float32)
+    by_logarithms = np.exp(np.log(predictions["p_ctr"]) + np.log(predictions["p_cvr"]))
+    predictions["p_ctcvr"] = np.where(
+        np.arange(60) % 2, by_logarithms, predictions["p_ctr"] * predictions["p_cvr"]
+    )
+    assert run(spark, write_predictions(tmp_path / "predictions", predictions))["ctcvr"]["rows"] == 60
 
 
 def test_no_rows(spark: SparkSession, tmp_path: Path) -> None:
@@ -295,8 +393,7 @@ def test_paths_are_checked_before_spark_starts(tmp_path: Path) -> None:
             [0, 1, 2, 3],
             "a prediction for every truth line, found 1 of 4 .* sample_id 0: only in the truth",
         ),
-        ([1, 2, 3], [1, 2, 2, 3], "expected each sample_id once, found 3 predictions for 4 pairs"),
-        ([1, 2, 2, 3], [1, 2, 3], "expected each sample_id once, found 3 truth for 4 pairs"),
+        ([1, 2, 3], [1, 2, 2, 3], "truth.csv: expected each sample_id once, found 4 lines for 3 predictions"),
     ],
 )
 def test_truth_of_other_impressions(
