@@ -167,8 +167,10 @@ def _drift(found: Found, position: int) -> Drift:
     tokens, owners = found.of(BUCKET, position), found.of(LENGTH, position)
     missing = (owners["ours"] - owners["above_zero"], owners["theirs_zero"])
     bins = [*found.bins.get(position, []), missing]
+    # Without a rank all ids fall into one bin, where the most different ones would look alike.
+    unranked = tokens["against"] > 0 and tokens["ranking_used"] == 0
     return Drift(
-        psi=figures.stability_index([a for a, _ in bins], [b for _, b in bins]),
+        psi=None if unranked else figures.stability_index([a for a, _ in bins], [b for _, b in bins]),
         unseen_buckets=_ratio(tokens["unseen_used"], tokens["used"]),
         unseen_tokens=_ratio(tokens["unseen"], tokens["ours"]),
     )

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 from jobs.profile_counts import COUNTED_COLUMNS, OURS, RANKING, THEIRS, Tally
 from schemas import storage
 from schemas.errors import InputError
+from schemas.hashing import SPARK_SEED, xxh64
 
+HALVES_SEED = xxh64(b"profile", SPARK_SEED)
 ROWS_PER_BATCH = 2048  # some million tokens of Ali-CCP
 
 Batches = Iterator[pa.RecordBatch]
@@ -80,9 +82,16 @@ def read_batches(path: str, columns: list[str]) -> Batches:
 
 
 def _split(batch: pa.RecordBatch, parts: int) -> list[pa.RecordBatch]:
-    """The batch whole, or as two halves by the last digit of the context_id, so that no context is cut."""
+    """The batch whole, or as two halves by context, so that no context is cut."""
     if parts == 1:
         return [batch]
-    last_digit = pc.utf8_slice_codeunits(batch.column("context_id"), -1)
-    odd = pc.is_in(last_digit, pa.array(list("13579bdfBDF")))
-    return [batch.filter(odd), batch.filter(pc.invert(odd))]
+    ranking = pa.array([half_of(i) == RANKING for i in batch.column("context_id").to_pylist()], pa.bool_())
+    return [batch.filter(ranking), batch.filter(pc.invert(ranking))]
+
+
+def half_of(context_id: str) -> int:
+    """RANKING or THEIRS by a hash, as ids may be counters or multiples of something.
+
+    Spark's `xxhash64('profile', context_id) & 1`: 1 is RANKING. No other cut of the contexts uses it.
+    """
+    return RANKING if xxh64(context_id.encode(), HALVES_SEED) & 1 else THEIRS

@@ -148,7 +148,8 @@ MEANING: dict[str, str] = {
     "rare_tokens": "share of tokens that are rare or unknown to the id table; fields that have one",
     "measured": "distinct ids, those kept and the share of these that share their bucket (null if measured "
     "with another number of buckets), exact, in the logs that the id table was made from",
-    "psi": "population stability index of tokens over bins of buckets, and missing; docs/profile.md",
+    "psi": "population stability index of tokens over bins of buckets, and missing; null where one half of "
+    "the other set has nothing to rank or to compare; docs/profile.md",
     "unseen_buckets": "share of the used buckets that the other set does not use",
     "unseen_tokens": "share of the tokens in buckets that the other set does not use",
     "rate_differences": "rate of the samples minus that of the other set",

@@ -5,6 +5,8 @@ from collections import Counter
 
 import numpy as np
 
+from schemas.hashing import xxh64
+
 Impressions = dict[int, dict]  # as tests.jobs.raw_lines.expected_impressions
 
 
@@ -43,8 +45,9 @@ def tokens_of(impressions: Impressions, field) -> tuple[Counter, int]:
 
 
 def halves_of(impressions: Impressions) -> tuple[Impressions, Impressions]:
-    """Impressions whose context_id ends in an odd digit, and the others."""
-    odd = {i: v for i, v in impressions.items() if int(v["context_id"][-1], 16) % 2}
+    """Impressions whose context_id has an odd hash, and the others."""
+    seed = xxh64(b"profile", 42)
+    odd = {i: v for i, v in impressions.items() if xxh64(v["context_id"].encode(), seed) % 2}
     return odd, {i: v for i, v in impressions.items() if i not in odd}
 
 

@@ -1,5 +1,6 @@
 """The whole job on real Spark, against plain Python on the raw lines; gates; what is refused."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +18,10 @@ import pytest
 from jobs import build_samples, profile_samples, profile_tables, raw_files
 from jobs.config import SamplesConfig
 from jobs.profile_config import ProfileConfig, load_profile_config
-from jobs.profile_counts import BUCKET
+from jobs.profile_counts import BUCKET, RANKING, THEIRS
 from jobs.profile_figures import stability_index
-from jobs.profile_gates import judge, require_kept
+from jobs.profile_gates import describe, judge, require_kept
+from jobs.profile_tasks import half_of
 from jobs.profile_text import format_profile
 from schemas import manifest, storage
 from schemas.errors import InputError
@@ -55,8 +58,8 @@ def profiled(
     return profile_samples.run(spark, inputs, settings, str(out))
 
 
-def rewrite(path: Path, column: str, change: Callable[[list[int]], list[int]]) -> None:
-    """Change every row of one list column of a sample file."""
+def rewrite(path: Path, column: str, change: Callable[[Any], Any]) -> None:
+    """Change every row of one column of a sample file."""
     table = pq.read_table(path)
     position = table.schema.get_field_index(column)
     field = table.schema.field(position)
@@ -195,6 +198,59 @@ def test_drift_is_found_where_ids_changed(spark, tmp_path: Path) -> None:
     psi = {name: found["psi"] for name, found in drift.items()}
     assert psi.pop("205") > 1
     assert max(psi.values()) < 0.4
+
+
+@pytest.mark.parametrize("step", [1, 2, 16, 1000])
+def test_drift_is_found_whatever_the_context_ids_are(spark, tmp_path: Path, step: int) -> None:
+    """Counters and multiples, where a digit of the id would put all contexts into one half."""
+    for name in ("before", "after"):
+        write_samples(tmp_path / name, num_rows=300, seed=1, num_files=1)
+        path = tmp_path / name / "part-00000.parquet"
+        numbers = itertools.count(0, step)
+        rewrite(path, "context_id", lambda _: f"{next(numbers):016x}")  # noqa: B023
+    rewrite(tmp_path / "after" / "part-00000.parquet", "item_205", lambda row: [7 if i else 0 for i in row])
+    settings = gated(max_psi={"205": 0.1, "206": 0.4})
+    profile = profiled(
+        spark,
+        str(tmp_path / "after"),
+        tmp_path / "p.json",
+        against=str(tmp_path / "before"),
+        settings=settings,
+    )
+    assert profile["fields"]["205"]["drift"]["psi"] > 1
+    assert [(broken["gate"], broken["field"]) for broken in profile["gates"]["broken"]] == [
+        ("max_psi", "205")
+    ]
+
+
+@pytest.mark.parametrize("half", [RANKING, THEIRS])
+def test_without_one_half_there_is_no_psi(spark, tmp_path: Path, half: int) -> None:
+    """One context alone is in one half; a field that has ids has no PSI then, and its gate is broken."""
+    alone = next(text for i in range(99) if half_of(text := f"{i:016x}") == half)
+    for name in ("before", "after"):
+        write_samples(tmp_path / name, num_rows=1, num_files=1, missing=0.0)
+        rewrite(tmp_path / name / "part-00000.parquet", "context_id", lambda _: alone)
+    settings = gated(max_psi={"any": 10})
+    profile = profiled(
+        spark,
+        str(tmp_path / "after"),
+        tmp_path / "p.json",
+        against=str(tmp_path / "before"),
+        settings=settings,
+    )
+    broken = {gate["field"]: gate["found"] for gate in profile["gates"]["broken"]}
+    assert broken["205"] is None and profile["fields"]["205"]["drift"]["psi"] is None
+    assert "205: found no value" in "".join(map(describe, profile["gates"]["broken"]))
+
+
+def test_halves_are_those_of_spark_and_about_equal(spark) -> None:
+    ids = [f"{number:016x}" for step in (1, 2, 16, 1 << 40) for number in range(0, 500 * step, step)]
+    expression = "xxhash64('profile', value) & 1"
+    by_spark = spark.createDataFrame([(i,) for i in ids], "value string").selectExpr(expression).collect()
+    ranking = [half_of(i) == RANKING for i in ids]
+    assert [bool(row[0]) for row in by_spark] == ranking
+    for part in np.split(np.array(ranking), 4):
+        assert 0.4 < part.mean() < 0.6
 
 
 def test_rare_ids_alone_are_no_drift(spark) -> None:
