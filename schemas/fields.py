@@ -16,7 +16,7 @@ class Field:
 
     name: as it stands in the raw logs. multi: a row may hold several values of it.
     weighted: its raw value is not constantly 1. buckets: default size of its hash range,
-    bucket 0 (missing) included; about twice the distinct ids of the full training half.
+    bucket 0 (missing) included; at least twice the distinct ids of the full training half.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Field:
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("101", "user", False, False, 1 << 19, "user id"),
+    Field("101", "user", False, False, 1 << 20, "user id"),
     Field("121", "user", False, False, 1 << 14, "profile category"),
     Field("122", "user", False, False, 1 << 12, "profile group"),
     Field("124", "user", False, False, 1 << 12, "gender"),
@@ -57,12 +57,12 @@ FIELDS: tuple[Field, ...] = (
     Field("128", "user", False, False, 1 << 12, "working or not"),
     Field("129", "user", False, False, 1 << 12, "geography"),
     Field("109_14", "user", True, True, 1 << 15, "category ids of 14 days, ln(1+n)"),
-    Field("110_14", "user", True, True, 1 << 22, "shop ids of 14 days, ln(1+n)"),
+    Field("110_14", "user", True, True, 1 << 23, "shop ids of 14 days, ln(1+n)"),
     Field("127_14", "user", True, True, 1 << 20, "brand ids of 14 days, ln(1+n)"),
     Field("150_14", "user", True, True, 1 << 18, "intention node ids of 14 days, ln(1+n/12)"),
-    Field("205", "item", False, False, 1 << 22, "item id"),
+    Field("205", "item", False, False, 1 << 23, "item id"),
     Field("206", "item", False, False, 1 << 15, "category id"),
-    Field("207", "item", False, False, 1 << 20, "shop id"),
+    Field("207", "item", False, False, 1 << 21, "shop id"),
     Field("210", "item", True, False, 1 << 18, "intention node ids"),
     Field("216", "item", False, False, 1 << 19, "brand id"),
     Field("508", "cross", False, True, 1 << 15, "109_14 x 206, ln(1+n)"),
