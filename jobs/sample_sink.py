@@ -163,6 +163,10 @@ class SampleWriter(DataSourceArrowWriter):
             files=entries,
             id_table=self._id_table,
             cut=manifest.Cut(part=manifest.PARTS[part], share=self._cut_share) if self._cut_share else None,
+            layout={
+                "impressions_per_row": self._max_impressions,
+                "rows_per_row_group": self._group_rows,
+            },
         )
 
 

@@ -46,6 +46,7 @@ class Manifest(TypedDict):
     files: list[FileEntry]
     id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
     cut: NotRequired[Cut]  # absent where no validation part was cut off
+    layout: NotRequired[dict[str, int]]  # impressions_per_row, rows_per_row_group; not in the first releases
 
 
 def build(
@@ -58,6 +59,7 @@ def build(
     files: list[FileEntry],
     id_table: ids.Reference | None = None,
     cut: Cut | None = None,
+    layout: dict[str, int] | None = None,
 ) -> Manifest:
     """A manifest in today's schema version; files in name order."""
     made = Manifest(
@@ -75,6 +77,8 @@ def build(
         made["id_table"] = id_table
     if cut is not None:
         made["cut"] = cut
+    if layout is not None:
+        made["layout"] = layout
     return made
 
 
