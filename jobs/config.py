@@ -45,6 +45,11 @@ class SamplesConfig(BaseModel):
             raise ValueError(f"a share is 0 or one from {1 / SLOTS} to {1 - 1 / SLOTS}, found {share}")
         return share
 
+    @field_validator("buckets", "min_count", "vocabulary", mode="before")
+    @classmethod
+    def _names_without_quotes(cls, fields: Any) -> Any:
+        return config.field_names(fields)
+
     @field_validator("buckets", "min_count", "vocabulary")
     @classmethod
     def _known_fields(cls, fields: Collection[str]) -> Collection[str]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas import config
 from schemas.errors import InputError
@@ -26,8 +26,10 @@ def _known_fields(limits: dict[str, float]) -> dict[str, float]:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-ShareByField = Annotated[dict[str, Share], AfterValidator(_known_fields)]
-LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_known_fields)]
+Names = BeforeValidator(config.field_names)
+Known = AfterValidator(_known_fields)
+ShareByField = Annotated[dict[str, Share], Names, Known]
+LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], Names, Known]
 
 
 class Gates(BaseModel):
