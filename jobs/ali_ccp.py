@@ -11,10 +11,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from jobs.ali_ccp_logs import HALVES, Half, Source, check_files, find_sources, report, unpack
-from jobs.config import load_samples_config
+from jobs.config import SamplesConfig, load_samples_config
+from jobs.profile_config import load_profile_config
 from schemas import manifest, storage
 from schemas.errors import InputError, exit_with_message
-from schemas.samples import MANIFEST_NAME, QUARANTINE_FOLDER
+from schemas.samples import MANIFEST_NAME, QUARANTINE_FOLDER, fingerprint
 
 LOG = logging.getLogger(__name__)
 
@@ -25,7 +26,52 @@ EXAMPLE = """example:
 # For the check of free space; shares of the raw bytes measured on demo logs and rounded up.
 UNPACKED_SHARE = 5.0  # of an archive; 4.2 by the sizes known of the full data
 SAMPLES_SHARE = 0.15
+PROFILE_NAME = "_profile.json"  # the underscore keeps Parquet readers of the folder out of it
 SHUFFLE_SHARE = 0.8  # of one half, in Spark's local folder: 0.39 shuffled, and as much again to sort it
+
+
+def load_settings(config: str) -> SamplesConfig:
+    """The section `samples`; mistakes that would stop the command only after hours are known at once."""
+    mistakes = []
+    for load in (load_samples_config, load_profile_config):
+        try:
+            load(config)
+        except InputError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    settings = load_samples_config(config)
+    with_table = settings.id_settings().table_fields()
+    if with_table:
+        raise InputError(
+            f"{config}: expected no samples.min_count and no samples.vocabulary, found one for "
+            f"{', '.join(with_table)}. They need an id table, which this command does not make: leave them "
+            "out, or run jobs.build_ids and jobs.build_samples on the unpacked logs (docs/ids.md)."
+        )
+    return settings
+
+
+def check_same_settings(folder: str, settings: SamplesConfig, config: str) -> None:
+    """Stop where published samples were built with other settings than the configuration has now."""
+    made, buckets = manifest.read(folder), settings.all_buckets()
+    built: dict[str, object] = {
+        "hash_seed": made["hash_seed"],
+        "id table": made.get("id_table", {}).get("path", "none"),
+        **{f"buckets.{name}": size for name, size in made["buckets"].items()},
+        **made.get("layout", {}),
+    }
+    wanted = settings.model_dump() | {f"buckets.{name}": size for name, size in buckets.items()}
+    wanted["id table"] = "none"
+    wrong = [f"{name}: {value}, not {wanted[name]}" for name, value in built.items() if value != wanted[name]]
+    if not wrong and made["fingerprint"] != fingerprint(buckets, settings.hash_seed):
+        wrong.append("another column layout")
+    if wrong:
+        lines = "".join(f"\n  {text}" for text in wrong)
+        raise InputError(
+            f"{folder}: these samples were not built with the settings that {config} has now:{lines}\n"
+            "Remove the folder to build them again, choose another --out, or take the configuration they "
+            "were built with."
+        )
 
 
 def check_labels(out: str, half: Half, allow_differences: bool) -> None:
@@ -127,10 +173,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     args = parse_args()
-    load_samples_config(args.config)  # its mistakes are better known before the long work
+    settings = load_settings(args.config)
     raw, out = Path(args.raw), args.out.rstrip("/")
     folders = {half: f"{out}/split={half}" for half in HALVES}
     todo = [half for half, folder in folders.items() if not storage.is_complete(folder)]
+    for half in folders.keys() - set(todo):
+        check_same_settings(folders[half], settings, args.config)
     sources = find_sources(raw)
     check_space(raw, out, sources, len(todo))
     logs = unpack(raw, sources)
@@ -141,8 +189,8 @@ def main() -> None:
         else:
             LOG.info("%s: found published, not built again", folder)
         check_labels(folder, HALVES[half], args.allow_differences)
-    profile(folders, f"{out}/profile.json", args.config, args.allow_differences)
-    print(f"samples of Ali-CCP: {' and '.join(folders.values())}, profile: {out}/profile.json", flush=True)
+    profile(folders, f"{out}/{PROFILE_NAME}", args.config, args.allow_differences)
+    print(f"samples of Ali-CCP: {' and '.join(folders.values())}, profile: {out}/{PROFILE_NAME}", flush=True)
 
 
 if __name__ == "__main__":

@@ -124,12 +124,22 @@ def _only_run(raw: Path) -> Iterator[None]:
     """Two runs would write the same files."""
     descriptor = os.open(raw, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, raw)
         yield
-    except BlockingIOError:
-        raise InputError(f"{raw}: another run is reading the archives here. Wait until it is done.") from None
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, raw: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{raw}: another run is reading the archives here. Wait until it is done.") from None
+    except OSError as error:
+        raise InputError(
+            f"{raw}: expected a file system with locks, so that two runs do not meet, found none "
+            f"({error.strerror}). Mount it with locks, or use a folder on a local disk."
+        ) from error
 
 
 class _Record:

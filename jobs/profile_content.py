@@ -1,4 +1,4 @@
-"""From what Spark counted to the contents of profile.json: pure functions."""
+"""From what Spark counted to the contents of the profile: pure functions."""
 
 from typing import Any, NamedTuple
 

@@ -5,8 +5,9 @@ has not, and the population stability index per field. docs/profile.md says what
 Exit code 2 after everything is written where a gate of the configuration is broken.
 
     python -m jobs.profile_samples --samples samples/split=test --against samples/split=train \\
-        --config configs/demo.yaml --out profile.json
-    spark-submit --py-files project.zip jobs/profile_samples.py --samples ... --out ...
+        --config configs/demo.yaml --out samples/_profile.json
+    spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
+        jobs/profile_samples.py --samples webhdfs://namenode:9870/samples/split=test --out profile.json
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The contract of `profile.json`, written by jobs.profile_samples.
+"""The contract of the JSON file that jobs.profile_samples writes.
 
 A value that does not exist is null, never a stand-in number: the CVR without clicks, the number of ids
 where every bucket is used. An owner is a context for user fields and an impression for all others; the
@@ -111,7 +111,7 @@ class GateReport(TypedDict):
 
 
 class Profile(TypedDict):
-    """profile.json as a whole."""
+    """The file as a whole."""
 
     source: Source
     counts: Counts

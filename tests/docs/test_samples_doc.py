@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples, make_demo_logs, raw_files
+from jobs import ali_ccp, build_samples, make_demo_logs, raw_files
 from jobs.config import load_samples_config
 from schemas import hashing, manifest, predictions, samples
 
@@ -45,6 +45,7 @@ def tiny(spark, tmp_path_factory) -> Path:
         build_samples.run(spark, files, settings, str(folder / f"samples/split={split}"), overwrite=False)
     write_predictions(folder)
     write_rejected_lines(folder)
+    write_profiles(folder)
     return folder
 
 
@@ -53,6 +54,13 @@ def write_rejected_lines(folder: Path) -> None:
     for split in ("split=train", "split=broken"):
         place = Path(build_samples.rejected_folder(str(folder / "samples" / split)))
         shutil.copytree(folder / "samples/split=train/_quarantine", place)
+
+
+def write_profiles(folder: Path) -> None:
+    """Beside the splits, where the README and `make ali-ccp-samples` have it: no reader may see it."""
+    [in_readme] = re.findall(r"--out (samples/\S+\.json)", (PROJECT / "README.md").read_text())
+    for path in (in_readme, f"samples/{ali_ccp.PROFILE_NAME}"):
+        (folder / path).write_text("{}")
 
 
 def write_predictions(folder: Path) -> None:
@@ -215,6 +223,7 @@ def test_the_folders_name_becomes_a_column(tiny, spark):
     by_spark, by_polars = (eval(text.replace(FOLDER, str(tiny)), names) for text in code.values())
     assert {row[0] for row in by_spark.select("split").distinct().collect()} == {"train", "test"}
     assert set(by_polars.select("split").collect()["split"]) == {"train", "test"}
+    assert set(pd.read_parquet(tiny / "samples", columns=["split"])["split"]) == {"train", "test"}
 
 
 def test_predictions_join_their_samples(tiny):

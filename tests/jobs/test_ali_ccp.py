@@ -1,10 +1,14 @@
 """The official archives, in small: unpacked whole or not at all, checked, built."""
 
+import errno
+import fcntl
 import gzip
 import io
+import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,12 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs import ali_ccp, ali_ccp_logs
+from jobs import ali_ccp, ali_ccp_logs, build_samples, raw_files
 from jobs.ali_ccp_logs import HALVES, Half, check_files, find_sources, unpack
 from jobs.archives import Counted, Progress, unpack_tar
+from jobs.config import load_samples_config
+from jobs.profile_config import load_profile_config
+from jobs.profile_figures import collision_rate
 from schemas import manifest
 from schemas.errors import InputError
-from tests.jobs.raw_lines import random_logs
+from schemas.fields import FIELDS, Field
+from schemas.samples import MANIFEST_NAME
+from tests.jobs.raw_lines import random_logs, write_logs
 
 NAMES = [name for half in HALVES.values() for name in half.files]
 LOGS = {half: random_logs(seed=number, num_contexts=80) for number, half in enumerate(HALVES)}
@@ -190,6 +199,17 @@ def test_two_runs_in_one_folder_do_not_meet(raw: Path):
     assert unpacked(raw) == expected_counts()
 
 
+def test_a_folder_without_locks_is_named(raw: Path, monkeypatch: pytest.MonkeyPatch):
+    """As NFS without a lock daemon answers; no such file system is at hand in a test."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(InputError, match=f"{raw}: expected a file system with locks.*No locks available"):
+        unpack(raw, find_sources(raw))
+
+
 @pytest.mark.parametrize(
     ("rows", "num_bytes", "ok"),
     [
@@ -220,6 +240,34 @@ def test_the_facts_agree_with_each_other():
         assert rows - dirt == HALVES[half].labels["impressions"]
 
 
+# Distinct ids of the training half, as public projects counted them.
+DISTINCT_IDS = {
+    "101": 295_787, "121": 97, "122": 13, "124": 2, "125": 7, "126": 3, "127": 3, "128": 2, "129": 4,
+    "109_14": 12_223, "110_14": 2_545_609, "127_14": 396_460, "150_14": 99_226,
+    "205": 3_206_396, "206": 8_627, "207": 614_739, "210": 98_714, "216": 210_973,
+    "508": 7_753, "509": 389_788, "702": 143_919, "853": 86_895, "301": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_default_buckets_are_at_least_twice_the_ids(field: Field):
+    ids = DISTINCT_IDS[field.name]
+    assert field.buckets >= 2 * ids
+    limit = load_profile_config("configs/ali_ccp.yaml").gates.max_collision_rate["any"]
+    assert collision_rate(ids, field.buckets - 1) < min(0.34, limit)
+
+
+def test_the_size_of_the_table_is_told_as_it_is():
+    """In the configuration and where the profile's memory is counted, 8 bytes a bucket."""
+    buckets = load_samples_config("configs/ali_ccp.yaml").all_buckets()
+    rows = sum(buckets.values())
+    config, profile = Path("configs/ali_ccp.yaml").read_text(), Path("docs/profile.md").read_text()
+    assert f"{rows / 1e6:.0f} million rows, {rows * 18 * 4 / 1e9:.1f} GB of float32" in config
+    assert (
+        f"the {rows / 1e6:.0f} million buckets of `configs/ali_ccp.yaml` {rows * 8 / 1e6:.0f} MB" in profile
+    )
+
+
 def test_full_disks_are_seen_before_any_work(tmp_path: Path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     ali_ccp.refuse_full_disks([(tmp_path, free * 0.1), (tmp_path / "not" / "yet", free * 0.1)])
@@ -242,6 +290,79 @@ def test_another_file_than_the_official_one_stops_before_anything_is_built(raw: 
     assert not (tmp_path / "samples").exists()
 
 
+OPTIONS = "samples:\n  impressions_per_row: 9\n  rows_per_row_group: 8\n  buckets: {'301': 50}\n"
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples of both halves, built with OPTIONS."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "config.yaml").write_text(OPTIONS)
+    settings = load_samples_config(str(folder / "config.yaml"))
+    for half, logs in LOGS.items():
+        files = raw_files.find_logs(*write_logs(folder, logs))
+        build_samples.run(spark, files, settings, str(folder / f"samples/split={half}"), overwrite=False)
+    return folder / "samples"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("samples:", "samples:\n  hash_seed: 7"), "hash_seed: 0, not 7"),
+        (("'301': 50", "'301': 60, '206': 900"), "buckets.206: 32768, not 900\n  buckets.301: 50, not 60"),
+        (("per_row: 9", "per_row: 256"), "impressions_per_row: 9, not 256"),
+        (("group: 8", "group: 16"), "rows_per_row_group: 8, not 16"),
+    ],
+)
+def test_samples_of_other_settings_are_not_kept(
+    built: Path, tmp_path: Path, changed: tuple[str, str], message: str
+):
+    config = tmp_path / "config.yaml"
+    config.write_text(OPTIONS.replace(*changed))
+    settings = ali_ccp.load_settings(str(config))
+    with pytest.raises(InputError, match="Remove the folder to build them again") as error:
+        ali_ccp.check_same_settings(str(built / "split=train"), settings, str(config))
+    assert f"{config} has now:\n  {message}\n" in str(error.value)
+
+
+def test_samples_of_the_same_settings_are_kept(built: Path, tmp_path: Path):
+    """Also those of the first releases, which do not tell the sizes of their rows."""
+    folder, config = tmp_path / "samples", tmp_path / "config.yaml"
+    shutil.copytree(built / "split=train", folder)
+    config.write_text(OPTIONS + "  max_broken_share: 0.5\n")
+    settings = ali_ccp.load_settings(str(config))
+    ali_ccp.check_same_settings(str(folder), settings, str(config))
+    content = json.loads((folder / MANIFEST_NAME).read_text())
+    del content["layout"]
+    (folder / MANIFEST_NAME).write_text(json.dumps(content))
+    ali_ccp.check_same_settings(str(folder), settings, str(config))
+
+
+def test_the_command_stops_at_samples_of_other_settings_before_any_work(raw: Path, built: Path):
+    done = run_command("--raw", str(raw), "--out", str(built), "--allow-differences")
+    assert done.returncode == 2
+    assert "split=" in done.stderr and "buckets.301: 50, not 4096" in done.stderr
+    assert "Traceback" not in done.stderr and not (raw / NAMES[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("samples: {hash_seed: x}\nprofile: {gates: {ctr: 3}}", ["hash_seed: ", "gates.ctr: "]),
+        (
+            "samples: {min_count: {'205': 5}, vocabulary: ['125']}",
+            ["found one for", "125", "205", "build_ids"],
+        ),
+    ],
+)
+def test_what_the_configuration_may_not_have_is_named_at_once(tmp_path: Path, text: str, messages: list[str]):
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises(InputError) as error:
+        ali_ccp.load_settings(str(config))
+    assert all(message in str(error.value) for message in messages)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # six commands, each of which starts Spark
 def test_archives_become_samples_once(raw: Path, tmp_path: Path):
@@ -252,7 +373,7 @@ def test_archives_become_samples_once(raw: Path, tmp_path: Path):
         made = manifest.read(str(tmp_path / "samples" / f"split={half}"))
         assert made["counts"]["impressions"] == len(logs.skeleton)
         assert f"expected {HALVES[half].labels['clicks']:,} clicks" in done.stderr
-    assert (tmp_path / "samples/profile.json").exists()
+    assert (tmp_path / "samples" / ali_ccp.PROFILE_NAME).exists()
     assert "min_impressions" in done.stderr  # a gate for the full data
     again = run_command(*options)
     assert again.returncode == 0, again.stderr
