@@ -90,11 +90,11 @@ class Job:
         options = parse_arguments(arguments)
         config = world.qualify(lambda: Config.load(options.config, options.set))
         world = world.use(config.train.device)
-        world.on_first(lambda: manifest.require_same(options.train, options.valid))
-        world.on_first(lambda: manifest.require_apart(options.train, options.valid))
         window = config.loader.shuffle_window
         train_loader = world.qualify(lambda: open_loader(options.train, config, world, window))
         valid_loader = world.qualify(lambda: open_loader(options.valid, config, world, 0))
+        world.on_first(lambda: manifest.require_same(options.train, options.valid))
+        world.on_first(lambda: manifest.require_apart(options.train, options.valid))
         job = cls(options, arguments, config, train_loader, valid_loader, world)
         world.qualify(job._refuse)
         return job
