@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from esmm.data import arrow_files
@@ -232,6 +232,7 @@ def take(loader: Loader, position: Position, steps: int) -> Counter[int]:
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example([Stretch(1, 12, 2, frozenset([3])), Stretch(1, 12, 2, frozenset())])  # mended in the first window
 @given(st.lists(stretches, min_size=1, max_size=5))
 def test_healthy_row_groups_come_once_whatever_breaks_and_is_mended(
     breaking: Path, caplog: pytest.LogCaptureFixture, stretches: list[Stretch]
