@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from esmm.checkpoints import checkpoint, resume, warm_start
-from esmm.checkpoints.checkpoint import State
+from esmm.checkpoints.checkpoint import DamagedError, State
 from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config
@@ -150,11 +150,12 @@ def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] 
     """The checkpoint to go on with; whoever may overwrite the run begins anew where that cannot be."""
     try:
         return resume.find(path, Origin.of(job.config, job.train.manifest), job.world)
-    except InputError as error:
+    except (DamagedError, resume.UnfitError) as error:
         if not job.options.overwrite:
             raise
-        log.warning("starting anew, as --overwrite allows: %s", error)
-    job.world.together(lambda: folder.empty() if folder else None)
+        if job.world.is_first:
+            log.warning("starting anew, as --overwrite allows: %s", error)
+    job.world.together(lambda: folder.begin_anew() if folder else None)
     return None
 
 

@@ -12,7 +12,9 @@ checksums and its own.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from esmm.model.embedding import owned_rows
 from esmm.model.network import Esmm
 from esmm.training.progress import Progress
 from esmm.training.step import TrainStep
-from esmm.workers.distributed import World
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 
 FORMAT = 2
@@ -36,6 +38,10 @@ STATE_FILE = "state.json"
 DENSE_FILE = "dense.safetensors"
 ROWS = "rows"  # name of the table's rows in a shard's file
 ROWS_AT_ONCE = 1 << 19  # read in chunks, to bound memory
+
+
+class DamagedError(AgreedError):
+    """A checkpoint is not what was written. One that cannot be read is another matter: it may be whole."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,11 @@ def step_of(checkpoint: Path) -> int:
 
 def complete(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    folders = (run / FOLDER).glob("step-*")
-    return sorted((f for f in folders if f.name.removeprefix("step-").isdigit()), key=step_of)
+    folder = run / FOLDER
+    with reading(folder):
+        names = os.listdir(folder) if is_there(folder) else []
+    found = (name for name in names if name.startswith("step-") and name.removeprefix("step-").isdigit())
+    return sorted((folder / name for name in found), key=step_of)
 
 
 def latest(run: Path) -> Path:
@@ -125,13 +134,39 @@ def latest(run: Path) -> Path:
     return found[-1]
 
 
-def read_state(checkpoint: Path) -> State:
-    """The description of a checkpoint, or an `InputError`."""
-    path = checkpoint / STATE_FILE
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What keeps a file or folder from being read, such as a network folder that is away, says nothing of it:
+    an `InputError`, and never a `DamagedError`, for which others are taken or a run begins anew.
+    """
     try:
-        return State.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        yield
+    except OSError as error:
         raise InputError(
+            f"{path}: cannot be read ({error.strerror}). Nothing was changed. Check the disk or the network "
+            "folder and its permissions, then try again."
+        ) from error
+
+
+def is_there(path: Path) -> bool:
+    """Unlike `Path.exists` it does not take a folder that cannot be looked into for an empty one."""
+    with reading(path):
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def read_state(checkpoint: Path) -> State:
+    """The description of a checkpoint, or a `DamagedError`."""
+    path = checkpoint / STATE_FILE
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        return State.from_json(json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError(
             f"{path}: expected the description of a checkpoint ({error}). Restore it or train again."
         ) from error
 

@@ -3,15 +3,23 @@
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from esmm.checkpoints.checkpoint import (
     FOLDER,
+    STATE_FILE,
+    DamagedError,
     State,
     complete,
     folder_of,
+    is_there,
     latest,
     read_state,
+    reading,
     sha256_of,
     step_of,
 )
@@ -19,44 +27,87 @@ from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def newest_good(run: Path, world: World) -> tuple[Path, State]:
     """The newest checkpoint whose files are what they were when written; one line says what was passed over.
 
-    `InputError` where a run has none. All ranks call it together: they share the reading.
+    `DamagedError` where a run has only others, `InputError` where it has none or one cannot be read. All
+    ranks call it together: they share the reading.
     """
     candidates = world.on_first(lambda: [latest(run), *reversed(complete(run)[:-1])])
     damage: list[str] = []
     for candidate in candidates:
         try:
             state = checked(candidate, world)
-        except AgreedError as error:
+        except DamagedError as error:
             damage.append(str(error))
             continue
         if damage and world.is_first:
             log.warning("%s Using %s instead.", damage[0], candidate)
         return candidate, state
-    raise AgreedError(damage[0])
+    raise DamagedError(damage[0])
 
 
 def checked(checkpoint: Path, world: World) -> State:
-    """The description of a checkpoint whose files fit their checksums, or an `InputError` on all ranks."""
-    state = world.together(lambda: read_state(checkpoint))
-    world.together(lambda: _check_sums(checkpoint, state, world))
+    """The description of a checkpoint whose files fit their checksums.
+
+    On all ranks a `DamagedError` where they do not, an `InputError` where they cannot be read.
+    """
+    _require_files(checkpoint, [STATE_FILE], world)
+    state = _together(world, lambda: read_state(checkpoint))
+    _require_files(checkpoint, list(state.sha256), world)
+    _together(world, lambda: _check_sums(checkpoint, state, world))
     return state
+
+
+def _require_files(checkpoint: Path, names: list[str], world: World) -> None:
+    """A file that nobody finds is damage; one that only some miss is not: their machine lacks the folder."""
+    found = world.together(lambda: torch.tensor([int(is_there(checkpoint / name)) for name in names]))
+    world.sum_([found], "files")
+    for name, count in zip(names, found.tolist(), strict=True):
+        if count == 0:
+            raise DamagedError(f"{checkpoint / name}: file not found. Restore it or train again.")
+        if count < world.size:
+            raise AgreedError(
+                f"{checkpoint / name}: found by {count} of {world.size} workers only. Nothing was changed. "
+                "Check that every machine has the run folder at this path, then try again."
+            )
 
 
 def _check_sums(checkpoint: Path, state: State, world: World) -> None:
     """The ranks share the reading."""
     for name, expected in list(state.sha256.items())[world.rank :: world.size]:
         path = checkpoint / name
-        if not path.is_file():
-            raise InputError(f"{path}: file not found, but state.json names it. Restore it or train again.")
-        if sha256_of(path).hex() != expected:
-            raise InputError(
+        with reading(path):
+            found = sha256_of(path).hex()
+        if found != expected:
+            raise DamagedError(
                 f"{path}: damaged, its SHA-256 is not that in state.json. Restore it or train again."
             )
+
+
+def _together(world: World, work: Callable[[], T]) -> T:
+    """`World.together`, where any rank's `DamagedError` is one on all. Any other `InputError` goes first."""
+
+    def outcome() -> T | DamagedError:
+        try:
+            return work()
+        except DamagedError as error:
+            return error
+
+    mine = world.together(outcome)
+    try:
+        return world.together(lambda: _result(mine))
+    except AgreedError as error:
+        raise DamagedError(str(error)) from error
+
+
+def _result(outcome: T | DamagedError) -> T:
+    if isinstance(outcome, DamagedError):
+        raise outcome
+    return outcome
 
 
 def for_predictions(run: Path, world: World) -> tuple[Path, State]:

@@ -8,7 +8,7 @@ from esmm.checkpoints import checkpoint, choose_checkpoint, run_folder
 from esmm.checkpoints.checkpoint import State
 from esmm.checkpoints.save_checkpoint import Origin
 from esmm.config import Config, flatten
-from esmm.workers.distributed import World
+from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -17,17 +17,25 @@ log = logging.getLogger(__name__)
 FIXED = ("model.", "loader.shuffle_window", "train.seed", "optimizer.dense.name", "optimizer.sparse.name")
 
 
+class UnfitError(AgreedError):
+    """The run's checkpoints are of another model or other samples than the command asks for."""
+
+
 def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     """The checkpoint to go on with, or None where the run has none; says either in one line.
 
-    `InputError` where the checkpoints are all damaged or are of another model or other samples.
+    `DamagedError` where the checkpoints are all damaged, `UnfitError` where they are of another model or
+    other samples, `InputError` where they cannot be read.
     """
     if not world.on_first(lambda: checkpoint.complete(run)):
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
     path, state = choose_checkpoint.newest_good(run, world)
+    try:
+        changed = world.together(lambda: compare(path, state, origin))
+    except AgreedError as error:
+        raise UnfitError(str(error)) from error
     world.on_first(lambda: choose_checkpoint.set_newer_aside(run, state.step))
-    changed = world.together(lambda: compare(path, state, origin))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
     return path, state

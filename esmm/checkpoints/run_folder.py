@@ -3,6 +3,7 @@
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
     versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoints.checkpoint
     command.txt     the commands that made it                _SUCCESS       written last
+    .former/        an unfinished run that it replaces, until it has a checkpoint: see esmm.checkpoints.former
 
 A local or shared POSIX folder: all workers write their checkpoint shards into it. A run that replaces a
 complete one is written beside it, as `.NAME.new`, and takes its place when it is complete itself.
@@ -10,6 +11,7 @@ complete one is written beside it, as `.NAME.new`, and takes its place when it i
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shlex
@@ -23,11 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from esmm.checkpoints import checkpoint, choose_checkpoint
+from esmm.checkpoints import checkpoint, choose_checkpoint, former
 from esmm.config import Config
 from schemas import storage
 from schemas.errors import InputError
 from schemas.samples import SUCCESS_NAME
+
+log = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.yaml"
@@ -50,7 +54,7 @@ class RunFolder:
 
     @classmethod
     def start(cls, target: Path, overwrite: bool = False, resume: bool = False) -> "RunFolder":
-        """Lock the folder and, but for `resume`, empty it.
+        """Lock the folder and, but for `resume`, clear it for a new run.
 
         `InputError` where the run is complete or has checkpoints to go on from (unless overwrite or
         resume), is being written by another process, or where the folder holds something else than a run.
@@ -58,13 +62,15 @@ class RunFolder:
         refuse_foreign(target)
         folder = cls(target, target, [_lock(target)])
         try:
+            former.repair(target)
             if not overwrite and not resume:
                 _refuse_work(target)
             if overwrite and is_complete(target):
                 folder.path = _beside(target)
                 folder._locks.append(_lock(folder.path))
+                former.repair(folder.path)
             if not resume:
-                folder.empty()
+                folder.begin_anew()
             folder._sign()
         except BaseException:
             folder.close()
@@ -78,10 +84,17 @@ class RunFolder:
             self._locks[-1].flush()
             os.fsync(self._locks[-1])  # NFS shows it to others then, and not before
 
-    def empty(self) -> None:
-        """Remove what another training has left here."""
+    def begin_anew(self) -> None:
+        """Clear the folder; a run with checkpoints stays, set aside, until the new one has a checkpoint."""
+        if checkpoint.complete(self.path):
+            former.keep(self.path)
+            log.info(
+                "%s: the run that stood there is kept until the new one has its first checkpoint, in %s",
+                self.target,
+                self.path / former.FORMER,
+            )
         for entry in self.path.iterdir():
-            if entry.name != LOCK_NAME:
+            if entry.name not in (LOCK_NAME, former.FORMER):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def describe(self, config: Config, arguments: list[str], workers: int) -> None:
@@ -187,6 +200,13 @@ def _refuse_work(path: Path) -> None:
         raise InputError(
             f"{path}: found an unfinished run with checkpoint {unfinished[-1].name}, expected none. "
             "Pass --resume to go on with it, --overwrite to start anew, or choose another folder."
+        )
+    kept = checkpoint.complete(path / former.FORMER)
+    if kept:
+        raise InputError(
+            f"{path}: found an unfinished run with checkpoint {kept[-1].name} in {former.FORMER}, expected "
+            "none. A run that was to replace it has not come to a checkpoint. Pass --overwrite to start "
+            f"anew, or move what lies in {former.FORMER} one folder up and pass --resume to go on with it."
         )
 
 

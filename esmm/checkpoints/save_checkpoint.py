@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import checkpoint, former
 from esmm.checkpoints.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
 from esmm.config import Config
 from esmm.data.schedule import Position
@@ -87,6 +87,7 @@ def save(
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if world.is_first:
+        former.forget(run)
         config = origin.config.train
         _remove_old(
             run, config.keep_checkpoints, progress.best_step if config.early_stopping_patience else None

@@ -7,18 +7,23 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
+import torch
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import checkpoint, choose_checkpoint
 from esmm.train import train
+from esmm.workers.distributed import World
 from schemas.errors import EXIT_BAD_INPUT, InputError
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, predictions_of
 from tests.esmm.workers import ONE_WORKER
 from tests.jobs.test_full_disk import run_with_small_disk
 
+T = TypeVar("T")
 SETTINGS = ("train.checkpoint_steps=4", "train.keep_checkpoints=3")
 FORMAT_1 = Path(__file__).parent / "data" / "format_1"
 
@@ -71,7 +76,7 @@ def _change_the_state(newest: Path) -> None:
         (_flip_a_byte, "table-00000-of-00001.safetensors: damaged"),
         (_truncate, "dense.safetensors: damaged"),
         (_lose_a_file, "dense.safetensors: file not found"),
-        (_lose_the_state, "state.json: expected the description"),
+        (_lose_the_state, "state.json: file not found"),
         (_change_the_state, "state.json: expected the description.*checksum"),
     ],
 )
@@ -118,6 +123,49 @@ def test_where_all_are_damaged_nothing_is_resumed(whole: Path, inputs: Inputs, t
     with pytest.raises(InputError, match=r"dense\.safetensors: damaged"):
         train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
     assert _names(copy) == _names(whole)
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+@pytest.mark.parametrize("name", ["", "step-{}/state.json", "step-{}/table-00000-of-00001.safetensors"])
+def test_what_cannot_be_read_is_not_damaged(
+    whole: Path, inputs: Inputs, tmp_path: Path, name: str, more: list[str]
+) -> None:
+    """A link to itself: opening it fails, as on a network folder that is away. Nothing must change."""
+    copy, aside = shutil.copytree(whole, tmp_path / "copy"), tmp_path / "aside"
+    cut_off(copy, checkpoint.step_of(checkpoint.complete(copy)[1]))
+    path, before = copy / "checkpoints" / name.format(checkpoint.latest(copy).name[5:]), _names(copy)
+    path.rename(aside)
+    path.symlink_to(path)
+    with pytest.raises(InputError, match=r"cannot be read \(Too many levels of symbolic links\)"):
+        train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume", *more))
+    path.unlink()
+    aside.rename(path)
+    assert _names(copy) == before
+    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume", *more))
+    assert_same_run(copy, whole)
+
+
+@dataclass(frozen=True)
+class _OneOfTwo(World):
+    """A worker on one machine beside a worker on another that finds every file, and no damage."""
+
+    def together(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def sum_(self, tensors: list[torch.Tensor], name: str) -> None:
+        for tensor in tensors:
+            tensor.add_(1)
+
+
+@pytest.mark.parametrize("name", ["state.json", "dense.safetensors"])
+def test_a_machine_without_the_run_folder_is_no_damage(whole: Path, tmp_path: Path, name: str) -> None:
+    world = _OneOfTwo(2, 1, 0, 1, torch.device("cpu"))
+    folder = shutil.copytree(checkpoint.latest(whole), tmp_path / "step-1")
+    choose_checkpoint.checked(folder, world)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"{name}: found by 1 of 2 workers only") as caught:
+        choose_checkpoint.checked(folder, world)
+    assert not isinstance(caught.value, checkpoint.DamagedError)
 
 
 def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.sample_files import write_samples
 from tests.esmm.workers import ONE_WORKER, Command
 
+BROKEN = ("optimizer.dense.learning_rate=1e30", "optimizer.sparse.learning_rate=1e30")  # it diverges
+
 
 @pytest.fixture(scope="module")
 def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,9 +43,8 @@ def test_a_run_that_replaces_another_leaves_it_usable_until_it_is_complete(
     run: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     copy, settings = shutil.copytree(run, tmp_path / "copy"), ["train.seed=1", "train.checkpoint_steps=2"]
-    broken = ["optimizer.dense.learning_rate=1e30", "optimizer.sparse.learning_rate=1e30"]
     with pytest.raises(InputError, match="diverged"):
-        train(ONE_WORKER, inputs.arguments(copy, "--overwrite", *settings, *broken))
+        train(ONE_WORKER, inputs.arguments(copy, "--overwrite", *settings, *BROKEN))
     assert (copy / "_SUCCESS").exists()
     assert (_seed_of(copy), log_of(copy)) == (42, log_of(run))
     train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", *settings))
@@ -64,6 +65,59 @@ def test_a_replacement_that_cannot_go_on_begins_anew(
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [
         path.name for path in (tmp_path / "fresh" / "checkpoints").iterdir()
     ]
+
+
+@pytest.mark.parametrize("more", [["--overwrite"], ["--overwrite", "--resume", "train.seed=1"]])
+def test_what_a_run_replaces_stays_until_it_has_a_checkpoint(
+    run: Path, inputs: Inputs, tmp_path: Path, more: list[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    for _ in range(2):  # the second one has nothing of its own to set aside
+        with pytest.raises(InputError, match="diverged"):
+            train(ONE_WORKER, inputs.arguments(copy, *more, *BROKEN))
+        assert not checkpoint.complete(copy)
+    with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+ in \.former.*--overwrite"):
+        train(ONE_WORKER, inputs.arguments(copy))
+    kept = shutil.copytree(copy / ".former", tmp_path / "kept", ignore=shutil.ignore_patterns(".*"))
+    assert_same_run(kept, run)
+    train(ONE_WORKER, inputs.arguments(copy, *more))
+    assert not (copy / ".former").exists()
+    assert [path.name for path in copy.iterdir() if path.name.startswith(".")] == [".lock"]
+
+
+@pytest.mark.parametrize("survived", range(5))
+def test_a_kill_while_a_run_is_set_aside_loses_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    left, rename = [survived], Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.start(copy, overwrite=True)
+    RunFolder.start(copy, resume=True).close()
+    assert_same_run(copy, run)
+    assert sorted(path.name for path in copy.iterdir()) == sorted(
+        path.name for path in run.iterdir() if path.name != "_SUCCESS"
+    )
+
+
+def test_a_kill_before_what_was_replaced_is_removed(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "_SUCCESS").unlink()
+    (copy / ".former" / "checkpoints" / "step-000001").mkdir(parents=True)
+    train(ONE_WORKER, inputs.arguments(copy, "--resume"))
+    assert not (copy / ".former").exists()
+    assert_same_run(copy, run)
 
 
 def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp_path: Path) -> None:
