@@ -163,7 +163,7 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
     """Train from a checkpoint, another run's, or the beginning, to the end."""
     world, state = job.world, found[1] if found else None
     if folder:
-        folder.rewind(state.step if state else 0)
+        folder.rewind(state)
         folder.describe(job.config, job.command, world.size)
     trained = job.start()
     if found:

@@ -51,12 +51,13 @@ class Trainer:
         self.train, self.valid, self.path, self.record = train, valid, path, record
         self.origin = Origin.of(config, train.manifest)
         self.position = state.position if state else Position.start(1)
-        self.progress = state.progress if state else Progress()
+        self.progress = state.progress if state else Progress(validated=0)
         self.guard = Guard(path, self.world)
         self.meter = Meter(self.world, train, self.progress.window)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
         self.total_steps = self._total_steps()
         self.factor = 1.0  # of the learning rates
+        self.saved = self._stand() if state else None
 
     @property
     def done(self) -> bool:
@@ -87,6 +88,14 @@ class Trainer:
     def _train_epoch(self) -> None:
         """What is left of the epoch, or less where the run stops in it."""
         begin, schedule = self.position, self.train.plan(self.position)
+        if (
+            begin.legs
+            and schedule.steps
+            and self.progress.owes_validation(self.config.train, self.trained.step)
+        ):
+            self._between_steps()  # the run was stopped before that validation was through
+            if self.pulse.stop or self.done:
+                return
         before = sum(leg.steps for leg in begin.legs)
         hidden = not (self.world.is_first and sys.stderr.isatty())
         bar = tqdm(
@@ -126,7 +135,7 @@ class Trainer:
             return  # saved by `fit`
         with self.meter.paused():
             improved = False
-            if config.validate_steps and step % config.validate_steps == 0:
+            if self.progress.owes_validation(config, step):
                 improved = self._validate("validation") and self.progress.best_step == step
             keep_best = improved and config.early_stopping_patience > 0
             regular = config.checkpoint_steps and step % config.checkpoint_steps == 0
@@ -161,10 +170,13 @@ class Trainer:
         return True
 
     def _save(self) -> None:
+        """Write a checkpoint, unless the last one says it all already."""
         self.guard.check()
-        progress = replace(self.progress, window=self.meter.window())
-        position = replace(self.position, left_out=self._left_out())
-        save_checkpoint.save(self.path, self.origin, position, progress, self.trained, self.world)
+        if self.saved != self._stand():
+            progress = replace(self.progress, window=self.meter.window())
+            position = replace(self.position, left_out=self._left_out())
+            save_checkpoint.save(self.path, self.origin, position, progress, self.trained, self.world)
+            self.saved = self._stand()
         self.pulse.saved()
         if not self.pulse.stop and not self.done:
             self.world.admit()
@@ -174,6 +186,10 @@ class Trainer:
         mine = torch.tensor([-1, *self.train.left_out(self.position)]).unsqueeze(1)
         found = self.world.gather_to_first(mine, "left_out")
         return () if found is None else tuple(sorted(set(found.flatten().tolist()) - {-1}))
+
+    def _stand(self) -> tuple[int, Position, Progress, int]:
+        """What changes between two checkpoints that differ, but for what a clock has measured."""
+        return self.trained.step, self.position, self.progress, self.meter.steps
 
     # ---- The log -----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+REPLACED = ".replaced"  # ends the hidden name of a checkpoint that makes place for one of the same step
 
 
 def newest_good(run: Path, world: World) -> tuple[Path, State]:
@@ -137,6 +138,13 @@ def set_newer_aside(run: Path, step: int) -> None:
     for folder in complete(run):
         if step_of(folder) > step:
             folder.rename(folder.with_name(f".{folder.name}.aside-{time.time_ns()}"))
+
+
+def put_back(run: Path) -> None:
+    """A kill between the two renames of `save_checkpoint` has left a whole checkpoint without its name."""
+    for replaced in (run / FOLDER).glob(f".step-*{REPLACED}"):
+        final = replaced.with_name(replaced.name.removeprefix(".").removesuffix(REPLACED))
+        shutil.rmtree(replaced) if final.exists() else replaced.rename(final)
 
 
 def remove_leftovers(run: Path) -> None:

@@ -26,6 +26,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from esmm.checkpoints import checkpoint, choose_checkpoint, former
+from esmm.checkpoints.checkpoint import State
 from esmm.config import Config
 from schemas import storage
 from schemas.errors import InputError
@@ -62,13 +63,13 @@ class RunFolder:
         refuse_foreign(target)
         folder = cls(target, target, [_lock(target)])
         try:
-            former.repair(target)
+            _repair(target)
             if not overwrite and not resume:
                 _refuse_work(target)
             if overwrite and is_complete(target):
                 folder.path = _beside(target)
                 folder._locks.append(_lock(folder.path))
-                former.repair(folder.path)
+                _repair(folder.path)
             if not resume:
                 folder.begin_anew()
             folder._sign()
@@ -111,10 +112,10 @@ class RunFolder:
         """Append one JSON object to train.jsonl."""
         _append(self.path / LOG_NAME, json.dumps(entry))
 
-    def rewind(self, step: int) -> None:
-        """The run goes on from a step: train.jsonl becomes what it was then."""
+    def rewind(self, state: State | None) -> None:
+        """The run goes on from a checkpoint, or its beginning: train.jsonl becomes what it was then."""
         (self.path / SUCCESS_NAME).unlink(missing_ok=True)
-        entries = [entry for entry in read_log(self.path) if entry["step"] <= step]
+        entries = [entry for entry in read_log(self.path) if state and _is_before(entry, state)]
         _write(self.path / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def last_validation(self) -> dict[str, Any]:
@@ -177,6 +178,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def _is_before(entry: dict[str, Any], state: State) -> bool:
+    """Was an entry of the log written before a checkpoint? A validation may follow one of its own step."""
+    validated = state.progress.validated
+    if validated is not None and "auc_ctcvr" in entry:
+        return int(entry["step"]) <= validated
+    return int(entry["step"]) <= state.step
+
+
 def read_config(path: Path) -> Config:
     """The configuration of a complete run, or an `InputError`."""
     if not path.is_dir():
@@ -208,6 +217,12 @@ def _refuse_work(path: Path) -> None:
             "none. A run that was to replace it has not come to a checkpoint. Pass --overwrite to start "
             f"anew, or move what lies in {former.FORMER} one folder up and pass --resume to go on with it."
         )
+
+
+def _repair(path: Path) -> None:
+    """Finish or undo what a kill has interrupted between two renames."""
+    choose_checkpoint.put_back(path)
+    former.repair(path)
 
 
 def _lock(path: Path) -> IO[str]:

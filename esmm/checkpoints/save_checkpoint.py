@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from esmm.checkpoints import checkpoint, former
+from esmm.checkpoints import checkpoint, choose_checkpoint, former
 from esmm.checkpoints.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
 from esmm.config import Config
 from esmm.data.schedule import Position
@@ -85,6 +85,7 @@ def save(
     except InputError:
         if world.is_first:
             shutil.rmtree(partial, ignore_errors=True)
+            choose_checkpoint.put_back(run)
         raise
     if world.is_first:
         former.forget(run)
@@ -178,10 +179,18 @@ def _finish(
     (partial / STATE_FILE).write_text(state.to_json())
     _sync(partial / STATE_FILE)
     _sync(partial)
-    if final.exists():  # of the same step: a damaged one that was passed over
-        shutil.rmtree(final)
+    _publish(partial, final)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Give a checkpoint its name. One of the same step, saved earlier, stays until then: see `put_back`."""
+    replaced = final.with_name(f".{final.name}{choose_checkpoint.REPLACED}")
+    if final.exists():
+        final.rename(replaced)
     partial.rename(final)
     _sync(final.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)
 
 
 def _table_tensors(trained: TrainStep) -> dict[str, Tensor]:

@@ -27,7 +27,8 @@ class Progress:
     """best_auc, best_step: the best validation CTCVR AUC and the step it was reached at. since_best:
     validations since then. epoch_seconds: that the unfinished epoch has taken. skipped, epoch_skipped:
     impressions of the run and of the unfinished epoch, up to the last line of the log, that lay in row
-    groups that could not be read. window: see `Window`.
+    groups that could not be read. window: see `Window`. validated: the step of the last validation, 0
+    before any; None in checkpoints of before it was kept.
     """
 
     best_auc: float | None = None
@@ -37,6 +38,7 @@ class Progress:
     skipped: int = 0
     epoch_skipped: int = 0
     window: Window = field(default_factory=Window)
+    validated: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.window, dict):  # from JSON
@@ -45,8 +47,13 @@ class Progress:
     def after_validation(self, auc: float | None, step: int) -> "Progress":
         """One more validation; an AUC that is undefined is no better than any."""
         if auc is not None and (self.best_auc is None or auc > self.best_auc):
-            return replace(self, best_auc=auc, best_step=step, since_best=0)
-        return replace(self, since_best=self.since_best + 1)
+            return replace(self, validated=step, best_auc=auc, best_step=step, since_best=0)
+        return replace(self, validated=step, since_best=self.since_best + 1)
+
+    def owes_validation(self, config: TrainConfig, step: int) -> bool:
+        """One is due between this step and the next, and has not been made."""
+        due = config.validate_steps > 0 and step % config.validate_steps == 0
+        return due and self.validated not in (None, step)
 
     def after_line(self, seconds: float, skipped: int) -> "Progress":
         """One more line of the log: what its steps took, and the impressions that they lacked."""

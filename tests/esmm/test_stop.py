@@ -1,6 +1,7 @@
 """SIGTERM: the step under way is finished, a checkpoint saved, and nothing of the run is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from esmm import trainer
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import checkpoint, save_checkpoint
+from esmm.checkpoints.run_folder import RunFolder
 from esmm.train import train
 from esmm.training import scoring
+from esmm.training.step import TrainStep
 from esmm.workers.distributed import EXIT_STOPPED, Stop
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
@@ -61,22 +64,114 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(inputs: Inputs, tmp_pa
     assert_same_run(run, whole)
 
 
-def test_a_stop_in_a_validation_loses_nothing_either(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, whole = tmp_path / "stopped", tmp_path / "whole"
+def _stop_in_a_validation(arguments: list[str]) -> None:
+    """Train until SIGTERM comes as the first validation begins."""
     stop = Stop()
 
     def stopped_at_once(*arguments: Any) -> dict[str, float | None] | None:
         stop.requested = True
         return scoring.validation_auc(*arguments)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "validation_auc", stopped_at_once)
         with pytest.raises(SystemExit) as caught:
-            train(replace(ONE_WORKER, stop=stop), inputs.arguments(run))
+            train(replace(ONE_WORKER, stop=stop), arguments)
     assert caught.value.code == EXIT_STOPPED
+
+
+def _stop_after_step(step: int, arguments: list[str]) -> None:
+    """Train until SIGTERM comes in a step."""
+    stop, take = Stop(), TrainStep.__call__
+
+    def stopping(trained: TrainStep, *rest: Any) -> Any:
+        losses = take(trained, *rest)
+        stop.requested = trained.step == step
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", stopping)
+        with pytest.raises(SystemExit):
+            train(replace(ONE_WORKER, stop=stop), arguments)
+
+
+def test_a_stop_in_a_validation_loses_nothing_either(inputs: Inputs, tmp_path: Path) -> None:
+    run, whole = tmp_path / "stopped", tmp_path / "whole"
+    _stop_in_a_validation(inputs.arguments(run))
     assert [entry["kind"] for entry in log_of(run)].count("epoch") == 0
+    train(ONE_WORKER, inputs.arguments(run, "--resume"))
+    train(ONE_WORKER, inputs.arguments(whole))
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("moment", ["before", "in"])
+def test_a_validation_inside_an_epoch_that_a_stop_has_kept_from_happening_is_made_up_for(
+    inputs: Inputs, tmp_path: Path, moment: str
+) -> None:
+    """It would have been the best, so early stopping and the model it chooses depend on it."""
+    run, whole = tmp_path / "stopped", tmp_path / "whole"
+    settings = ("train.seed=1", "train.validate_steps=4", "train.early_stopping_patience=5")
+    train(ONE_WORKER, inputs.arguments(whole, *settings))
+    best = checkpoint.read_state(checkpoint.latest(whole)).progress.best_step
+    assert best == 4
+    if moment == "in":
+        _stop_in_a_validation(inputs.arguments(run, *settings))
+    else:
+        _stop_after_step(4, inputs.arguments(run, *settings))
+    assert checkpoint.read_state(checkpoint.latest(run)).step == 4
+    assert not [entry for entry in log_of(run) if entry["kind"] == "validation"]
+    train(ONE_WORKER, inputs.arguments(run, *settings, "--resume"))
+    assert_same_run(run, whole)
+    assert checkpoint.read_state(checkpoint.latest(run)).progress.best_step == best
+    assert [path.name for path in checkpoint.complete(run)] == [
+        path.name for path in checkpoint.complete(whole)
+    ]
+
+
+def test_a_step_is_saved_once_only_where_nothing_has_changed(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM in the validation of a step that is saved anyway: a launcher's patience is short."""
+    saved, save = list[int](), save_checkpoint.save
+
+    def counted(*arguments: Any) -> Path:
+        path = save(*arguments)
+        saved.append(checkpoint.step_of(path))
+        return path
+
+    monkeypatch.setattr(save_checkpoint, "save", counted)
+    settings = ("train.checkpoint_steps=4", "train.validate_steps=8")
+    _stop_in_a_validation(inputs.arguments(tmp_path / "run", *settings))
+    assert saved == [4, 8]
+
+
+@pytest.mark.parametrize("killed_at", ["first rename", "second rename", "removal"])
+def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    """The epoch's end is saved before its validation, where a run was stopped in that, and after it."""
+    run, whole = tmp_path / "stopped", tmp_path / "whole"
+    _stop_in_a_validation(inputs.arguments(run))
+    names = [path.name for path in checkpoint.complete(run)]
+    calls, rename, remove = list[str](), Path.rename, shutil.rmtree
+
+    def killing_rename(path: Path, target: Path) -> Path:
+        calls.append(f"{'second' if calls else 'first'} rename")
+        if killed_at == calls[-1]:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    def killing_remove(path: Path, ignore_errors: bool = False) -> None:
+        if killed_at == "removal" and len(calls) == 2:
+            raise KeyboardInterrupt
+        remove(path, ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killing_rename)
+        patch.setattr(shutil, "rmtree", killing_remove)
+        with pytest.raises(KeyboardInterrupt):
+            train(ONE_WORKER, inputs.arguments(run, "--resume"))
+    RunFolder.start(run, resume=True).close()
+    assert [path.name for path in checkpoint.complete(run)] == names
     train(ONE_WORKER, inputs.arguments(run, "--resume"))
     train(ONE_WORKER, inputs.arguments(whole))
     assert_same_run(run, whole)
