@@ -140,10 +140,19 @@ def train(world: World, arguments: list[str]) -> None:
         world.begun()
         found = _find(job, path, folder) if options.resume else None
         if found and resume.is_complete(path, job.config, found[1], world):
-            if world.is_first:
-                print(f"{options.run}: complete with step {found[1].step}, there is nothing to resume")
+            if folder:
+                _say_complete(folder, found[1].step)
             return
         _train_from(found, job, path, folder)
+
+
+def _say_complete(folder: RunFolder, step: int) -> None:
+    """Nothing is left to train; but a run that was killed before it took another's place takes it now."""
+    told = "there is nothing to resume"
+    if folder.path != folder.target:
+        folder.finish()
+        told = "it has taken the place of the run before"
+    print(f"{folder.target}: complete with step {step}, {told}")
 
 
 def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] | None:

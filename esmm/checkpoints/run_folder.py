@@ -66,7 +66,7 @@ class RunFolder:
             _repair(target)
             if not overwrite and not resume:
                 _refuse_work(target)
-            if overwrite and is_complete(target):
+            if overwrite and _is_replaced(target):
                 folder.path = _beside(target)
                 folder._locks.append(_lock(folder.path))
                 _repair(folder.path)
@@ -236,6 +236,11 @@ def _lock(path: Path) -> IO[str]:
             f"{path}: another training run is writing there. Wait for it or choose another folder."
         ) from error
     return lock
+
+
+def _is_replaced(target: Path) -> bool:
+    """Is a run written beside the target? That is complete, or had made place for one that is when killed."""
+    return is_complete(target) or (is_complete(_beside(target)) and not checkpoint.complete(target))
 
 
 def _beside(path: Path) -> Path:

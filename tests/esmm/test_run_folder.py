@@ -3,12 +3,14 @@
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esmm.checkpoints import checkpoint, run_folder
 from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.train import train
+from schemas import storage
 from schemas.errors import InputError
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.sample_files import write_samples
@@ -65,6 +67,36 @@ def test_a_replacement_that_cannot_go_on_begins_anew(
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [
         path.name for path in (tmp_path / "fresh" / "checkpoints").iterdir()
     ]
+
+
+@pytest.mark.parametrize("killed_at", [0, 2])
+def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
+    run: Path,
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    killed_at: int,
+) -> None:
+    """Its first rename finds the old run in the way, the second moves that aside, the third succeeds."""
+    copy, rename, calls = shutil.copytree(run, tmp_path / "copy"), storage._rename, list[str]()
+
+    def killed(fs: Any, source: str, target: str) -> None:
+        if len(calls) == killed_at:
+            raise KeyboardInterrupt
+        calls.append(target)
+        rename(fs, source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+    assert not copy.exists() or _seed_of(copy) == 42
+    capsys.readouterr()
+    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", "train.seed=1"))
+    assert "it has taken the place of the run before" in capsys.readouterr().out
+    assert _seed_of(copy) == 1 and (copy / "_SUCCESS").exists()
+    assert not (tmp_path / ".copy.new").exists()
 
 
 @pytest.mark.parametrize("more", [["--overwrite"], ["--overwrite", "--resume", "train.seed=1"]])
