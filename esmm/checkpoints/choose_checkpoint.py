@@ -112,12 +112,21 @@ def _result(outcome: T | DamagedError) -> T:
 
 
 def for_predictions(run: Path, world: World) -> tuple[Path, State]:
-    """The checkpoint of the best validation where early stopping was on, else the newest good one."""
+    """The checkpoint of the best validation where early stopping was on, else the newest good one.
+
+    `InputError` where the best one is damaged: another is worse, and to take it is the user's decision.
+    """
     newest, state = newest_good(run, world)
     best = state.progress.best_step
     if not state.config.train.early_stopping_patience or best in (None, state.step):
         return newest, state
-    return folder_of(run, best), checked(folder_of(run, best), world)
+    try:
+        return folder_of(run, best), checked(folder_of(run, best), world)
+    except DamagedError as error:
+        raise AgreedError(
+            f"{error} It is the checkpoint of the best validation, which early stopping chooses; the newest "
+            f"good one is --checkpoint {newest.name}."
+        ) from error
 
 
 def named(run: Path, name: str, world: World) -> tuple[Path, State]:

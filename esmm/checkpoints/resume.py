@@ -1,6 +1,7 @@
 """Going on with a run: which checkpoint, and may it be continued with these options and these samples?"""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,28 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     world.on_first(lambda: choose_checkpoint.set_newer_aside(run, state.step))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
-    return path, state
+    return path, _with_kept_best(run, origin.config, state, world)
 
 
 def is_complete(run: Path, config: Config, state: State, world: World) -> bool:
     """Is there nothing to go on with?"""
     done = state.progress.is_done(config.train, state.position)
     return done and world.on_first(lambda: run_folder.is_complete(run))
+
+
+def _with_kept_best(run: Path, config: Config, state: State, world: World) -> State:
+    """Early stopping chooses among checkpoints: one that is not there, as early stopping was off, is none.
+
+    The state to go on with, in which it then counts from here.
+    """
+    if not config.train.early_stopping_patience:
+        return state
+    best, was_on = state.progress.best_step, state.config.train.early_stopping_patience > 0
+    kept = world.on_first(lambda: best is None or checkpoint.is_there(checkpoint.folder_of(run, best)))
+    if was_on and kept:
+        return state
+    log.info("early stopping counts from step %d: no checkpoint was kept for it before", state.step)
+    return replace(state, progress=state.progress.without_best())
 
 
 def compare(path: Path, state: State, origin: Origin) -> list[str]:

@@ -50,6 +50,10 @@ class Progress:
             return replace(self, validated=step, best_auc=auc, best_step=step, since_best=0)
         return replace(self, validated=step, since_best=self.since_best + 1)
 
+    def without_best(self) -> "Progress":
+        """The best validation no longer counts, as its checkpoint is not there."""
+        return replace(self, best_auc=None, best_step=None, since_best=0)
+
     def owes_validation(self, config: TrainConfig, step: int) -> bool:
         """One is due between this step and the next, and has not been made."""
         due = config.validate_steps > 0 and step % config.validate_steps == 0

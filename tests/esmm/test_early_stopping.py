@@ -74,6 +74,35 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_does(
     assert "nothing to resume" in capsys.readouterr().out
 
 
+def test_a_best_checkpoint_that_is_damaged_is_not_replaced_without_a_word(
+    stopped: Path, inputs: Inputs, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(stopped, tmp_path / "copy")
+    best, newest = checkpoint.complete(copy)
+    (best / "dense.safetensors").write_bytes(b"broken")
+    with pytest.raises(InputError, match=f"damaged.*best validation.*--checkpoint {newest.name}"):
+        predictions_of(copy, inputs.valid, tmp_path / "out")
+    predictions_of(copy, inputs.valid, tmp_path / "out", "--checkpoint", newest.name)
+
+
+def test_turned_on_at_a_resume_it_chooses_among_what_is_kept_from_there(
+    inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The best validation lies before: no checkpoint was kept of it."""
+    run, short = tmp_path / "run", ("train.seed=1", "train.epochs=2", "train.validate_steps=4")
+    train(ONE_WORKER, inputs.arguments(run, *short))
+    before = checkpoint.read_state(checkpoint.latest(run))
+    assert checkpoint.complete(run) == [checkpoint.latest(run)] and before.progress.best_step == 4
+    caplog.set_level(logging.INFO)
+    longer = ("train.seed=1", "train.epochs=6", "train.validate_steps=4", "train.early_stopping_patience=5")
+    train(ONE_WORKER, inputs.arguments(run, *longer, "--resume"))
+    assert f"early stopping counts from step {before.step}" in caplog.text
+    validations = [entry for entry in _validations(run) if entry[0] > before.step]
+    predictions_of(run, inputs.valid, tmp_path / "out")
+    step = json.loads((tmp_path / "out" / "_manifest.json").read_text())["step"]
+    assert step == -max((score, -step) for step, score in validations)[1]
+
+
 def test_validation_samples_without_conversions_cannot_decide(inputs: Inputs, tmp_path: Path) -> None:
     valid = shutil.copytree(inputs.valid, tmp_path / "valid")
     manifest = json.loads((valid / "_manifest.json").read_text())
