@@ -64,8 +64,8 @@ class LossConfig(_Section):
 
 class ScheduleConfig(_Section):
     warmup_steps: NonNegativeInt = 0  # steps over which both learning rates rise to their full values
-    decay: Literal["none", "linear", "cosine"] = "none"  # their way down from there to the last step
-    final_factor: float = Field(0.0, ge=0, le=1)  # what a decay leaves of them at the last step
+    decay: Literal["none", "linear", "cosine"] = "none"  # their way down from there over the other steps
+    final_factor: float = Field(0.0, ge=0, le=1)  # what a decay has left of them after the last step
 
 
 class _DecayingConfig(_Section):
