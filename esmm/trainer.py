@@ -113,7 +113,7 @@ class Trainer:
                 self.pulse.beat()
                 bar.update()
                 last = index + 1 == schedule.steps
-                if self.meter.steps == self.config.train.log_every or last:
+                if self.meter.steps >= self.config.train.log_every or last:
                     self._report(bar)
                 if not last:
                     self._between_steps()

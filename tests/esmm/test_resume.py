@@ -181,6 +181,13 @@ def test_options_that_may_change_are_named(
     assert "batch_size: 16" in (cut / "config.yaml").read_text()
 
 
+def test_a_smaller_distance_of_log_lines_holds_at_once(cut: Path, inputs: Inputs) -> None:
+    """It is how the batch of a loss that is not finite is found: the first line must not be waited for."""
+    train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, "train.log_every=1", "train.epochs=1", "--resume"))
+    lines = [entry["step"] for entry in log_of(cut) if entry["kind"] == "train"]
+    assert lines == [3, *range(5, _epoch_ends(cut)[0] + 1)]
+
+
 # ---- Nothing to resume from, nothing to resume -----------------------------------------------------
 
 
