@@ -187,7 +187,7 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
         if folder:
             last = folder.last_validation()
             folder.finish()
-            done = f"{last['epoch']} epoch(s), {last['step']} steps, validation {describe(last)}"
+            done = f"{last.get('epoch', '?')} epoch(s), {trained.step} steps, validation {describe(last)}"
             skipped = trainer.progress.skipped
             lacking = f"; {skipped} impressions of broken row groups were skipped" if skipped else ""
             print(f"{job.options.run}: {done}{lacking}")

@@ -105,6 +105,15 @@ def sha256_of(path: Path) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def table_file(shard: int, num_shards: int) -> str:
     return f"table-{shard:05d}-of-{num_shards:05d}.safetensors"
 

@@ -119,8 +119,8 @@ class RunFolder:
         _write(self.path / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def last_validation(self) -> dict[str, Any]:
-        """The log's last entry with AUCs."""
-        return [entry for entry in read_log(self.path) if "auc_ctcvr" in entry][-1]
+        """The log's last entry with AUCs; empty where somebody has removed the log."""
+        return next((entry for entry in reversed(read_log(self.path)) if "auc_ctcvr" in entry), {})
 
     def finish(self) -> None:
         """Mark the run complete and put it where it belongs."""
@@ -172,10 +172,16 @@ def is_complete(path: Path) -> bool:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's train.jsonl."""
+    """The whole lines of a run's train.jsonl, up to what a power cut has left of those after a checkpoint."""
     log = path / LOG_NAME
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
 
 
 def _is_before(entry: dict[str, Any], state: State) -> bool:
@@ -184,6 +190,13 @@ def _is_before(entry: dict[str, Any], state: State) -> bool:
     if validated is not None and "auc_ctcvr" in entry:
         return int(entry["step"]) <= validated
     return int(entry["step"]) <= state.step
+
+
+def sync_log(path: Path) -> None:
+    """Have the log so far on the disk, as a run that resumes from a checkpoint keeps what led to it."""
+    if (path / LOG_NAME).exists():
+        checkpoint.sync(path / LOG_NAME)
+        checkpoint.sync(path)
 
 
 def read_config(path: Path) -> Config:
@@ -235,6 +248,12 @@ def _lock(path: Path) -> IO[str]:
         raise InputError(
             f"{path}: another training run is writing there. Wait for it or choose another folder."
         ) from error
+    except OSError as error:
+        lock.close()
+        raise InputError(
+            f"{path}: its file system cannot lock a file ({error.strerror}), which keeps two trainings from "
+            "writing into one folder. Mount it with locks, or choose a folder on another."
+        ) from error
     return lock
 
 
@@ -254,6 +273,7 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         partial.write_text(text)
+        checkpoint.sync(partial)
         os.replace(partial, path)
 
 

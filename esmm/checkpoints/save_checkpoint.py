@@ -6,7 +6,6 @@ its folder gets the name that readers look for, and an older one is only removed
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from esmm.checkpoints import checkpoint, choose_checkpoint, former
-from esmm.checkpoints.checkpoint import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, table_file
+from esmm.checkpoints.checkpoint import (
+    DENSE_FILE,
+    FORMAT,
+    ROWS,
+    STATE_FILE,
+    State,
+    sha256_of,
+    sync,
+    table_file,
+)
+from esmm.checkpoints.run_folder import sync_log
 from esmm.config import Config
 from esmm.data.schedule import Position
 from esmm.training.guard import ADVICE
@@ -129,16 +138,7 @@ def _make_empty(folder: Path) -> None:
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file and see that it is on the disk."""
     save_file(tensors, path)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
 
 
 def _table_sums(path: Path, world: World) -> dict[str, str]:
@@ -176,9 +176,10 @@ def _finish(
         scale=embedding.scale,
         progress=progress,
     )
+    sync_log(final.parents[1])
     (partial / STATE_FILE).write_text(state.to_json())
-    _sync(partial / STATE_FILE)
-    _sync(partial)
+    sync(partial / STATE_FILE)
+    sync(partial)
     _publish(partial, final)
 
 
@@ -188,7 +189,7 @@ def _publish(partial: Path, final: Path) -> None:
     if final.exists():
         final.rename(replaced)
     partial.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     if replaced.exists():
         shutil.rmtree(replaced)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
 import sys
@@ -229,6 +230,40 @@ def test_a_log_that_cannot_be_written_is_one_message(whole: Path, inputs: Inputs
         pytest.raises(InputError, match=r"cannot be written \(File too large\).*--resume"),
     ):
         train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    assert_same_run(copy, whole)
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_it_leads_to(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves of it is what was synced: no run may go on from a step that its log lacks."""
+    run, on_disk, sync, rename = tmp_path / "run", dict[Path, bytes](), os.fsync, Path.rename
+
+    def recorded(descriptor: int) -> None:
+        sync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name == "train.jsonl":
+            on_disk[path] = path.read_bytes()
+
+    def checked(path: Path, target: Path) -> Path:
+        assert on_disk[run / "train.jsonl"] == (run / "train.jsonl").read_bytes()
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(Path, "rename", checked)
+    train(ONE_WORKER, inputs.arguments(run, *SETTINGS))
+    assert on_disk
+
+
+@pytest.mark.parametrize("tail", [b"\0\0\0\n\0", b'{"kind": "tr', b"\xff\n"])
+def test_what_a_power_cut_has_left_of_later_lines_is_passed_over(
+    whole: Path, inputs: Inputs, tmp_path: Path, tail: bytes
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    cut_off(copy, checkpoint.step_of(checkpoint.complete(copy)[-2]))
+    log = copy / "train.jsonl"
+    log.write_bytes(log.read_bytes() + tail)
     train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
     assert_same_run(copy, whole)
 

@@ -1,5 +1,8 @@
 """Whose run a folder holds: nothing that took long to compute is lost, and two runs do not mix."""
 
+import errno
+import fcntl
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -178,6 +181,15 @@ def test_two_trainings_into_one_folder(inputs: Inputs, tmp_path: Path, more: lis
         train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more))
     live.close()
     RunFolder.start(tmp_path / "run").close()
+
+
+def test_a_file_system_without_locks_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(InputError, match=r"cannot lock a file \(No locks available\).*Mount it with locks"):
+        RunFolder.start(tmp_path / "run")
 
 
 def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
