@@ -87,6 +87,7 @@ class DenseOptimizerConfig(_DecayingConfig):
 class SparseOptimizerConfig(_DecayingConfig):
     name: Literal["rowwise_adagrad", "lazy_adam", "sgd"] = "rowwise_adagrad"  # for the embedding's rows
     learning_rate: PositiveFloat = 0.05
+    eps: PositiveFloat | None = None  # of Adagrad's and Adam's divisor; null: 1e-8 / train.batch_size
     l2: NonNegativeFloat = 0.0  # adds l2 / 2 * |v|^2 of each distinct row of a step to the step's loss
 
 

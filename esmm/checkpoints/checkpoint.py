@@ -90,10 +90,16 @@ class State:
             raise ValueError(f"expected format {FORMAT} or 1, found {version}")
         elif checksum != _checksum(content):
             raise ValueError("it is not what was written: its checksum differs")
-        content["config"] = Config.model_validate(content["config"])
+        content["config"] = Config.model_validate(_with_eps(content["config"]))
         content["position"] = Position.from_json(content["position"])
         content["progress"] = Progress(**content.get("progress", {}))
         return cls(**content)
+
+
+def _with_eps(config: dict[str, Any]) -> dict[str, Any]:
+    """Before it was an option eps was this number: a resume tells where it is another now."""
+    optimizer = config["optimizer"]
+    return {**config, "optimizer": {**optimizer, "sparse": {"eps": 1e-8, **optimizer["sparse"]}}}
 
 
 def _checksum(content: dict[str, Any]) -> str:

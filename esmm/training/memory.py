@@ -35,7 +35,7 @@ def require_room(config: Config, num_rows: int, training: bool, world: World) ->
 
 def state_numbers_per_row(config: SparseOptimizerConfig, dim: int) -> int:
     """Numbers that the sparse optimiser keeps for each row."""
-    one_row = make_sparse_optimizer(config, 1, dim, torch.device("cpu"))
+    one_row = make_sparse_optimizer(config, 1, 1, dim, torch.device("cpu"))
     return sum(tensor.numel() for tensor in one_row.state.values())
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from esmm.config import SparseOptimizerConfig
 
+EPS = 1e-8  # for sums of gradients; those of a mean over B impressions are B times smaller, so is theirs
+
 
 class SparseOptimizer(Protocol):
     """state: the optimiser's memory by name, each tensor with one entry per row of the shard."""
@@ -28,7 +30,9 @@ class SparseOptimizer(Protocol):
 class Sgd:
     """w -= lr * g."""
 
-    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
+    def __init__(
+        self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
+    ) -> None:
         self.learning_rate = learning_rate
         self.state: dict[str, Tensor] = {}
 
@@ -42,27 +46,29 @@ class RowwiseAdagrad:
     s += mean(g^2); w -= lr * g / (sqrt(s) + eps), as FBGEMM's EXACT_ROWWISE_ADAGRAD.
     """
 
-    EPS = 1e-8
-
-    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
-        self.learning_rate = learning_rate
+    def __init__(
+        self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
+    ) -> None:
+        self.learning_rate, self.eps = learning_rate, eps
         self.state = {"squares": torch.zeros(num_rows, device=device)}
 
     def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
         rows, squares = rows.long(), self.state["squares"]
         total = squares.index_select(0, rows).add_(gradient.square().mean(1))
         squares.index_copy_(0, rows, total)
-        inverse = total.sqrt_().add_(self.EPS).reciprocal_().unsqueeze(1)
+        inverse = total.sqrt_().add_(self.eps).reciprocal_().unsqueeze(1)
         _subtract(table, rows, gradient * inverse, self.learning_rate / scale)
 
 
 class LazyAdam:
     """Adam whose moments decay only when their row is touched; equal to `torch.optim.SparseAdam`."""
 
-    BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+    BETA1, BETA2 = 0.9, 0.999
 
-    def __init__(self, num_rows: int, dim: int, learning_rate: float, device: torch.device) -> None:
-        self.learning_rate = learning_rate
+    def __init__(
+        self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
+    ) -> None:
+        self.learning_rate, self.eps = learning_rate, eps
         self.state = {name: torch.zeros(num_rows, dim, device=device) for name in ("mean", "square")}
 
     def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
@@ -72,7 +78,7 @@ class LazyAdam:
         self.state["mean"].index_copy_(0, rows, mean)
         self.state["square"].index_copy_(0, rows, square)
         step_size = self.learning_rate * (1 - self.BETA2**step) ** 0.5 / (1 - self.BETA1**step)
-        _subtract(table, rows, mean.div_(square.sqrt_().add_(self.EPS)), step_size / scale)
+        _subtract(table, rows, mean.div_(square.sqrt_().add_(self.eps)), step_size / scale)
 
 
 def _subtract(table: Tensor, rows: Tensor, change: Tensor, factor: float) -> None:
@@ -81,9 +87,14 @@ def _subtract(table: Tensor, rows: Tensor, change: Tensor, factor: float) -> Non
 
 
 def make_sparse_optimizer(
-    config: SparseOptimizerConfig, num_rows: int, dim: int, device: torch.device
+    config: SparseOptimizerConfig, batch_size: int, num_rows: int, dim: int, device: torch.device
 ) -> Sgd | RowwiseAdagrad | LazyAdam:
-    """The configured optimiser with empty state for a shard of a table."""
+    """The configured optimiser with empty state for a shard of a table.
+
+    batch_size: impressions that a step's gradient is the mean over. With it the default eps shrinks, as the
+    gradients do: how a row moves does not depend on how many impressions without it share its step.
+    """
     kinds: dict[str, type[Sgd | RowwiseAdagrad | LazyAdam]]
     kinds = {"rowwise_adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam, "sgd": Sgd}
-    return kinds[config.name](num_rows, dim, config.learning_rate, device)
+    eps = EPS / batch_size if config.eps is None else config.eps
+    return kinds[config.name](num_rows, dim, config.learning_rate, eps, device)

@@ -53,7 +53,9 @@ class TrainStep:
         tasks = config.loss.task_weights
         self.task_weights = torch.tensor([tasks.ctr, tasks.ctcvr], device=world.device)
         num_rows, dim = model.embedding.table.shape
-        self.sparse = make_sparse_optimizer(config.optimizer.sparse, num_rows, dim, world.device)
+        self.sparse = make_sparse_optimizer(
+            config.optimizer.sparse, config.train.batch_size, num_rows, dim, world.device
+        )
         self.parameters = list(model.network.parameters())
         self.gradient = _one_gradient(self.parameters)
         dense = config.optimizer.dense

@@ -1,5 +1,7 @@
 """A run that was cut off goes on as if nothing had happened, with any number of workers."""
 
+import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -179,6 +181,20 @@ def test_options_that_may_change_are_named(
     impressions = sum(len(row["sample_id"]) for row in read_rows(inputs.train))
     assert state.step == 4 + -(-(impressions - 4 * 32) // 16)
     assert "batch_size: 16" in (cut / "config.yaml").read_text()
+
+
+def test_a_checkpoint_of_before_eps_was_an_option_goes_on_and_tells(
+    cut: Path, inputs: Inputs, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = checkpoint.latest(cut) / "state.json"
+    content = json.loads(path.read_text())
+    del content["checksum"], content["config"]["optimizer"]["sparse"]["eps"], content["progress"]["validated"]
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "checksum": checksum}))
+    caplog.set_level(logging.INFO)
+    train(ONE_WORKER, inputs.arguments(cut, *SETTINGS, "train.epochs=2", "--resume"))
+    assert "with other options: optimizer.sparse.eps: 1e-08 -> None" in caplog.text
+    assert (cut / "_SUCCESS").exists()
 
 
 def test_a_smaller_distance_of_log_lines_holds_at_once(cut: Path, inputs: Inputs) -> None:
