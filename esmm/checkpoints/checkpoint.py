@@ -28,6 +28,7 @@ from esmm.data.schedule import Position
 from esmm.model.embedding import owned_rows
 from esmm.model.network import Esmm
 from esmm.training.progress import Progress
+from esmm.training.sparse_optimizer import STEPS_BEFORE
 from esmm.training.step import TrainStep
 from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
@@ -252,20 +253,26 @@ def _fill_rows(checkpoint: Path, state: State, world: World, targets: dict[str, 
 
 
 def tensor_names(path: Path) -> list[str]:
-    """What a safetensors file holds."""
+    """What a safetensors file holds, or counts as holding: see `chunks`."""
     with _opened(path) as file:
-        return list(file.keys())
+        names = list(file.keys())
+    return [*names, STEPS_BEFORE] if "mean" in names and STEPS_BEFORE not in names else names
 
 
 def chunks(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
-    """A tensor of a file in runs of rows, each with the number of its first row."""
+    """A tensor of a file in runs of rows, each with the number of its first row.
+
+    Lazy Adam's `STEPS_BEFORE`, which older checkpoints lack, is 0 in them.
+    """
     with _opened(path) as file:
         names = file.keys()
-        if name not in names:
+        lacking = name not in names
+        if lacking and name != STEPS_BEFORE:
             raise InputError(f"{path}: expected a tensor {name}, found {', '.join(names)}.")
-        whole = file.get_slice(name)
+        whole = file.get_slice(ROWS if lacking else name)
         for start in range(0, whole.get_shape()[0], ROWS_AT_ONCE):
-            yield start, whole[start : start + ROWS_AT_ONCE]
+            chunk = whole[start : start + ROWS_AT_ONCE]
+            yield start, torch.zeros(chunk.shape[0]) if lacking else chunk
 
 
 def read_dense(checkpoint: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from esmm.checkpoints.checkpoint import ROWS, State
 from esmm.checkpoints.save_checkpoint import Origin
 from esmm.model.batch import field_offsets
 from esmm.model.embedding import owned_rows
+from esmm.training.sparse_optimizer import STEPS_BEFORE
 from esmm.training.step import TrainStep
 from esmm.workers.distributed import AgreedError, World
 from schemas.errors import InputError
@@ -135,9 +136,15 @@ def _take_rows(path: Path, state: State, move: Move, trained: TrainStep) -> list
         for name in targets.keys() & stored:
             for start, chunk in checkpoint.chunks(file, name):
                 rows = shard + state.world_size * torch.arange(start, start + chunk.shape[0])
-                values = chunk * state.scale if name == ROWS else chunk
-                _place(targets[name], values, *move(rows), trained.world)
+                _place(targets[name], _continued(name, chunk, state), *move(rows), trained.world)
     return [f"optimizer state {name}" for name in targets if name not in stored]
+
+
+def _continued(name: str, chunk: Tensor, state: State) -> Tensor:
+    """What a new run goes on with: the true rows, and moments that are older than its own step tells."""
+    if name == ROWS:
+        return chunk * state.scale
+    return chunk + state.step if name == STEPS_BEFORE else chunk
 
 
 def _place(target: Tensor, values: Tensor, kept: Tensor, rows: Tensor, world: World) -> None:

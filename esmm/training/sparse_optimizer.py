@@ -3,6 +3,7 @@
 The table holds rows / scale (see `ShardedEmbedding`), and gradients are those of the true rows.
 """
 
+import math
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from esmm.config import SparseOptimizerConfig
 
+STEPS_BEFORE = "steps_before"
 EPS = 1e-8  # for sums of gradients; those of a mean over B impressions are B times smaller, so is theirs
 
 
@@ -61,7 +63,11 @@ class RowwiseAdagrad:
 
 
 class LazyAdam:
-    """Adam whose moments decay only when their row is touched; equal to `torch.optim.SparseAdam`."""
+    """Adam whose moments decay only when their row is touched; equal to `torch.optim.SparseAdam`.
+
+    Their bias is corrected by the run's step and, for rows that a warm start has taken over, by the steps of
+    the runs before as well, `steps_before` in the state: their moments are as old as that.
+    """
 
     BETA1, BETA2 = 0.9, 0.999
 
@@ -70,6 +76,7 @@ class LazyAdam:
     ) -> None:
         self.learning_rate, self.eps = learning_rate, eps
         self.state = {name: torch.zeros(num_rows, dim, device=device) for name in ("mean", "square")}
+        self.state[STEPS_BEFORE] = torch.zeros(num_rows, device=device)
 
     def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
         rows = rows.long()
@@ -77,8 +84,15 @@ class LazyAdam:
         square = self.state["square"].index_select(0, rows).lerp_(gradient.square(), 1 - self.BETA2)
         self.state["mean"].index_copy_(0, rows, mean)
         self.state["square"].index_copy_(0, rows, square)
-        step_size = self.learning_rate * (1 - self.BETA2**step) ** 0.5 / (1 - self.BETA1**step)
-        _subtract(table, rows, mean.div_(square.sqrt_().add_(self.eps)), step_size / scale)
+        age = self.state[STEPS_BEFORE].index_select(0, rows).add_(step).unsqueeze(1)
+        correction = _one_minus_power(self.BETA2, age).sqrt_() / _one_minus_power(self.BETA1, age)
+        change = mean.div_(square.sqrt_().add_(self.eps)).mul_(correction)
+        _subtract(table, rows, change, self.learning_rate / scale)
+
+
+def _one_minus_power(base: float, exponents: Tensor) -> Tensor:
+    """1 - base^exponents, exact also where the power is close to 1."""
+    return torch.expm1(exponents * math.log(base)).neg_()
 
 
 def _subtract(table: Tensor, rows: Tensor, change: Tensor, factor: float) -> None:

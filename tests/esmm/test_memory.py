@@ -17,7 +17,7 @@ from tests.esmm.sample_files import TEST_BUCKETS
 from tests.esmm.workers import ONE_WORKER
 
 
-@pytest.mark.parametrize(("name", "numbers"), [("sgd", 0), ("rowwise_adagrad", 1), ("lazy_adam", 36)])
+@pytest.mark.parametrize(("name", "numbers"), [("sgd", 0), ("rowwise_adagrad", 1), ("lazy_adam", 37)])
 def test_what_the_optimizer_keeps_of_a_row(name: str, numbers: int) -> None:
     config = SparseOptimizerConfig.model_validate({"name": name})
     assert memory.state_numbers_per_row(config, dim=18) == numbers

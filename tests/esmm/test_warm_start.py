@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from esmm.checkpoints import checkpoint, warm_start
@@ -104,6 +105,40 @@ def test_the_shards_of_two_workers_move_too(
     assert found.sparse.state["squares"].equal(one.sparse.state["squares"])
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_rows_of_lazy_adam_go_on_with_the_steps_they_took(
+    inputs: Inputs, changed: dict[str, Path], tmp_path: Path, older: bool
+) -> None:
+    """By a gradient that stays: a known row's step is the last one's before, a fresh row's its learning rate.
+
+    older: the checkpoint is of before steps were counted.
+    """
+    settings = ("optimizer.sparse.name=lazy_adam", "optimizer.sparse.learning_rate=0.1", "train.epochs=1")
+    train(ONE_WORKER, inputs.arguments(tmp_path / "old", *settings))
+    path = checkpoint.latest(tmp_path / "old") / checkpoint.table_file(0, 1)
+    tensors, steps = load_file(path), checkpoint.read_state(path.parent).step
+    tensors["mean"].fill_(1 - 0.9**steps)  # what a gradient of 1 in all of its steps leaves
+    tensors["square"].fill_(1 - 0.999**steps)
+    _rewrite(path, {name: tensor for name, tensor in tensors.items() if not older or name != "steps_before"})
+    warm, _ = _started(tmp_path / "old", inputs.arguments(tmp_path / "new", *settings, **changed))
+    table, buckets = warm.model.embedding.table, {n: s + 9 * (n in CHANGED) for n, s in TEST_BUCKETS.items()}
+    for step in range(1, 20):
+        before = table.clone()
+        rows = torch.arange(table.shape[0]).int()
+        warm.sparse.update(table, rows, torch.ones_like(table), step, 1.0)
+        for name, part in _fields(buckets):
+            moved = before[part] - table[part]
+            torch.testing.assert_close(moved, torch.full_like(moved, 0.1), rtol=1e-3, atol=1e-5, msg=name)
+
+
+def _rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put other tensors into a checkpoint, with their checksum."""
+    save_file(tensors, path)
+    state = checkpoint.read_state(path.parent)
+    sha256 = {**state.sha256, path.name: checkpoint.sha256_of(path).hex()}
+    (path.parent / "state.json").write_text(replace(state, sha256=sha256).to_json())
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -112,7 +147,10 @@ def test_the_shards_of_two_workers_move_too(
             r"rows of 23 of 23 fields; fresh: towers\.0\.0\.weight \(\[4, 8\] -> \[1, 8\]\)",
         ),
         (["model.embedding_dim=6"], r"rows of 0 of 23 fields; fresh: 101, .* \(embedding_dim 4 -> 6\); "),
-        (["optimizer.sparse.name=lazy_adam"], "fresh: optimizer state mean, optimizer state square"),
+        (
+            ["optimizer.sparse.name=lazy_adam"],
+            "fresh: optimizer state mean, optimizer state square, optimizer state steps_before",
+        ),
     ],
 )
 def test_what_another_model_cannot_take_is_named(
