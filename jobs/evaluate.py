@@ -26,6 +26,8 @@ from schemas.errors import exit_with_message
 from schemas.metrics import OVER, Metrics, Source
 from schemas.storage import write_json
 
+SPARK_OPTIONS = {"spark.driver.memory": "2g"}  # in local mode all tasks sort and count in it
+
 log = logging.getLogger("evaluate")
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     check_paths(args.predictions, args.truth)
-    spark = spark_session("evaluate")
+    spark = spark_session("evaluate", **SPARK_OPTIONS)
     try:
         with task_errors_as_input_errors():
             metrics = run(spark, args)
