@@ -2,11 +2,8 @@
 
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
-from schemas import storage
+from schemas import outputs, storage
 from schemas.errors import InputError
-from schemas.samples import MANIFEST_NAME
-
-from schemas import outputs
 from schemas.samples import MANIFEST_NAME
 
 if TYPE_CHECKING:
