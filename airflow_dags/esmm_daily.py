@@ -21,16 +21,15 @@ from these, in hours (0.5 is allowed), so that a day that hangs or never comes d
 A whole day may take 24 hours, as the next one must run then.
 """
 
-import logging
 import os
 import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.providers.standard.sensors.python import PythonSensor
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, BaseSensorOperator, CronDataIntervalTimetable
 
 HOME = os.environ.get("ESMM_HOME", str(Path(__file__).resolve().parents[1]))
 DATA = os.environ.get("ESMM_DATA", f"{HOME}/build/daily")
@@ -51,10 +50,19 @@ ENVIRONMENT = {
 }
 
 
-def is_delivered(mark: str) -> bool:
-    """Whether a day's logs are whole; the task's log says what it waits for."""
-    logging.getLogger(__name__).info("waiting for %s, written after the last of the day's logs", mark)
-    return Path(mark).exists()
+class Delivered(BaseSensorOperator):
+    """Waits until a day's logs are whole; its log says which file it waits for."""
+
+    template_fields = ("mark",)
+
+    def __init__(self, *, mark: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.mark = mark
+
+    def poke(self, context: Any) -> bool:
+        """Whether the mark is there."""
+        self.log.info("waiting for %s, written after the last of the day's logs", self.mark)
+        return Path(self.mark).exists()
 
 
 def spark_job(task_id: str, job: str, arguments: list[str], **options: int) -> SparkSubmitOperator:
@@ -115,10 +123,9 @@ with DAG(
     },
     doc_md=__doc__,
 ):
-    wait_for_logs = PythonSensor(
+    wait_for_logs = Delivered(
         task_id="wait_for_logs",
-        python_callable=is_delivered,
-        op_args=[f"{RAW}/_SUCCESS"],
+        mark=f"{RAW}/_SUCCESS",
         mode="reschedule",
         poke_interval=timedelta(minutes=5),
         timeout=LONGEST_WAIT,

@@ -24,7 +24,7 @@ context = {"data_interval_start": day, "ti": instance, "task_instance": instance
 def command_of(task):
     if hasattr(task, "bash_command"):
         return shlex.split(task.bash_command)
-    return task.op_args if hasattr(task, "op_args") else [task.application, *task.application_args]
+    return [task.mark] if hasattr(task, "mark") else [task.application, *task.application_args]
 
 for task in dag.tasks:
     task.render_template_fields(context | {"task": task})
