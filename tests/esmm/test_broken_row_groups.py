@@ -232,7 +232,8 @@ def take(loader: Loader, position: Position, steps: int) -> Counter[int]:
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@example([Stretch(1, 12, 2, frozenset([3])), Stretch(1, 12, 2, frozenset())])  # mended in the first window
+@example([Stretch(1, 12, 3, frozenset([3])), Stretch(1, 12, 9, frozenset())])  # mended in the first window:
+@example([Stretch(1, 12, 3, frozenset([1])), Stretch(1, 12, 9, frozenset())])  # repeated four, lost two
 @given(st.lists(stretches, min_size=1, max_size=5))
 def test_healthy_row_groups_come_once_whatever_breaks_and_is_mended(
     breaking: Path, caplog: pytest.LogCaptureFixture, stretches: list[Stretch]
