@@ -17,7 +17,8 @@ class StoreError(InputError):
 def exit_with_message(main: Callable[[], None]) -> None:
     """Run a command; turn an `InputError` into one message on stderr and exit code 2.
 
-    So too an error of the file system about a path: a folder that can't be written, a full disk.
+    So too an error of the file system about a path (a folder that can't be written, a full disk) and what
+    keeps an object store from being reached: no keys, no server.
     """
     try:
         main()
@@ -27,6 +28,10 @@ def exit_with_message(main: Callable[[], None]) -> None:
         if error.filename is None:
             raise
         message = f"{error.filename}: {error.strerror}. Check the path, its permissions and the space left."
+    except Exception as error:
+        if type(error).__module__ != "botocore.exceptions":  # there only where a path is on s3://
+            raise
+        message = f"s3://: {error}. Check the keys, the region and the endpoint (docs/object_stores.md)."
     else:
         return
     print(f"error: {message}", file=sys.stderr, flush=True)

@@ -183,3 +183,23 @@ def test_an_object_replaced_by_one_of_the_same_size_is_refused(store: None, tmp_
     fs.pipe_file(target, fs.cat_file(target).replace(b",0,0,", b",1,0,"))
     with pytest.raises(InputError, match=f"{skeleton.path}: it was replaced .* {skeleton.size} bytes"):
         list(read_range(split_ranges([skeleton], 5000)[0]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [({}, "Unable to locate credentials"), ({"KEY_ID": "a", "KEY": "b"}, "connect to the endpoint")],
+)
+def test_a_store_that_cannot_be_reached_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], found: str
+):
+    for name, key in (("AWS_ACCESS_KEY_ID", "KEY_ID"), ("AWS_SECRET_ACCESS_KEY", "KEY")):
+        monkeypatch.setenv(name, keys[key]) if keys else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # else it asks the cloud's machines for keys
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    done = command(
+        "jobs.build_samples", "--skeleton", f"{ROOT}/a.csv", "--common", f"{ROOT}/b.csv", "--out", ROOT
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"error: s3://: {found}" in done.stderr or f"error: s3://: Could not {found}" in done.stderr
