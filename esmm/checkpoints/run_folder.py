@@ -80,10 +80,12 @@ class RunFolder:
 
     def _sign(self) -> None:
         """Write the token into the lock of the folder that is written to."""
-        with _writing(self.path / LOCK_NAME):
-            self._locks[-1].write(self.token)
-            self._locks[-1].flush()
-            os.fsync(self._locks[-1])  # NFS shows it to others then, and not before
+        lock = self._locks[-1].fileno()
+        with _writing(self.path / LOCK_NAME), open(lock, "w", closefd=False) as stream:
+            stream.truncate(0)
+            stream.write(self.token)
+            stream.flush()
+            os.fsync(lock)  # NFS shows it to others then, and not before
 
     def begin_anew(self) -> None:
         """Clear the folder; a run with checkpoints stays, set aside, until the new one has a checkpoint."""
@@ -240,7 +242,7 @@ def _repair(path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     path.mkdir(parents=True, exist_ok=True)
-    lock = (path / LOCK_NAME).open("w")
+    lock = (path / LOCK_NAME).open("a")  # not "w": it may be somebody else's, with a token in it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

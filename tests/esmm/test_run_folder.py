@@ -179,6 +179,7 @@ def test_two_trainings_into_one_folder(inputs: Inputs, tmp_path: Path, more: lis
     live = RunFolder.start(tmp_path / "run")
     with pytest.raises(InputError, match="another training run is writing there"):
         train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more))
+    require_shared(live.path, live.token)  # workers that join the first one still find its folder
     live.close()
     RunFolder.start(tmp_path / "run").close()
 
