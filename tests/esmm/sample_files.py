@@ -1,7 +1,8 @@
 """Writes small random sample sets, valid by `schemas.samples`, for the tests of `esmm`.
 
-Not a model of real behaviour: ids and labels are independent of each other. What it does keep is the
-shape of the data: jagged and empty lists, missing ids, absent users, contexts of one to many impressions.
+Not a model of real behaviour: ids and labels are independent of each other, unless clicks are asked for
+that can be learnt. What it does keep is the shape of the data: jagged and empty lists, missing ids, absent
+users, contexts of one to many impressions.
 """
 
 from pathlib import Path
@@ -30,15 +31,19 @@ def write_samples(
     mean_list: float = 6.0,
     missing: float = 0.2,
     hash_seed: int = 0,
+    learnable: bool = False,
 ) -> manifest.Manifest:
     """Write and publish `num_rows` contexts over `num_files` files; return the manifest.
 
     Contexts hold 1..max_impressions impressions, lists `mean_list` values on average. `missing` is the
-    share of absent single values, empty lists and null user ids.
+    share of absent single values, empty lists and null user ids. learnable: the position decides on the
+    clicks, most of the time.
     """
     buckets = buckets or TEST_BUCKETS
     rng = np.random.default_rng(seed)
     rows = _random_rows(rng, num_rows, buckets, max_impressions, mean_list, missing)
+    if learnable:
+        rows = [row | _learnable_clicks(rng, len(row["sample_id"])) for row in rows]
     out = Path(folder)
     out.mkdir(parents=True)
     files = []
@@ -102,6 +107,18 @@ def _random_rows(
             row |= _impression_values(rng, field, buckets[field.name], num_impressions, missing)
         rows.append(row)
     return rows
+
+
+def _learnable_clicks(rng: np.random.Generator, num_impressions: int) -> dict[str, Any]:
+    """Four positions, two of which are clicked; every second click converts."""
+    position = rng.integers(1, 5, num_impressions)
+    click = rng.random(num_impressions) < np.where(position % 2, 0.9, 0.05)
+    conversion = click & (rng.random(num_impressions) < 0.5)
+    return {
+        "context_301": position.tolist(),
+        "click": click.astype(np.int8).tolist(),
+        "conversion": conversion.astype(np.int8).tolist(),
+    }
 
 
 def _user_values(

@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from esmm.checkpoints import checkpoint
-from esmm.model.embedding import initial_rows
 from esmm.train import train
 from esmm.workers import elastic
 from esmm.workers.distributed import AgreedError
 from schemas.errors import EXIT_BAD_INPUT
 from tests.cluster.processes import PROJECT, Daemon, daemon, wait_until
-from tests.esmm.runs import numbers_of
 from tests.esmm.sample_files import read_rows, write_samples
 from tests.esmm.workers import ONE_WORKER, Command
 
 CONFIG = {
     "model": {"embedding_dim": 4, "towers": [8, 4]},
+    # Fast enough for 80 steps.
+    "optimizer": {"dense": {"learning_rate": 0.03}, "sparse": {"learning_rate": 0.1}},
     "train": {"batch_size": 8, "epochs": 1, "log_every": 5, "checkpoint_steps": 10, "keep_checkpoints": 2},
 }
 SECONDS = 120  # for a worker to start on a busy machine
@@ -86,8 +85,8 @@ def arguments(place: Path, run: str, **changed: str) -> list[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Samples of about 80 steps, a configuration, and two hosts."""
     folder = tmp_path_factory.mktemp("elastic")
-    write_samples(folder / "train", num_rows=100, seed=1)
-    write_samples(folder / "valid", num_rows=30, seed=2)
+    write_samples(folder / "train", num_rows=100, seed=1, learnable=True)
+    write_samples(folder / "valid", num_rows=30, seed=2, learnable=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     (folder / "hosts").write_text(f"{NAMES[0]}:1\n{NAMES[1]}:1\n")
     script = folder / "hosts.sh"
@@ -157,16 +156,15 @@ def test_the_log_has_every_step_once(survived: Path) -> None:
 
 
 def test_it_has_learnt_what_an_uninterrupted_run_learns(survived: Path) -> None:
-    """The rows have gone far from their start, and the same ways: the same impressions, in another order."""
     train(ONE_WORKER, arguments(survived, "whole"))
-    tables = [numbers_of(checkpoint.latest(survived / run))["rows"] for run in ("run", "whole")]
-    state = checkpoint.read_state(checkpoint.latest(survived / "whole"))
-    options, rows = state.config, torch.arange(state.num_rows)
-    start = initial_rows(rows, options.model.embedding_dim, options.train.seed, options.model.embedding_init)
-    moved, expected = (table - start.numpy() for table in tables)
-    assert min(np.linalg.norm(moved), np.linalg.norm(expected)) > np.linalg.norm(start)
-    # Cosine of the angle between them: 0.7 where only the order is another, 0.1 with other impressions.
-    assert np.vdot(moved, expected) > 0.5 * np.linalg.norm(moved) * np.linalg.norm(expected)
+    aucs = [auc_of(survived / run) for run in ("run", "whole")]
+    assert min(aucs) > 0.85, aucs  # 0.93 is what the positions tell, 0.5 what nobody has learnt
+
+
+def auc_of(run: Path) -> float:
+    """CTR AUC of a run's last validation."""
+    last = json.loads((run / "train.jsonl").read_text().splitlines()[-1])
+    return float(last["auc_ctr"])
 
 
 def test_a_worker_without_the_samples_leaves_and_the_others_train(place: Path, tmp_path: Path) -> None:
