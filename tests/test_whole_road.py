@@ -151,6 +151,7 @@ def test_every_impression_is_predicted_once(road, sample_ids, trained, workers):
         assert row["p_ctcvr"] == pytest.approx(row["p_ctr"] * row["p_cvr"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics(road, trained):
     """Train, predict and evaluate again with one worker: byte for byte the same metrics."""
     samples, predictions, metrics = str(road / "samples"), road / "predictions", road / "metrics.json"

@@ -58,7 +58,8 @@ def test_two_workers_compute_what_one_computes(one: Path, two: Path, case: str) 
     _assert_same_training(two / case, one / case, case)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [3, 4])
 def test_more_workers_compute_what_one_computes(
     one: Path, tmp_path: Path, command: Command, workers: int
 ) -> None:
