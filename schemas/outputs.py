@@ -80,11 +80,11 @@ def _foreign(fs: Any, path: str, kind: Kind) -> str | None:
     others = [name for name in names if not kind.has(name)]
     if others:
         return f"a folder with {', '.join(others[:MOST_NAMED])} in it"
+    if not names or kind.manifest is None:
+        return None
     # A copy that failed on an object store has left what comes before the manifest.
-    may_lack_it = not storage.can_rename(fs) and kind.manifest not in names
-    if names and kind.manifest and not (may_lack_it or _has_keys(fs, path, kind)):
-        return f"a folder without the {kind.manifest} of {kind.content}"
-    return None
+    fits = _has_keys(fs, path, kind) if kind.manifest in names else not storage.can_rename(fs)
+    return None if fits else f"a folder without the {kind.manifest} of {kind.content}"
 
 
 def _names(fs: Any, folder: str, kind: Kind, above: str = "") -> Iterator[str]:
@@ -97,8 +97,6 @@ def _names(fs: Any, folder: str, kind: Kind, above: str = "") -> Iterator[str]:
 
 
 def _has_keys(fs: Any, path: str, kind: Kind) -> bool:
-    if not fs.exists(f"{path}/{kind.manifest}"):
-        return False
     with fs.open(f"{path}/{kind.manifest}", "rb") as stream:
         try:
             content = json.loads(stream.read())
@@ -119,10 +117,8 @@ def refuse_nested(folders: list[str]) -> None:
 
 def _place(folder: str) -> str:
     """A path by which two ways to write one folder are equal."""
-    from fsspec.implementations.local import LocalFileSystem
-
     fs, path = storage.filesystem(folder)
-    if isinstance(fs, LocalFileSystem):
+    if storage.is_local(fs):
         return os.path.realpath(path)
     scheme, separator, rest = fs.unstrip_protocol(path).partition("://")
     return scheme + separator + posixpath.normpath(rest)

@@ -34,7 +34,7 @@ def beside(folder: str) -> Iterator[str]:
     fs, path = storage.filesystem(place)
     fs.makedirs(path)
     try:
-        with _locked(path) if _is_local(fs) else contextlib.nullcontext():
+        with _locked(path) if storage.is_local(fs) else contextlib.nullcontext():
             yield place
     finally:
         storage.discard(place)
@@ -55,7 +55,7 @@ def sweep(folder: str) -> None:
 
 
 def _remove_if_dead(fs: Any, path: str) -> None:
-    if _is_local(fs):
+    if storage.is_local(fs):
         with _locked(path) as is_ours:
             # Not the modification: moving an old output aside changes only this time.
             if is_ours and time.time() - os.stat(path).st_ctime > SECONDS_OF_GRACE:
@@ -87,9 +87,3 @@ def _locked(folder: str) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
-
-
-def _is_local(fs: Any) -> bool:
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(fs, LocalFileSystem)

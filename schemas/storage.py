@@ -123,11 +123,16 @@ def replace(source: str, folder: str) -> None:
         fs.rm(hidden, recursive=True)
 
 
-def can_rename(fs: Any) -> bool:
-    """Whether a rename is one atomic step there."""
+def is_local(fs: Any) -> bool:
+    """Whether a file system is that of this machine, shared folders included."""
     from fsspec.implementations.local import LocalFileSystem
 
-    return isinstance(fs, LocalFileSystem) or "webhdfs" in fs.protocol
+    return isinstance(fs, LocalFileSystem)
+
+
+def can_rename(fs: Any) -> bool:
+    """Whether a rename is one atomic step there."""
+    return is_local(fs) or "webhdfs" in fs.protocol
 
 
 def _rename(fs: Any, source: str, target: str) -> None:

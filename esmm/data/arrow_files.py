@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from pyarrow.filesystem import FileSystem
 
 from esmm.data.sample_check import ReplacedError
@@ -72,7 +71,7 @@ class ArrowFiles(FileSystem):
 def open_file(fs: AbstractFileSystem, path: str) -> Any:
     """A file for reading at random places."""
     # Arrow reads a local file without Python's lock, an fsspec stream only with it.
-    if isinstance(fs, LocalFileSystem):
+    if storage.is_local(fs):
         return pa.OSFile(path)
     # Row groups are read in a random order: nothing is gained by reading on.
     return fs.open(path, "rb", cache_type="none")

@@ -40,8 +40,8 @@ class Loader:
     they are, but the impressions are missing. max_broken_share: of the samples' impressions, that may be.
     The order depends on seed, position, rank and world size only, not on the number of threads.
 
-    manifest: of the samples. wait_seconds: spent so far by the consumer waiting for batches. skipped: the
-    row groups of this rank that were left out so far.
+    manifest: of the samples, num_impressions: in them. wait_seconds: spent so far by the consumer waiting
+    for batches. skipped: the row groups of this rank that were left out so far.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read, and for more of them than may be left out.
@@ -80,6 +80,7 @@ class Loader:
         self._left_out: set[RowGroup] = set()  # of its row groups, those of `Position.left_out` too
         self._files = ArrowFiles(self.folder)
         self._groups = row_groups(self.manifest)
+        self.num_impressions = sum(group.num_impressions for group in self._groups)
         self._num_rows = check_num_rows(self.folder, self.manifest)
         self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
         check_files(self.folder, self.manifest)
@@ -141,11 +142,11 @@ class Loader:
 
     def require_enough(self, skipped: int) -> None:
         """`InputError` where more impressions than `max_broken_share` of the samples are left out."""
-        impressions = sum(group.num_impressions for group in self._groups)
-        if skipped > self.max_broken_share * impressions:
+        if skipped > self.max_broken_share * self.num_impressions:
             raise InputError(
                 f"{self.folder}: expected at most loader.max_broken_share ({self.max_broken_share:g}) of the "
-                f"impressions in row groups that cannot be read, found {skipped} of {impressions}. {REPAIR}"
+                f"impressions in row groups that cannot be read, found {skipped} of {self.num_impressions}. "
+                f"{REPAIR}"
             )
 
     def epoch(self, position: Position) -> Generator[Batch, None, None]:

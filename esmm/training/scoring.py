@@ -45,8 +45,7 @@ def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> d
     if pulse.stop:
         return None
     rows = world.gather_to_first(torch.cat(scored), "validation")
-    planned = sum(loader.plan(Position.start(0)).num_impressions)
-    skipped = 0 if rows is None else planned - len(rows)
+    skipped = 0 if rows is None else loader.num_impressions - len(rows)
     world.together(lambda: loader.require_enough(skipped))
     if rows is None:
         return {}

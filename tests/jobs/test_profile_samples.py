@@ -200,6 +200,13 @@ def test_drift_is_found_where_ids_changed(spark, tmp_path: Path) -> None:
     assert max(psi.values()) < 0.4
 
 
+def drifted(spark, folder: Path, settings: ProfileConfig) -> Profile:
+    """The profile of the samples `after` in a folder against those `before`."""
+    return profiled(
+        spark, str(folder / "after"), folder / "p.json", against=str(folder / "before"), settings=settings
+    )
+
+
 @pytest.mark.parametrize("step", [1, 2, 16, 1000])
 def test_drift_is_found_whatever_the_context_ids_are(spark, tmp_path: Path, step: int) -> None:
     """Counters and multiples, where a digit of the id would put all contexts into one half."""
@@ -210,13 +217,7 @@ def test_drift_is_found_whatever_the_context_ids_are(spark, tmp_path: Path, step
         rewrite(path, "context_id", lambda _: f"{next(numbers):016x}")  # noqa: B023
     rewrite(tmp_path / "after" / "part-00000.parquet", "item_205", lambda row: [7 if i else 0 for i in row])
     settings = gated(max_psi={"205": 0.1, "206": 0.4})
-    profile = profiled(
-        spark,
-        str(tmp_path / "after"),
-        tmp_path / "p.json",
-        against=str(tmp_path / "before"),
-        settings=settings,
-    )
+    profile = drifted(spark, tmp_path, settings)
     assert profile["fields"]["205"]["drift"]["psi"] > 1
     assert [(broken["gate"], broken["field"]) for broken in profile["gates"]["broken"]] == [
         ("max_psi", "205")
@@ -231,13 +232,7 @@ def test_without_one_half_there_is_no_psi(spark, tmp_path: Path, half: int) -> N
         write_samples(tmp_path / name, num_rows=1, num_files=1, missing=0.0)
         rewrite(tmp_path / name / "part-00000.parquet", "context_id", lambda _: alone)
     settings = gated(max_psi={"any": 10})
-    profile = profiled(
-        spark,
-        str(tmp_path / "after"),
-        tmp_path / "p.json",
-        against=str(tmp_path / "before"),
-        settings=settings,
-    )
+    profile = drifted(spark, tmp_path, settings)
     broken = {gate["field"]: gate["found"] for gate in profile["gates"]["broken"]}
     assert broken["205"] is None and profile["fields"]["205"]["drift"]["psi"] is None
     assert "205: found no value" in "".join(map(describe, profile["gates"]["broken"]))
