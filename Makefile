@@ -37,7 +37,7 @@ demo: setup ## From raw logs to the three AUCs on planted data (SIZE=tiny for a 
 
 .PHONY: ali-ccp-samples
 ali-ccp-samples: setup ## Samples of the full Ali-CCP logs (RAW=folder with its archives OUT=samples)
-	@.venv/bin/python -m jobs.ali_ccp --raw '$(RAW)' --out '$(OUT)'
+	@.venv/bin/python -m jobs.prepare_ali_ccp --raw '$(RAW)' --out '$(OUT)'
 
 .PHONY: test
 test: setup ## Run the tests, but for the slow ones

@@ -13,11 +13,14 @@ from typing import Any
 from benchmarks import loader, train_step
 from benchmarks.machine import machine
 from benchmarks.plain_spark import plain_samples
-from jobs import build_samples, raw_files, warm_up
-from jobs.config import SamplesConfig, load_samples_config
+from cli.errors import exit_with_message
+from jobs import build_samples
+from jobs.raw_logs import files as raw_files
+from jobs.sample_writer import warm_up
+from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
-from schemas import manifest, storage
-from schemas.errors import exit_with_message
+from schemas import manifest
+from storage import publishing
 
 LOG = logging.getLogger("bench")
 EXAMPLE = "example:\n  make bench      (the same as: python -m benchmarks.bench --out build/bench)\n"
@@ -45,7 +48,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 def draw_logs(raw: Path) -> dict[str, float]:
     """The demo's logs, drawn once and kept."""
-    if storage.is_complete(str(raw)):
+    if publishing.is_complete(str(raw)):
         return {}
     LOG.info("drawing raw logs")
     command = [sys.executable, "-m", "jobs.make_demo_logs", "--out", str(raw), "--overwrite"]
@@ -120,7 +123,7 @@ def main() -> None:
     for name, measure in (("loader", loader.measure), ("train", train_step.measure)):
         LOG.info("%s", name)
         results[name] = {str(size): measure(str(out / "samples"), size) for size in BATCH_SIZES}
-    storage.write_json(str(out / "bench.json"), results)
+    publishing.write_json(str(out / "bench.json"), results)
     print(f"\n{table(results)}\nAll figures: {out / 'bench.json'}", flush=True)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
-from schemas import storage
-from schemas.errors import InputError, exit_with_message
+from cli.errors import InputError, exit_with_message
+from storage import publishing
 
 LOG = logging.getLogger("benchmarks.choices")
 EXAMPLE = """examples:
@@ -113,11 +113,11 @@ def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for folder in (args.train, args.valid):
-        if not storage.is_complete(folder):
+        if not publishing.is_complete(folder):
             raise InputError(f"{folder}: expected samples, found none. Run make demo first.")
     Path(args.out).mkdir(parents=True, exist_ok=True)
     runs, measured_on = measure(args), machine()
-    storage.write_json(f"{args.out}/choices.json", {"machine": measured_on, "runs": runs})
+    publishing.write_json(f"{args.out}/choices.json", {"machine": measured_on, "runs": runs})
     print(f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores, one worker, "
           f"{args.seeds} seeds\n")  # fmt: skip
     print("\n\n".join(markdown(name, runs) for name in args.tables), flush=True)

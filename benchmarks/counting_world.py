@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from esmm.workers.distributed import Handle, World
+from esmm.workers.world import Handle, World
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import statistics
 import time
 from typing import Any
 
+from cli.errors import exit_with_message
+from esmm.batch import Batch
 from esmm.data.assemble import Ranges
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
-from schemas.errors import exit_with_message
 
 EPOCHS = 5
 
@@ -27,7 +27,7 @@ def measure(
 ) -> dict[str, float]:
     """Medians over the epochs of one rank after a warm-up batch, of samples in and batches out.
 
-    with_requests_*: the same with the requests of esmm.model.request in the batches, as training gets them.
+    with_requests_*: the same with requests (esmm.embedding.row_request) in the batches, as for training.
     Rates per second of processor time tell what the work costs where other processes share the machine.
     """
     options: dict[str, Any] = {

@@ -21,10 +21,11 @@ import yaml
 
 from benchmarks import raw_logs
 from benchmarks.machine import machine
-from jobs.config import load_samples_config
-from schemas import manifest, storage
-from schemas.config import read_yaml
-from schemas.errors import exit_with_message
+from cli.config_files import read_yaml
+from cli.errors import exit_with_message
+from jobs.samples_config import load_samples_config
+from schemas import manifest
+from storage import publishing
 
 LOG = logging.getLogger("benchmarks.long_run")
 EXAMPLE = """examples:
@@ -76,7 +77,7 @@ def prepare(args: argparse.Namespace) -> None:
     out = Path(args.out)
     wanted = {"contexts": args.contexts, "rows": args.rows}
     marker = out / "samples.json"
-    if marker.exists() and storage.read_json(str(marker)) == wanted:
+    if marker.exists() and publishing.read_json(str(marker)) == wanted:
         return
     out.mkdir(parents=True, exist_ok=True)
     config = read_yaml(args.config)
@@ -90,7 +91,7 @@ def prepare(args: argparse.Namespace) -> None:
     command += ["--out", str(out / "split=train"), "--valid-out", str(out / "split=valid")]
     subprocess.run(command, check=True)
     shutil.rmtree(out / "raw")
-    storage.write_json(str(marker), wanted)
+    publishing.write_json(str(marker), wanted)
 
 
 # ---- Training, watched ----------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "summary": summary(samples, entries),
         "samples": samples,
     }
-    storage.write_json(str(out / "long_run.json"), results)
+    publishing.write_json(str(out / "long_run.json"), results)
     return results
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from cli.errors import exit_with_message
 from jobs.session import spark_path, spark_session
 from schemas import raw_log, samples
-from schemas.errors import exit_with_message
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
 from schemas.hashing import POSITIVE
 

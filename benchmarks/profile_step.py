@@ -21,11 +21,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.profile_report import STEP, WAIT, stage_seconds, table
 from benchmarks.samples import make_samples
 from benchmarks.train_step import full_batches, make_trained
+from cli.errors import exit_with_message
+from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
 from esmm.data.loader import Loader
-from esmm.model.batch import Batch
-from esmm.workers.distributed import World
-from schemas.errors import exit_with_message
+from esmm.workers.world import World
 
 EXAMPLE = """examples:
   make profile WORKERS=2

@@ -19,11 +19,14 @@ from benchmarks.plain_spark import plain_samples
 from benchmarks.process_tree import busy_seconds, cpu_seconds
 from benchmarks.raw_logs import Logs, logs_in
 from benchmarks.stage_times import EVENT_LOG_OPTIONS, stage_times
-from jobs import build_samples, raw_files, warm_up
-from jobs.config import SamplesConfig, load_samples_config
+from cli.errors import exit_with_message
+from jobs import build_samples
+from jobs.raw_logs import files
+from jobs.sample_writer import warm_up
+from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
-from schemas import manifest, storage
-from schemas.errors import exit_with_message
+from schemas import manifest
+from storage import publishing
 
 ROUTES = ("ours", "plain", "polars")
 RESULT_NAME = "result.json"
@@ -63,7 +66,7 @@ def run_ours(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
 
 
 def _build(spark: SparkSession, logs: Logs, settings: SamplesConfig, out: str) -> Outcome:
-    build_samples.run(spark, raw_files.find_logs(logs.skeleton, logs.common), settings, out, overwrite=False)
+    build_samples.run(spark, files.find_logs(logs.skeleton, logs.common), settings, out, overwrite=False)
     made = manifest.read(out)
     return {
         "written_bytes": sum(file["bytes"] for file in made["files"]),
@@ -122,7 +125,7 @@ def main() -> None:
     Path(args.out).mkdir(parents=True)
     run = {"ours": run_ours, "plain": run_plain, "polars": run_polars}[args.route]
     outcome = run(args, logs_in(Path(args.logs)), logs_in(Path(args.warm_up)))
-    storage.write_json(f"{args.out}/{RESULT_NAME}", outcome)
+    publishing.write_json(f"{args.out}/{RESULT_NAME}", outcome)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import bench
-from schemas import storage
+from storage import publishing
 
 LOG = logging.getLogger("benchmarks.samples")
 DEFAULT = Path("build/bench")
@@ -15,7 +15,7 @@ DEFAULT = Path("build/bench")
 def make_samples(data: Path = DEFAULT) -> Path:
     """The samples below a folder, drawn and built where they are missing."""
     samples = data / "samples"
-    if not storage.is_complete(str(samples)):
+    if not publishing.is_complete(str(samples)):
         bench.draw_logs(data / "raw")
         LOG.info("building samples")
         command = [sys.executable, "-m", "jobs.build_samples", "--config", "configs/demo.yaml"]

@@ -24,11 +24,11 @@ from benchmarks.counting_world import CountingWorld
 from benchmarks.measuring import WARM_UP_STEPS, Case, Feed, parser, run_cases
 from benchmarks.process_tree import MemoryMarks
 from benchmarks.train_step import first_batches, full_batches, make_trained
+from cli.errors import exit_with_message
+from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
 from esmm.data.loader import Loader
-from esmm.model.batch import Batch
-from esmm.model.request import with_request
-from schemas.errors import exit_with_message
+from esmm.embedding.row_request import with_request
 
 IN_MEMORY_ROWS = 1 << 20  # as in benchmarks/peers/fbgemm.py
 TABLE_STEPS = 10

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator
 from itertools import count, islice
 
+from cli.errors import InputError
+from esmm.batch import Batch
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
-from esmm.training.step import TrainStep, initialise, make_model
-from esmm.workers.distributed import World
-from schemas.errors import InputError
+from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.workers.world import World
 
 BATCHES = 8  # different ones, so that a step does not find its rows in the cache
 WARM_UP_STEPS = 3

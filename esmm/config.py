@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.config import read_yaml, validate
-from schemas.errors import InputError
+from cli.config_files import read_yaml, validate
+from cli.errors import InputError
 
 RUN_SECTIONS = ("loader", "model", "loss", "optimizer", "train", "tracking")
 

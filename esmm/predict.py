@@ -11,17 +11,19 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from esmm.checkpoints import checkpoint, choose_checkpoint, run_folder
+from esmm.batch import Batch
+from esmm.checkpoints import choosing, run_folder
+from esmm.checkpoints import state as checkpoint
 from esmm.config import Config
 from esmm.data.loader import Loader
-from esmm.model.batch import Batch
 from esmm.model.network import Esmm
 from esmm.train import num_rows, open_loader
-from esmm.training.memory import require_room
-from esmm.training.scoring import score
-from esmm.training.step import make_model
-from esmm.workers.distributed import World, run
-from schemas import outputs, predictions, samples, staging, storage
+from esmm.training.memory_check import require_room
+from esmm.training.train_step import make_model
+from esmm.training.validation import score
+from esmm.workers.world import World, run
+from schemas import predictions, samples
+from storage import outputs, publishing, staging
 
 ROWS_PER_ROW_GROUP = 1 << 17
 EXAMPLE = """example:
@@ -73,7 +75,7 @@ def predict(world: World, arguments: list[str]) -> None:
                 step=state.step,
                 epoch=state.epoch,
             )
-            storage.write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
+            publishing.write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
             outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
             print(f"{options.out}: predictions of {total} impressions, step {state.step} of {options.run}")
 
@@ -82,9 +84,7 @@ def load(
     run: Path, name: str | None, config: Config, loader: Loader, world: World
 ) -> tuple[Esmm, checkpoint.State]:
     """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
-    path, state = (
-        choose_checkpoint.named(run, name, world) if name else choose_checkpoint.for_predictions(run, world)
-    )
+    path, state = choosing.named(run, name, world) if name else choosing.for_predictions(run, world)
     rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
     world.together(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
     world.together(lambda: require_room(config, rows, training=False, world=world))
@@ -99,7 +99,7 @@ def _part(rank: int) -> str:
 
 def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     """Write one worker's predictions; a worker without any writes a file without rows."""
-    fs, target = storage.filesystem(path)
+    fs, target = publishing.filesystem(path)
     rows, waiting = 0, [predictions.arrow_schema().empty_table()]
     with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, predictions.arrow_schema()) as writer:
         for batch, scores in scored:

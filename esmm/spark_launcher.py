@@ -11,9 +11,9 @@ import horovod.spark
 from horovod.runner.common.util.timeout import TimeoutException
 from pyspark.sql import SparkSession
 
+from cli.errors import InputError, exit_with_message
 from esmm.train import train
-from esmm.workers.distributed import AgreedError, World, run
-from schemas.errors import InputError, exit_with_message
+from esmm.workers.world import AgreedError, World, run
 
 EXIT_WORKER_FAILED = 1
 

@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esmm.checkpoints import checkpoint, resume, warm_start
-from esmm.checkpoints.checkpoint import DamagedError, State
+from cli.errors import InputError
+from esmm.checkpoints import resume, warm_start
+from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.run_folder import RunFolder, require_shared
-from esmm.checkpoints.save_checkpoint import Origin
+from esmm.checkpoints.state import DamagedError, State
+from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.trainer import Trainer, describe
 from esmm.training import tracking
 from esmm.training.determinism import set_deterministic
-from esmm.training.memory import require_room
-from esmm.training.step import TrainStep, initialise, make_model
+from esmm.training.memory_check import require_room
 from esmm.training.tracking import Record
-from esmm.workers.distributed import World, run
+from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.environment import is_elastic
+from esmm.workers.world import World, run
 from schemas import manifest
-from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
 

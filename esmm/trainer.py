@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from esmm.checkpoints import save_checkpoint
-from esmm.checkpoints.checkpoint import State
-from esmm.checkpoints.save_checkpoint import Origin
+from cli.errors import InputError
+from esmm.batch import Batch
+from esmm.checkpoints import writing
+from esmm.checkpoints.state import State
+from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
 from esmm.training import learning_rate
-from esmm.training.guard import Guard
+from esmm.training.divergence import Guard
 from esmm.training.meter import Meter
 from esmm.training.progress import Progress
-from esmm.training.pulse import Pulse
-from esmm.training.scoring import validation_auc
-from esmm.training.step import TrainStep
 from esmm.training.tracking import Record
-from esmm.workers.distributed import EXIT_STOPPED, AgreedError
-from schemas.errors import InputError
+from esmm.training.train_step import TrainStep
+from esmm.training.validation import validation_auc
+from esmm.workers.heartbeat import Pulse
+from esmm.workers.world import EXIT_STOPPED, AgreedError
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Trainer:
         if self.saved != self._stand():
             progress = replace(self.progress, window=self.meter.window())
             position = replace(self.position, left_out=self._left_out())
-            save_checkpoint.save(self.path, self.origin, position, progress, self.trained, self.world)
+            writing.save(self.path, self.origin, position, progress, self.trained, self.world)
             self.saved = self._stand()
         self.pulse.saved()
         if not self.pulse.stop and not self.done:

@@ -18,15 +18,16 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark import StorageLevel
 from pyspark.sql import Row, SparkSession
 
-from jobs import id_counts, id_frames
+from cli.errors import InputError, exit_with_message
 from jobs.build_samples import SPARK_OPTIONS, task_bytes
-from jobs.config import SamplesConfig, load_samples_config
-from jobs.raw_files import LogFile, add_log_arguments, find_logs
+from jobs.id_tables import count_source, frames
+from jobs.raw_logs.files import LogFile, add_log_arguments, find_logs
+from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import ids, outputs, staging, storage
-from schemas.errors import InputError, exit_with_message
+from schemas import ids
 from schemas.fields import FIELDS, Field
 from schemas.hashing import HASH_NAME
+from storage import outputs, publishing, staging
 
 LOG = logging.getLogger("build_ids")
 
@@ -80,7 +81,7 @@ def too_large_vocabularies(by_field: dict[int, Row], settings: ids.IdSettings) -
 
 def lines(by_field: dict[int, Row]) -> tuple[int, int]:
     """Good and broken lines of the logs."""
-    good, broken = (by_field.get(key) for key in (id_counts.GOOD_LINES, id_counts.BROKEN_LINES))
+    good, broken = (by_field.get(key) for key in (count_source.GOOD_LINES, count_source.BROKEN_LINES))
     return good["tokens"] if good else 0, broken["tokens"] if broken else 0
 
 
@@ -105,7 +106,7 @@ def field_report(
         expected_collision_rate=0.0 if mode == "vocabulary" else ids.expected_collision_rate(kept, free),
         seen_at_least={
             str(n): {what: figures.get(f"seen_{n}_{what}", 0) for what in ("ids", "tokens")}
-            for n in id_frames.SEEN_AT_LEAST
+            for n in frames.SEEN_AT_LEAST
         },
     )
 
@@ -114,24 +115,24 @@ def build(spark: SparkSession, files: list[LogFile], config: SamplesConfig, stag
     """Count, check and write everything into the staging folder."""
     settings = config.id_settings()
     range_bytes = task_bytes(files, config.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
-    counted = id_frames.count(spark, files, range_bytes).persist(StorageLevel.DISK_ONLY)
+    counted = frames.count(spark, files, range_bytes).persist(StorageLevel.DISK_ONLY)
     try:
         LOG.info("counting the ids of %d files, %.0f MB", len(files), sum(f.size for f in files) / 1e6)
-        by_field = {row["field"]: row for row in id_frames.sizes(counted, settings)}
+        by_field = {row["field"]: row for row in frames.sizes(counted, settings)}
         check(by_field, config)
-        placed = id_frames.place(counted, settings)
+        placed = frames.place(counted, settings)
         LOG.info("placing %s ids in buckets", f"{sum(row['kept_ids'] for row in by_field.values()):,}")
-        collisions = {row["field"]: row for row in id_frames.collisions(placed)}
+        collisions = {row["field"]: row for row in frames.collisions(placed)}
         known = sum(by_field[i]["kept_ids"] for i in by_field if has_table(i, settings))
-        id_frames.write_table(placed, settings, known, staging)
+        frames.write_table(placed, settings, known, staging)
     finally:
         counted.unpersist()
     reports = {
         f.name: field_report(f, settings, by_field.get(i), collisions.get(i)) for i, f in enumerate(FIELDS)
     }
-    digest = ids.digest(settings, id_frames.checksums(spark, staging))
+    digest = ids.digest(settings, frames.checksums(spark, staging))
     made = manifest_of(files, settings, digest, lines(by_field), reports)
-    storage.write_json(f"{staging}/{ids.MANIFEST_NAME}", dict(made))
+    publishing.write_json(f"{staging}/{ids.MANIFEST_NAME}", dict(made))
     return made
 
 
@@ -211,7 +212,7 @@ def main() -> None:
     spark = spark_session("esmm build_ids", **SPARK_OPTIONS)
     try:
         if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
-            id_counts.compile_kernels()
+            count_source.compile_kernels()
         run(spark, files, config, args.out, args.overwrite)
     finally:
         spark.stop()

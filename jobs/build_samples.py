@@ -13,18 +13,19 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.config import SLOTS, SamplesConfig, load_samples_config
-from jobs.id_table import load
-from jobs.packed import KIND_QUARANTINED
-from jobs.raw_files import LogFile, add_log_arguments, files_to_json, find_logs
-from jobs.raw_source import RawLogSource
-from jobs.sample_sink import ATTEMPTS, WHOLE, SampleSink
+from cli.errors import InputError, exit_with_message
+from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
+from jobs.raw_logs.id_lookup import load
+from jobs.raw_logs.packed_rows import KIND_QUARANTINED
+from jobs.raw_logs.source import RawLogSource
+from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
+from jobs.sample_writer.warm_up import compile_kernels
+from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
-from jobs.warm_up import compile_kernels
-from schemas import ids, manifest, outputs, samples, staging, storage
-from schemas.errors import InputError, exit_with_message
+from schemas import ids, manifest, samples
 from schemas.hashing import POSITIVE
 from schemas.raw_log import REASON_MEANING
+from storage import outputs, publishing, staging
 
 EXAMPLE = """example:
   python -m jobs.build_samples --skeleton 'raw/sample_skeleton_train*.csv' \\
@@ -96,7 +97,7 @@ def stage(
 ) -> None:
     """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
     for folder in staged:
-        fs, path = storage.filesystem(f"{folder}/{ATTEMPTS}")
+        fs, path = publishing.filesystem(f"{folder}/{ATTEMPTS}")
         fs.makedirs(path)
     spark.dataSource.register(RawLogSource)
     spark.dataSource.register(SampleSink)
@@ -186,17 +187,17 @@ def keep_rejected(whole: str, out: str) -> None:
     """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
     lines, kept = f"{whole}/{samples.QUARANTINE_FOLDER}", rejected_folder(out)
     outputs.refuse_foreign(kept, REJECTED)
-    fs, path = storage.filesystem(lines)
+    fs, path = publishing.filesystem(lines)
     if fs.exists(path):
-        storage.replace(lines, kept)
+        publishing.replace(lines, kept)
     else:
-        storage.discard(kept)
+        publishing.discard(kept)
 
 
 def forget_rejected(out: str) -> None:
     """Remove what an earlier job has kept, now that logs were good."""
     if outputs.foreign(rejected_folder(out), REJECTED) is None:
-        storage.discard(rejected_folder(out))
+        publishing.discard(rejected_folder(out))
 
 
 def publish(staged: list[str], outs: list[str], overwrite: bool) -> None:

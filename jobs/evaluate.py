@@ -19,12 +19,12 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 
 from pyspark.sql import SparkSession
 
-from jobs.prediction_files import check_paths, read_predictions, read_truth, with_truth
+from cli.errors import exit_with_message
+from jobs.evaluation.inputs import check_paths, read_predictions, read_truth, with_truth
+from jobs.evaluation.task_metrics import compute_metrics
 from jobs.session import spark_session, task_errors_as_input_errors
-from jobs.task_metrics import compute_metrics
-from schemas.errors import exit_with_message
 from schemas.metrics import OVER, Metrics, Source
-from schemas.storage import write_json
+from storage.publishing import write_json
 
 SPARK_OPTIONS = {"spark.driver.memory": "2g"}  # in local mode all tasks sort and count in it
 

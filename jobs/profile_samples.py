@@ -21,23 +21,23 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 
 from pyspark.sql import SparkSession
 
-from jobs import profile_content as content
-from jobs import profile_tables as tables
-from jobs.profile_config import ProfileConfig, load_profile_config
-from jobs.profile_counts import BUCKET, SIZE
-from jobs.profile_gates import judge, require_kept
-from jobs.profile_ids import id_table_path, read_id_table
-from jobs.profile_merge import FEW_BUCKETS
-from jobs.profile_tasks import Work
-from jobs.profile_text import format_profile
+from cli.errors import exit_with_message
+from jobs.profiling import profile_fields as content
+from jobs.profiling import spark_counts as tables
+from jobs.profiling.config import ProfileConfig, load_profile_config
+from jobs.profiling.gates import judge, require_kept
+from jobs.profiling.id_figures import id_table_path, read_id_table
+from jobs.profiling.merge import FEW_BUCKETS
+from jobs.profiling.tally import BUCKET, SIZE
+from jobs.profiling.tasks import Work
+from jobs.profiling.text import format_profile
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import manifest
-from schemas.errors import exit_with_message
 from schemas.fields import FIELDS
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest
 from schemas.profile import GateReport, Profile, Source
-from schemas.storage import write_json
+from storage.publishing import write_json
 
 # Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
 SPARK_OPTIONS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "256", "spark.driver.memory": "2g"}

@@ -11,7 +11,12 @@ def settle() -> None:
     Spark collects after every task, and numba alone brings hundreds of thousands of objects: 0.15 s
     a task.
     """
-    from jobs import parse_kernel, quarantine, sample_file, unpack  # noqa: F401
+    from jobs.raw_logs import parse_kernel  # noqa: F401
+    from jobs.sample_writer import (
+        quarantine_file,  # noqa: F401
+        sample_file,  # noqa: F401
+        unpack,  # noqa: F401
+    )
 
     gc.collect()
     gc.freeze()

@@ -13,7 +13,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from schemas.errors import InputError
+from cli.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[1]
 

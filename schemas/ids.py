@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
-from schemas import outputs, storage
-from schemas.errors import InputError
+from cli.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME, RARE, bucket
+from storage import outputs, publishing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,14 +157,14 @@ def _field_settings(settings: IdSettings, name: str) -> list[object]:
 
 def read(folder: str) -> IdManifest:
     """The manifest of a published id table, or an `InputError`."""
-    storage.require_published(folder, "an id table", COMMAND)
-    fs, path = storage.filesystem(folder)
+    publishing.require_published(folder, "an id table", COMMAND)
+    fs, path = publishing.filesystem(folder)
     if not fs.exists(f"{path}/{MANIFEST_NAME}"):
         raise InputError(
             f"{folder}: expected an id table ({MANIFEST_NAME} inside), found a folder of something else. "
             f"Give the --out folder of {COMMAND}."
         )
-    content = storage.read_json(f"{folder}/{MANIFEST_NAME}")
+    content = publishing.read_json(f"{folder}/{MANIFEST_NAME}")
     if content.get("version") != VERSION:
         raise InputError(
             f"{folder}: expected an id table of version {VERSION}, found {content.get('version')}. "
@@ -205,7 +205,7 @@ def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
             f"{folder}: the id table does not fit the configuration ({'; '.join(found)}). "
             f"Make it again with {COMMAND} and this configuration, or use the one that it was made with."
         )
-    fs, path = storage.filesystem(folder)
+    fs, path = publishing.filesystem(folder)
     return Reference(path=fs.unstrip_protocol(path), digest=manifest["digest"])
 
 

@@ -2,10 +2,11 @@
 
 from typing import NotRequired, TypedDict, cast
 
-from schemas import ids, outputs, samples, storage
-from schemas.errors import InputError
+from cli.errors import InputError
+from schemas import ids, samples
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME
+from storage import outputs, publishing
 
 PARTS = ("training", "validation")
 OUTPUT = outputs.Kind(
@@ -84,8 +85,8 @@ def build(
 
 def read(folder: str) -> Manifest:
     """The manifest of a published sample set of today's version, or an `InputError`."""
-    storage.require_published(folder, "samples", "jobs.build_samples")
-    fs, path = storage.filesystem(folder)
+    publishing.require_published(folder, "samples", "jobs.build_samples")
+    fs, path = publishing.filesystem(folder)
     if not fs.exists(f"{path}/{samples.MANIFEST_NAME}"):
         raise InputError(
             f"{folder}: expected samples ({samples.MANIFEST_NAME} inside), found a folder of something else. "
@@ -96,7 +97,7 @@ def read(folder: str) -> Manifest:
 
 def read_staged(folder: str) -> Manifest:
     """The manifest of a sample set that may not be published yet."""
-    content = storage.read_json(f"{folder}/{samples.MANIFEST_NAME}")
+    content = publishing.read_json(f"{folder}/{samples.MANIFEST_NAME}")
     version = content.get("schema_version")
     if version != samples.SCHEMA_VERSION:
         raise InputError(

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
-from schemas import outputs, storage
-from schemas.errors import InputError
+from cli.errors import InputError
 from schemas.samples import MANIFEST_NAME
+from storage import outputs, publishing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,8 +36,10 @@ class Manifest(TypedDict):
 
 def read_manifest(folder: str) -> Manifest:
     """The manifest of some predictions, or an `InputError` that also says what another model's need."""
-    fs, path = storage.filesystem(folder)
-    content = storage.read_json(f"{folder}/{MANIFEST_NAME}") if fs.exists(f"{path}/{MANIFEST_NAME}") else {}
+    fs, path = publishing.filesystem(folder)
+    content = (
+        publishing.read_json(f"{folder}/{MANIFEST_NAME}") if fs.exists(f"{path}/{MANIFEST_NAME}") else {}
+    )
     if type(content.get("rows")) is not int:
         raise InputError(
             f"{folder}: expected predictions ({MANIFEST_NAME} inside that counts their rows), found a folder "

@@ -20,7 +20,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCKS = (PROJECT / "requirements/jobs.lock", PROJECT / "requirements/s3.lock")
-PACKAGES = ("jobs", "schemas")
+PACKAGES = ("jobs", "schemas", "storage", "cli")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same code is the same bytes
 
 LOG = logging.getLogger("dist")

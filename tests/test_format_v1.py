@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from jobs import build_samples, raw_files
-from jobs.config import load_samples_config
+from jobs import build_samples
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import load_samples_config
 from schemas import manifest
 from schemas.fields import USER_FIELDS
 

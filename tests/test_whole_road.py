@@ -12,8 +12,9 @@ import pytest
 from benchmarks.plain_spark import plain_samples
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from jobs import build_samples, raw_files
-from jobs.config import SamplesConfig
+from jobs import build_samples
+from jobs.raw_logs import files
+from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.samples import QUARANTINE_FOLDER
@@ -58,7 +59,7 @@ def road(spark, tmp_path_factory):
     settings = SamplesConfig(
         max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS
     )
-    build_samples.run(spark, raw_files.find_logs(*logs), settings, str(folder / "samples"), overwrite=False)
+    build_samples.run(spark, files.find_logs(*logs), settings, str(folder / "samples"), overwrite=False)
     return folder
 
 

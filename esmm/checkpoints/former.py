@@ -7,7 +7,7 @@ RUN/.former.partial/    what has been moved of it when that was interrupted
 import shutil
 from pathlib import Path
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import state
 
 FORMER, PARTIAL = ".former", ".former.partial"
 
@@ -25,15 +25,15 @@ def keep(run: Path) -> None:
 def repair(run: Path) -> None:
     """Undo a `keep` and finish a `forget` that were interrupted: a run with checkpoints has no FORMER."""
     partial = run / PARTIAL
-    if checkpoint.is_there(partial):
+    if state.is_there(partial):
         for entry in partial.iterdir():
             entry.rename(run / entry.name)
         partial.rmdir()
-    if checkpoint.complete(run):
+    if state.complete(run):
         forget(run)
 
 
 def forget(run: Path) -> None:
     """The new run has a checkpoint: remove what it replaces."""
-    if checkpoint.is_there(run / FORMER):
+    if state.is_there(run / FORMER):
         shutil.rmtree(run / FORMER)

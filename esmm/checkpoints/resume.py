@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from esmm.checkpoints import checkpoint, choose_checkpoint, run_folder
-from esmm.checkpoints.checkpoint import State
-from esmm.checkpoints.save_checkpoint import Origin
+from cli.errors import InputError
+from esmm.checkpoints import choosing, run_folder
+from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.state import State
+from esmm.checkpoints.writing import Origin
 from esmm.config import Config, flatten
-from esmm.workers.distributed import AgreedError, World
-from schemas.errors import InputError
+from esmm.workers.world import AgreedError, World
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,12 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     if not world.on_first(lambda: checkpoint.complete(run)):
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
-    path, state = choose_checkpoint.newest_good(run, world)
+    path, state = choosing.newest_good(run, world)
     try:
         changed = world.together(lambda: compare(path, state, origin))
     except AgreedError as error:
         raise UnfitError(str(error)) from error
-    world.on_first(lambda: choose_checkpoint.set_newer_aside(run, state.step))
+    world.on_first(lambda: choosing.set_newer_aside(run, state.step))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
     return path, _with_kept_best(run, origin.config, state, world)

@@ -1,7 +1,7 @@
 """The folder of a training run: who may write it, and what made it.
 
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
-    versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoints.checkpoint
+    versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoints.state
     command.txt     the commands that made it                _SUCCESS       written last
     .former/        an unfinished run that it replaces, until it has a checkpoint: see esmm.checkpoints.former
 
@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from esmm.checkpoints import checkpoint, choose_checkpoint, former
-from esmm.checkpoints.checkpoint import State
+from cli.errors import InputError
+from esmm.checkpoints import choosing, former
+from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.state import State
 from esmm.config import Config
-from schemas import storage
-from schemas.errors import InputError
 from schemas.samples import SUCCESS_NAME
+from storage import publishing
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +127,10 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run complete and put it where it belongs."""
-        choose_checkpoint.remove_leftovers(self.path)
+        choosing.remove_leftovers(self.path)
         (self.path / SUCCESS_NAME).touch()
         if self.path != self.target:
-            storage.replace(str(self.path), str(self.target))
+            publishing.replace(str(self.path), str(self.target))
         self.close()
 
     def close(self) -> None:
@@ -236,7 +237,7 @@ def _refuse_work(path: Path) -> None:
 
 def _repair(path: Path) -> None:
     """Finish or undo what a kill has interrupted between two renames."""
-    choose_checkpoint.put_back(path)
+    choosing.put_back(path)
     former.repair(path)
 
 

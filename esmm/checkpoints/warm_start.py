@@ -12,15 +12,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from esmm.checkpoints import checkpoint, choose_checkpoint
-from esmm.checkpoints.checkpoint import ROWS, State
-from esmm.checkpoints.save_checkpoint import Origin
-from esmm.model.batch import field_offsets
-from esmm.model.embedding import owned_rows
-from esmm.training.sparse_optimizer import STEPS_BEFORE
-from esmm.training.step import TrainStep
-from esmm.workers.distributed import AgreedError, World
-from schemas.errors import InputError
+from cli.errors import InputError
+from esmm.batch import field_offsets
+from esmm.checkpoints import choosing
+from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.state import ROWS, State
+from esmm.checkpoints.writing import Origin
+from esmm.embedding.optimizers import STEPS_BEFORE
+from esmm.embedding.sharded_table import owned_rows
+from esmm.training.train_step import TrainStep
+from esmm.workers.world import AgreedError, World
 from schemas.fields import FIELDS
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     All ranks call it together. `InputError` where nothing fits.
     """
     world, network = trained.world, trained.model.network
-    path, state = choose_checkpoint.newest_good(other, world)
+    path, state = choosing.newest_good(other, world)
     schema = world.together(lambda: _schema(path, state, origin))
     refused = refused_fields(schema, origin.schema)
     dim, old_dim = trained.model.embedding.dim, state.config.model.embedding_dim

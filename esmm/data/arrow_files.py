@@ -11,7 +11,8 @@ from pyarrow.filesystem import FileSystem
 
 from esmm.data.sample_check import ReplacedError
 from esmm.data.schedule import RowGroup
-from schemas import samples, storage
+from schemas import samples
+from storage import publishing
 
 FOOTERS_KEPT = 1024  # of files; each takes about 50 kB per row group of the file
 
@@ -26,7 +27,7 @@ class ArrowFiles(FileSystem):
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._fs, self._path = storage.filesystem(folder)
+        self._fs, self._path = publishing.filesystem(folder)
         self._footers: dict[str, pq.FileMetaData] = {}
         self._reads_footer = threading.Lock()
 
@@ -71,7 +72,7 @@ class ArrowFiles(FileSystem):
 def open_file(fs: AbstractFileSystem, path: str) -> Any:
     """A file for reading at random places."""
     # Arrow reads a local file without Python's lock, an fsspec stream only with it.
-    if storage.is_local(fs):
+    if publishing.is_local(fs):
         return pa.OSFile(path)
     # Row groups are read in a random order: nothing is gained by reading on.
     return fs.open(path, "rb", cache_type="none")

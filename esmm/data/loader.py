@@ -12,17 +12,17 @@ from itertools import islice
 
 import pyarrow as pa
 
+from cli.errors import InputError
+from esmm.batch import Batch
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch
+from esmm.data.petastorm_reader import read_in_order
 from esmm.data.prefetch import prefetch
-from esmm.data.row_group_reader import read_in_order
-from esmm.data.rows import Rows, column_names, from_table, missing_rows
+from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from esmm.data.sample_check import REPAIR, ReplacedError, check_files, check_num_rows, is_damage, unreadable
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
-from esmm.model.batch import Batch
-from esmm.model.request import with_request
+from esmm.embedding.row_request import with_request
 from schemas import manifest as manifests
-from schemas.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from esmm.workers.distributed import World
+from esmm.workers.world import World
 
 
 class BatchNorm(nn.Module):

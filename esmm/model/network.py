@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esmm.batch import Batch
 from esmm.config import ModelConfig
-from esmm.model.batch import Batch
+from esmm.embedding.sharded_table import Lookup, ShardedEmbedding
 from esmm.model.batch_norm import BatchNorm
 from esmm.model.dropout import drop_out
-from esmm.model.embedding import Lookup, ShardedEmbedding
 from esmm.model.layers import Dense, FirstLayer
-from esmm.workers.distributed import World
+from esmm.workers.world import World
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 TASKS = 2  # the CTR tower and the CVR tower

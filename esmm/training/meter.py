@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esmm.data.loader import Loader
 from esmm.training.progress import Window
-from esmm.workers.distributed import World
+from esmm.workers.world import World
 
 
 class Meter:

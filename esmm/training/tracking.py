@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import InputError
 from esmm.config import Config, MlflowConfig, flatten
-from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from schemas.errors import InputError
+from cli.errors import InputError
 
 ON_CPU = "take the CPU (train.device=cpu; of esmm.predict: --device cpu)"
 

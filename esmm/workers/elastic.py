@@ -15,10 +15,10 @@ import torch
 from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError
 
-from esmm.workers.distributed import AgreedError, World, one_message, prepare_process, says
+from cli.errors import exit_with_message
 from esmm.workers.joining import leave
 from esmm.workers.stop import EXIT_STOPPED
-from schemas.errors import exit_with_message
+from esmm.workers.world import AgreedError, World, one_message, prepare_process, says
 
 log = logging.getLogger(__name__)
 MOST_FUTILE = 3  # worlds in a row that break before their first checkpoint

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from schemas.errors import InputError
+from cli.errors import InputError
 
 PATIENCE_SECONDS = 20.0  # after which a worker says that it waits for others
 CONNECT_SECONDS = 20.0

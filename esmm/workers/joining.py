@@ -2,8 +2,8 @@
 
 import socket
 
+from cli.errors import InputError
 from esmm.workers import control_groups, environment
-from schemas.errors import InputError
 
 
 def place() -> tuple[str, str]:

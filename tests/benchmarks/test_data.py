@@ -16,7 +16,7 @@ from benchmarks.polars_tokens import tokenise
 from benchmarks.process_tree import MemoryMarks, cpu_seconds
 from benchmarks.route import ROUTES
 from benchmarks.stage_times import stage_times
-from schemas.errors import InputError
+from cli.errors import InputError
 from tests.jobs.raw_lines import random_logs, write_logs
 
 # A process that starts another, which takes 128 MB and works for half a second.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import state as checkpoint
 from tests.cluster import hosts
 from tests.cluster.hosts import INTERFACE, Hosts, listener
 from tests.cluster.processes import Daemon, daemon, python_environment, run, wait_until

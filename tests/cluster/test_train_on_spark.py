@@ -10,8 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from esmm.checkpoints import checkpoint
-from schemas import storage
+from esmm.checkpoints import state
+from storage import publishing
 from tests.cluster.hadoop import Hadoop
 from tests.cluster.processes import LOOPBACK, PROJECT, daemon, python_environment, run, wait_until
 from tests.cluster.standalone import Standalone
@@ -91,7 +91,7 @@ def test_yarn_trains_on_samples_that_lie_on_hdfs(
     hadoop_cluster: Hadoop, place: Path, local_curve: np.ndarray, tmp_path: Path
 ) -> None:
     for folder in ("train", "valid"):
-        fs, target = storage.filesystem(f"{hadoop_cluster.url}/to_train_on/{folder}")
+        fs, target = publishing.filesystem(f"{hadoop_cluster.url}/to_train_on/{folder}")
         for path in (place / folder).iterdir():
             fs.put_file(str(path), f"{target}/{path.name}")
     settings = {
@@ -111,7 +111,7 @@ def test_yarn_trains_on_samples_that_lie_on_hdfs(
 def assert_same_curve(run_folder: Path, expected: np.ndarray) -> None:
     found = learning_curve(run_folder)
     assert (run_folder / "_SUCCESS").exists()
-    assert checkpoint.read_state(checkpoint.latest(run_folder)).world_size == 2
+    assert state.read_state(state.latest(run_folder)).world_size == 2
     assert len(expected) > 5
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -120,14 +120,14 @@ def test_a_lost_worker_fails_the_command(spark_cluster: Standalone, place: Path,
     arguments = [*options(place, tmp_path / "run"), "--set", "train.epochs=1000"]
     environment = python_environment(PYTHONPATH=str(PROJECT))
     with daemon(submit(spark_cluster.url, *arguments), tmp_path / "log", environment) as job:
-        wait_until(lambda: bool(checkpoint.complete(tmp_path / "run")), SECONDS, [job])
+        wait_until(lambda: bool(state.complete(tmp_path / "run")), SECONDS, [job])
         worker_process(spark_cluster, rank=1).send_signal(signal.SIGKILL)
         assert job.guard.wait(SECONDS) == 1
     output = (tmp_path / "log").read_text()
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "Exit code: 137" in error
     assert "rank 0 stops: another worker has stopped" in output
-    assert checkpoint.complete(tmp_path / "run"), "to --resume from"
+    assert state.complete(tmp_path / "run"), "to --resume from"
 
 
 def worker_process(cluster: Standalone, rank: int) -> psutil.Process:

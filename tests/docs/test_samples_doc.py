@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import ali_ccp, build_samples, make_demo_logs, raw_files
-from jobs.config import load_samples_config
+from jobs import build_samples, make_demo_logs, prepare_ali_ccp
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import load_samples_config
 from schemas import hashing, manifest, predictions, samples
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def write_rejected_lines(folder: Path) -> None:
 def write_profiles(folder: Path) -> None:
     """Beside the splits, where the README and `make ali-ccp-samples` have it: no reader may see it."""
     [in_readme] = re.findall(r"--out (samples/\S+\.json)", (PROJECT / "README.md").read_text())
-    for path in (in_readme, f"samples/{ali_ccp.PROFILE_NAME}"):
+    for path in (in_readme, f"samples/{prepare_ali_ccp.PROFILE_NAME}"):
         (folder / path).write_text("{}")
 
 

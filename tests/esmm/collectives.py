@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from esmm.workers.distributed import AgreedError, World
-from schemas.errors import InputError
+from cli.errors import InputError
+from esmm.workers.world import AgreedError, World
 
 
 def collect(world: World) -> dict[str, Any]:

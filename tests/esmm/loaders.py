@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
 
 
 def sample_ids(batch: Batch) -> list[int]:

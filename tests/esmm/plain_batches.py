@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from esmm.model.batch import Bags, Batch
-from esmm.model.request import with_request
+from esmm.batch import Bags, Batch
+from esmm.embedding.row_request import with_request
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 Bag = list[tuple[int, float]]  # (row of the table, weight)

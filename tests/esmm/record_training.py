@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import esmm.train
+from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
 
 FOLDER = Path(sys.argv[1])
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 from safetensors.torch import load_file
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import state as checkpoint
 from esmm.predict import predict
 from tests.esmm.sample_files import write_samples
 from tests.esmm.workers import ONE_WORKER

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import manifest, samples, storage
+from schemas import manifest, samples
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
+from storage import publishing
 
 # Small enough that ids repeat within and across contexts.
 TEST_BUCKETS: dict[str, int] = {field.name: 50 + 7 * index for index, field in enumerate(FIELDS)}
@@ -53,7 +54,7 @@ def write_samples(
     content = manifest.build(
         hash_seed=hash_seed, buckets=buckets, counts=_counts(rows), quarantine={}, source={}, files=files
     )
-    storage.write_json(f"{out}/{samples.MANIFEST_NAME}", dict(content))
+    publishing.write_json(f"{out}/{samples.MANIFEST_NAME}", dict(content))
     (out / samples.SUCCESS_NAME).touch()
     return content
 

@@ -8,12 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from esmm.batch import Bags, Batch
 from esmm.config import Config
-from esmm.model.batch import Bags, Batch
-from esmm.model.request import with_request
-from esmm.training.guard import Guard
-from esmm.training.step import TrainStep, initialise, make_model
-from esmm.workers.distributed import World, run
+from esmm.embedding.row_request import with_request
+from esmm.training.divergence import Guard
+from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.workers.world import World, run
 from tests.esmm.plain_batches import random_batch, to_batch
 
 NUM_ROWS, IMPRESSIONS, SPOILED = 60, 20, 3

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
 from esmm.data.gather_kernel import gather_bags, gather_labels, normalise_bags
-from esmm.data.rows import Rows, column_names, from_table, missing_rows
+from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from tests.esmm.sample_files import TEST_BUCKETS, write_samples
 
 Bag = list[int]

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cli.errors import InputError, StoreError
 from esmm.data import arrow_files
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.loader import SHIFTED, Loader
-from esmm.data.rows import Rows, column_names, from_table
+from esmm.data.row_group import Rows, column_names, from_table
 from esmm.data.sample_check import ReplacedError, is_damage
 from esmm.data.schedule import Position, RowGroup
-from schemas.errors import InputError, StoreError
 from tests.esmm.loaders import damage, epoch_ids, ids_from, open_loaders, sample_ids
 from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
 

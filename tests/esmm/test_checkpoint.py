@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.checkpoints import checkpoint, choose_checkpoint
+from cli.errors import EXIT_BAD_INPUT, InputError
+from esmm.checkpoints import choosing, state
 from esmm.train import train
-from esmm.workers.distributed import World
-from schemas.errors import EXIT_BAD_INPUT, InputError
+from esmm.workers.world import World
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, predictions_of
 from tests.esmm.workers import ONE_WORKER
 from tests.jobs.test_full_disk import run_with_small_disk
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line(
     named: str,
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = checkpoint.complete(copy)
+    *_, before, newest = state.complete(copy)
     (copy / "_SUCCESS").unlink()
     damage(newest)
     caplog.set_level(logging.WARNING)
@@ -106,7 +106,7 @@ def test_predictions_pass_over_a_damaged_checkpoint_too(
     whole: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = checkpoint.complete(copy)
+    *_, before, newest = state.complete(copy)
     _flip_a_byte(newest)
     found = predictions_of(copy, inputs.valid, tmp_path / "found")
     expected = predictions_of(whole, inputs.valid, tmp_path / "expected", "--checkpoint", before.name)
@@ -119,7 +119,7 @@ def test_predictions_pass_over_a_damaged_checkpoint_too(
 def test_where_all_are_damaged_nothing_is_resumed(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
-    for folder in checkpoint.complete(copy):
+    for folder in state.complete(copy):
         _truncate(folder)
     with pytest.raises(InputError, match=r"dense\.safetensors: damaged"):
         train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
@@ -133,8 +133,8 @@ def test_what_cannot_be_read_is_not_damaged(
 ) -> None:
     """A link to itself: opening it fails, as on a network folder that is away. Nothing must change."""
     copy, aside = shutil.copytree(whole, tmp_path / "copy"), tmp_path / "aside"
-    cut_off(copy, checkpoint.step_of(checkpoint.complete(copy)[1]))
-    path, before = copy / "checkpoints" / name.format(checkpoint.latest(copy).name[5:]), _names(copy)
+    cut_off(copy, state.step_of(state.complete(copy)[1]))
+    path, before = copy / "checkpoints" / name.format(state.latest(copy).name[5:]), _names(copy)
     path.rename(aside)
     path.symlink_to(path)
     with pytest.raises(InputError, match=r"cannot be read \(Too many levels of symbolic links\)"):
@@ -161,18 +161,18 @@ class _OneOfTwo(World):
 @pytest.mark.parametrize("name", ["state.json", "dense.safetensors"])
 def test_a_machine_without_the_run_folder_is_no_damage(whole: Path, tmp_path: Path, name: str) -> None:
     world = _OneOfTwo(2, 1, 0, 1, torch.device("cpu"))
-    folder = shutil.copytree(checkpoint.latest(whole), tmp_path / "step-1")
-    choose_checkpoint.checked(folder, world)
+    folder = shutil.copytree(state.latest(whole), tmp_path / "step-1")
+    choosing.checked(folder, world)
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name}: found by 1 of 2 workers only") as caught:
-        choose_checkpoint.checked(folder, world)
-    assert not isinstance(caught.value, checkpoint.DamagedError)
+        choosing.checked(folder, world)
+    assert not isinstance(caught.value, state.DamagedError)
 
 
 def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = checkpoint.complete(copy)
-    cut_off(copy, checkpoint.step_of(before))
+    *_, before, newest = state.complete(copy)
+    cut_off(copy, state.step_of(before))
     partial = newest.with_name(f".{newest.name}.partial")
     partial.mkdir()
     (partial / "table-00000-of-00001.safetensors").write_bytes(b"half")
@@ -182,7 +182,7 @@ def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, t
 
 
 def test_another_checkpoint_can_be_predicted_with(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
-    first = checkpoint.complete(whole)[0].name
+    first = state.complete(whole)[0].name
     newest = predictions_of(whole, inputs.valid, tmp_path / "newest")
     older = predictions_of(whole, inputs.valid, tmp_path / "older", "--checkpoint", first)
     assert not older["p_ctr"].equals(newest["p_ctr"])
@@ -210,8 +210,8 @@ def test_where_a_checkpoint_cannot_be_written_the_one_before_survives(
     whole: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    kept = checkpoint.complete(copy)[0]
-    cut_off(copy, checkpoint.step_of(kept))
+    kept = state.complete(copy)[0]
+    cut_off(copy, state.step_of(kept))
     with (
         _longest_file(20_000),
         pytest.raises(InputError, match=f"could not be saved.*whole: {kept.name}.*--resume"),
@@ -224,7 +224,7 @@ def test_where_a_checkpoint_cannot_be_written_the_one_before_survives(
 
 def test_a_log_that_cannot_be_written_is_one_message(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    cut_off(copy, checkpoint.step_of(checkpoint.complete(copy)[0]))
+    cut_off(copy, state.step_of(state.complete(copy)[0]))
     with (
         _longest_file(10),
         pytest.raises(InputError, match=r"cannot be written \(File too large\).*--resume"),
@@ -261,7 +261,7 @@ def test_what_a_power_cut_has_left_of_later_lines_is_passed_over(
     whole: Path, inputs: Inputs, tmp_path: Path, tail: bytes
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    cut_off(copy, checkpoint.step_of(checkpoint.complete(copy)[-2]))
+    cut_off(copy, state.step_of(state.complete(copy)[-2]))
     log = copy / "train.jsonl"
     log.write_bytes(log.read_bytes() + tail)
     train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
@@ -273,7 +273,7 @@ def test_a_full_disk_is_one_message_and_what_was_saved_before_is_there(
     whole: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     """On a real disk, of some checkpoints' size."""
-    size = sum(file.stat().st_size for file in checkpoint.latest(whole).iterdir())
+    size = sum(file.stat().st_size for file in state.latest(whole).iterdir())
     arguments = inputs.arguments(
         tmp_path / "disk" / "run", "train.checkpoint_steps=2", "train.keep_checkpoints=99"
     )

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from esmm.checkpoints import checkpoint
+from cli.errors import EXIT_BAD_INPUT, InputError
+from esmm.checkpoints import state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.train import train
-from esmm.training.scoring import auc
+from esmm.training.validation import auc
 from schemas import predictions
-from schemas.errors import EXIT_BAD_INPUT, InputError
 from tests.esmm.runs import Inputs, log_of, predictions_of, read_predictions
 from tests.esmm.sample_files import read_rows, write_samples
 from tests.esmm.workers import ONE_WORKER, Command
@@ -43,7 +43,7 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
     entries = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [entry["epoch"] for entry in epochs] == [1, 2]
-    assert checkpoint.read_state(checkpoint.latest(run)).step == epochs[-1]["step"]
+    assert state.read_state(state.latest(run)).step == epochs[-1]["step"]
     assert entries[0].keys() == {
         "kind", "epoch", "step", "loss_ctr", "loss_ctcvr", "grad_norm", "impressions_per_second",
         "loader_share", "skipped_impressions", "learning_rate_dense", "learning_rate_sparse",
@@ -85,7 +85,7 @@ def test_the_logged_auc_is_that_of_the_predictions(run: Path, inputs: Inputs, tm
 
 def test_the_same_seed_gives_the_same_bits(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     train(ONE_WORKER, inputs.arguments(tmp_path / "again"))
-    first, second = (checkpoint.read_state(checkpoint.latest(folder)) for folder in (run, tmp_path / "again"))
+    first, second = (state.read_state(state.latest(folder)) for folder in (run, tmp_path / "again"))
     assert first.sha256 == second.sha256
     tables = [
         predictions_of(folder, inputs.valid, tmp_path / f"out_{folder.name}")
@@ -99,7 +99,7 @@ def test_two_workers_train_and_predict(inputs: Inputs, tmp_path: Path, command: 
     trained = command("-m", "esmm.train", *inputs.arguments(run), workers=2)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("validation AUC") == 1, "rank 0 alone sums up"
-    names = {path.name for path in checkpoint.latest(run).glob("table-*")}
+    names = {path.name for path in state.latest(run).glob("table-*")}
     assert names == {"table-00000-of-00002.safetensors", "table-00001-of-00002.safetensors"}
     predicted = command(
         "-m", "esmm.predict", "--run", run, "--samples", inputs.valid, "--out", out, workers=2
@@ -167,18 +167,18 @@ def _with_another_network(run: Path) -> None:
 
 
 def _with_a_flipped_byte(run: Path) -> None:
-    path = checkpoint.latest(run) / "table-00000-of-00001.safetensors"
+    path = state.latest(run) / "table-00000-of-00001.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
 def _without_a_shard(run: Path) -> None:
-    (checkpoint.latest(run) / "table-00000-of-00001.safetensors").unlink()
+    (state.latest(run) / "table-00000-of-00001.safetensors").unlink()
 
 
 def _with_broken_state(run: Path) -> None:
-    (checkpoint.latest(run) / "state.json").write_text("{")
+    (state.latest(run) / "state.json").write_text("{")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.errors import InputError
 from esmm.config import Config
-from schemas.errors import InputError
 
 PROJECT = Path(__file__).parents[2]
 

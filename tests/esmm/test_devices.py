@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.errors import EXIT_BAD_INPUT, InputError
 from esmm.predict import predict
 from esmm.train import train
 from esmm.workers.devices import Seat, choose
-from schemas.errors import EXIT_BAD_INPUT, InputError
 from tests.esmm.runs import Inputs
 from tests.esmm.workers import ONE_WORKER, Command
 

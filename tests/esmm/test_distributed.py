@@ -14,9 +14,10 @@ import pytest
 import torch
 from horovod.common.exceptions import HorovodInternalError
 
-from esmm.workers import distributed, environment
-from esmm.workers.distributed import EXIT_OTHER_STOPPED, World, run
-from schemas.errors import InputError
+from cli.errors import InputError
+from esmm.workers import environment
+from esmm.workers import world as distributed
+from esmm.workers.world import EXIT_OTHER_STOPPED, World, run
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
 
@@ -183,6 +184,6 @@ def test_elastic_workers_that_cannot_take_part_leave_alone() -> None:
 
 
 def test_one_worker_imports_no_horovod() -> None:
-    code = "import sys, esmm.train; from esmm.workers.distributed import World; World.start()"
+    code = "import sys, esmm.train; from esmm.workers.world import World; World.start()"
     code += "; sys.exit(any(name.startswith(('horovod', 'pyspark')) for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

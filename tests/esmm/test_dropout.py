@@ -8,7 +8,7 @@ import torch
 
 from esmm.config import Config
 from esmm.model.dropout import drop_out, noise_of_step
-from esmm.training.step import TrainStep, initialise, make_model
+from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.esmm.plain_batches import random_batch, to_batch
 from tests.esmm.workers import ONE_WORKER
 

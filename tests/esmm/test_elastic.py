@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from esmm.checkpoints import checkpoint
+from cli.errors import EXIT_BAD_INPUT
+from esmm.checkpoints import state
 from esmm.train import train
 from esmm.workers import elastic
-from esmm.workers.distributed import AgreedError
-from schemas.errors import EXIT_BAD_INPUT
+from esmm.workers.world import AgreedError
 from tests.cluster.processes import PROJECT, Daemon, daemon, wait_until
 from tests.esmm.sample_files import read_rows, write_samples
 from tests.esmm.workers import ONE_WORKER, Command
@@ -196,7 +196,7 @@ def test_with_a_spare_host_a_killed_worker_changes_no_bit(
         (tmp_path / f"wait-{KILLED_AT}").unlink()
         assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     assert "going on with 2 worker(s)" in (tmp_path / "log").read_text()
-    states = [checkpoint.read_state(checkpoint.latest(place / run)) for run in ("calm", "shaken")]
+    states = [state.read_state(state.latest(place / run)) for run in ("calm", "shaken")]
     assert states[0].sha256 == states[1].sha256
 
 

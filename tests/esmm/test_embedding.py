@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from esmm.checkpoints.checkpoint import rows_in_common
-from esmm.model.embedding import ShardedEmbedding, initial_rows, num_local_rows
-from esmm.workers.distributed import World
+from esmm.checkpoints.state import rows_in_common
+from esmm.embedding.sharded_table import ShardedEmbedding, initial_rows, num_local_rows
+from esmm.workers.world import World
 from schemas.fields import USER_FIELDS
 from tests.esmm.plain_batches import PlainBatch, to_batch
 from tests.esmm.workers import ONE_WORKER

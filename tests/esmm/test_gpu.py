@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import state
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.train import train
-from esmm.training.guard import Guard, bad_batch_name, load_batch
-from esmm.training.step import TrainStep, initialise, make_model
-from esmm.workers.distributed import AgreedError, World
+from esmm.training.divergence import Guard, bad_batch_name, load_batch
+from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.workers.world import AgreedError, World
 from tests.esmm.plain_batches import random_batch, to_batch
 from tests.esmm.runs import Inputs, log_of, numbers_of, predictions_of
 from tests.esmm.spoiled_steps import make_batch, spoil
@@ -130,7 +130,7 @@ def _assert_close_runs(found: Path, expected: Path) -> None:
     for mine, theirs in zip(*logs, strict=True):
         assert mine.pop("kind") == theirs.pop("kind")
         assert mine == pytest.approx(theirs, rel=0.01, abs=0.01)
-    numbers, others = (numbers_of(checkpoint.latest(run)) for run in (found, expected))
+    numbers, others = (numbers_of(state.latest(run)) for run in (found, expected))
     assert numbers.keys() == others.keys()
     for name, values in numbers.items():
         np.testing.assert_allclose(values, others[name], rtol=0.01, atol=1e-3, err_msg=name)

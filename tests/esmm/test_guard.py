@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.model.batch import Batch
-from esmm.model.request import with_request
-from esmm.training.guard import Guard, bad_batch_name, load_batch
-from esmm.workers.distributed import AgreedError
+from esmm.batch import Batch
+from esmm.embedding.row_request import with_request
+from esmm.training.divergence import Guard, bad_batch_name, load_batch
+from esmm.workers.world import AgreedError
 from tests.esmm.spoiled_steps import (
     IMPRESSIONS,
     NUM_ROWS,

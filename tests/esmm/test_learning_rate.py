@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esmm.checkpoints import checkpoint
+from esmm.checkpoints import state
 from esmm.config import ScheduleConfig
 from esmm.train import Job, train
 from esmm.training.learning_rate import factor
@@ -67,9 +67,9 @@ def test_a_run_of_one_step_learns(inputs: Inputs, tmp_path: Path) -> None:
     """A day with fewer impressions than a batch: its run is complete, so it must be of a trained model."""
     settings = ["train.batch_size=100000", "train.epochs=1", "optimizer.schedule.decay=linear"]
     train(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings))
-    numbers = numbers_of(checkpoint.latest(tmp_path / "run"))
+    numbers = numbers_of(state.latest(tmp_path / "run"))
     start = Job.read(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings)).start().model
-    assert checkpoint.read_state(checkpoint.latest(tmp_path / "run")).step == 1
+    assert state.read_state(state.latest(tmp_path / "run")).step == 1
     assert not np.array_equal(numbers["rows"], start.embedding.table.numpy())
     for name, parameter in start.network.named_parameters():
         assert not np.array_equal(numbers[f"network.{name}"], parameter.detach().numpy()), name

@@ -6,12 +6,12 @@ import psutil
 import pytest
 import torch
 
+from cli.errors import InputError
 from esmm.config import Config, SparseOptimizerConfig
 from esmm.train import train
-from esmm.training import memory
+from esmm.training import memory_check
 from esmm.workers import control_groups
-from esmm.workers.distributed import World
-from schemas.errors import InputError
+from esmm.workers.world import World
 from tests.esmm.runs import Inputs
 from tests.esmm.sample_files import TEST_BUCKETS
 from tests.esmm.workers import ONE_WORKER
@@ -20,7 +20,7 @@ from tests.esmm.workers import ONE_WORKER
 @pytest.mark.parametrize(("name", "numbers"), [("sgd", 0), ("rowwise_adagrad", 1), ("lazy_adam", 37)])
 def test_what_the_optimizer_keeps_of_a_row(name: str, numbers: int) -> None:
     config = SparseOptimizerConfig.model_validate({"name": name})
-    assert memory.state_numbers_per_row(config, dim=18) == numbers
+    assert memory_check.state_numbers_per_row(config, dim=18) == numbers
 
 
 def test_a_run_with_a_huge_table_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
@@ -35,12 +35,12 @@ def test_a_run_with_a_huge_table_is_refused_with_the_arithmetic(tmp_path: Path) 
 
 def test_workers_share_the_table_but_those_on_one_machine_share_its_memory_too() -> None:
     config, cpu = Config(), torch.device("cpu")
-    too_many = int(1.5 * memory.room(ONE_WORKER)[0] / (19 * 4))
+    too_many = int(1.5 * memory_check.room(ONE_WORKER)[0] / (19 * 4))
     for world in (World(1, 0, 0, 1, cpu), World(2, 0, 0, 2, cpu), World(4, 3, 2, 3, cpu)):
         with pytest.raises(InputError, match="does not fit"):
-            memory.require_room(config, too_many, training=True, world=world)
+            memory_check.require_room(config, too_many, training=True, world=world)
     for world in (World(2, 0, 0, 1, cpu), World(4, 3, 1, 2, cpu)):
-        memory.require_room(config, too_many, training=True, world=world)
+        memory_check.require_room(config, too_many, training=True, world=world)
 
 
 V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), ("memory.max", "memory.current", "")
@@ -101,8 +101,8 @@ def test_a_limit_is_shared_by_the_workers_that_it_holds_for(monkeypatch: pytest.
     monkeypatch.setattr(control_groups, "own_group", lambda: "/yarn/2/b")
     monkeypatch.setattr(control_groups, "free_bytes", lambda group: free)
     world = World(8, 5, 2, 4, torch.device("cpu"), groups=groups)
-    assert memory.room(world) == (6_000, 2)
+    assert memory_check.room(world) == (6_000, 2)
     free["/yarn"] = 10_000
-    assert memory.room(world) == (10_000, 4)
+    assert memory_check.room(world) == (10_000, 4)
     free.clear()
-    assert memory.room(world) == (pytest.approx(psutil.virtual_memory().available, rel=0.2), 4)
+    assert memory_check.room(world) == (pytest.approx(psutil.virtual_memory().available, rel=0.2), 4)

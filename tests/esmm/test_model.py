@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from esmm.batch import Batch
 from esmm.config import Config
-from esmm.model.batch import Batch
 from esmm.model.loss import loss_sums, probabilities
 from esmm.model.network import Esmm
 from esmm.train import base_rates
-from esmm.training.step import TrainStep, initialise, make_model
+from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.esmm.plain_batches import PlainBatch, random_batch, to_batch
 from tests.esmm.workers import ONE_WORKER
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esmm.model.pooling import LONGEST_PIECE, Pooling
-from esmm.model.pooling_kernel import sort_by_key
-from esmm.model.request import Request, make_request, read_requests
+from esmm.embedding.pooling import LONGEST_PIECE, Pooling
+from esmm.embedding.pooling_kernel import sort_by_key
+from esmm.embedding.row_request import Request, make_request, read_requests
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 from tests.esmm.plain_batches import random_batch, to_batch
 

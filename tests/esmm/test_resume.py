@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from esmm.checkpoints import checkpoint
+from cli.errors import InputError
+from esmm.checkpoints import state as checkpoint
 from esmm.train import train
-from schemas.errors import InputError
 from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.esmm.sample_files import read_rows, write_samples
 from tests.esmm.workers import ONE_WORKER, Command

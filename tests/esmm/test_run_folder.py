@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from esmm.checkpoints import checkpoint, run_folder
+from cli.errors import InputError
+from esmm.checkpoints import run_folder, state
 from esmm.checkpoints.run_folder import RunFolder, require_shared
 from esmm.train import train
-from schemas import storage
-from schemas.errors import InputError
+from storage import publishing
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.sample_files import write_samples
 from tests.esmm.workers import ONE_WORKER, Command
@@ -31,7 +31,7 @@ def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _seed_of(run: Path) -> int:
-    return checkpoint.read_state(checkpoint.latest(run)).config.train.seed
+    return state.read_state(state.latest(run)).config.train.seed
 
 
 def test_a_complete_run_is_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
     killed_at: int,
 ) -> None:
     """Its first rename finds the old run in the way, the second moves that aside, the third succeeds."""
-    copy, rename, calls = shutil.copytree(run, tmp_path / "copy"), storage._rename, list[str]()
+    copy, rename, calls = shutil.copytree(run, tmp_path / "copy"), publishing._rename, list[str]()
 
     def killed(fs: Any, source: str, target: str) -> None:
         if len(calls) == killed_at:
@@ -91,7 +91,7 @@ def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
         rename(fs, source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "_rename", killed)
+        patch.setattr(publishing, "_rename", killed)
         with pytest.raises(KeyboardInterrupt):
             train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
     assert not copy.exists() or _seed_of(copy) == 42
@@ -111,7 +111,7 @@ def test_what_a_run_replaces_stays_until_it_has_a_checkpoint(
     for _ in range(2):  # the second one has nothing of its own to set aside
         with pytest.raises(InputError, match="diverged"):
             train(ONE_WORKER, inputs.arguments(copy, *more, *BROKEN))
-        assert not checkpoint.complete(copy)
+        assert not state.complete(copy)
     with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+ in \.former.*--overwrite"):
         train(ONE_WORKER, inputs.arguments(copy))
     kept = shutil.copytree(copy / ".former", tmp_path / "kept", ignore=shutil.ignore_patterns(".*"))
@@ -167,7 +167,7 @@ def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp
 def test_a_run_that_came_to_nothing_makes_place(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
-    newest = checkpoint.latest(copy)
+    newest = state.latest(copy)
     newest.rename(newest.with_name(f".{newest.name}.partial"))
     train(ONE_WORKER, inputs.arguments(copy))
     assert log_of(copy) == log_of(run)

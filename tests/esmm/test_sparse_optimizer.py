@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from esmm.config import SparseOptimizerConfig
-from esmm.training.sparse_optimizer import LazyAdam, RowwiseAdagrad, Sgd, make_sparse_optimizer
+from esmm.embedding.optimizers import LazyAdam, RowwiseAdagrad, Sgd, make_sparse_optimizer
 
 ROWS, DIM, STEPS, EPS = 9, 4, 12, 1e-8
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from esmm.batch import Batch
 from esmm.config import Config
-from esmm.model.batch import Batch
 from esmm.model.loss import loss_sums
 from esmm.model.network import EsmmNetwork
-from esmm.training.step import TrainStep, initialise, make_model
+from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.esmm.plain_batches import random_batch, to_batch
 from tests.esmm.workers import ONE_WORKER
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from esmm import trainer
-from esmm.checkpoints import checkpoint, save_checkpoint
+from esmm.checkpoints import state, writing
 from esmm.checkpoints.run_folder import RunFolder
 from esmm.train import train
-from esmm.training import scoring
-from esmm.training.step import TrainStep
-from esmm.workers.distributed import EXIT_STOPPED, Stop
+from esmm.training import validation
+from esmm.training.train_step import TrainStep
+from esmm.workers.world import EXIT_STOPPED, Stop
 from tests.esmm.runs import Inputs, assert_same_run, log_of
 from tests.esmm.workers import ONE_WORKER, PROJECT, Command
 
@@ -49,7 +49,7 @@ def _stop_a_run(run: Path, arguments: list[str], launcher: list[str]) -> "subpro
 
 def _epoch(run: Path) -> str:
     """The setting that ends a run with the epoch that its newest checkpoint is in."""
-    return f"train.epochs={checkpoint.read_state(checkpoint.latest(run)).position.epoch}"
+    return f"train.epochs={state.read_state(state.latest(run)).position.epoch}"
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(inputs: Inputs, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def _stop_in_a_validation(arguments: list[str]) -> None:
 
     def stopped_at_once(*arguments: Any) -> dict[str, float | None] | None:
         stop.requested = True
-        return scoring.validation_auc(*arguments)
+        return validation.validation_auc(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "validation_auc", stopped_at_once)
@@ -111,34 +111,32 @@ def test_a_validation_inside_an_epoch_that_a_stop_has_kept_from_happening_is_mad
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     settings = ("train.seed=1", "train.validate_steps=4", "train.early_stopping_patience=5")
     train(ONE_WORKER, inputs.arguments(whole, *settings))
-    best = checkpoint.read_state(checkpoint.latest(whole)).progress.best_step
+    best = state.read_state(state.latest(whole)).progress.best_step
     assert best == 4
     if moment == "in":
         _stop_in_a_validation(inputs.arguments(run, *settings))
     else:
         _stop_after_step(4, inputs.arguments(run, *settings))
-    assert checkpoint.read_state(checkpoint.latest(run)).step == 4
+    assert state.read_state(state.latest(run)).step == 4
     assert not [entry for entry in log_of(run) if entry["kind"] == "validation"]
     train(ONE_WORKER, inputs.arguments(run, *settings, "--resume"))
     assert_same_run(run, whole)
-    assert checkpoint.read_state(checkpoint.latest(run)).progress.best_step == best
-    assert [path.name for path in checkpoint.complete(run)] == [
-        path.name for path in checkpoint.complete(whole)
-    ]
+    assert state.read_state(state.latest(run)).progress.best_step == best
+    assert [path.name for path in state.complete(run)] == [path.name for path in state.complete(whole)]
 
 
 def test_a_step_is_saved_once_only_where_nothing_has_changed(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM in the validation of a step that is saved anyway: a launcher's patience is short."""
-    saved, save = list[int](), save_checkpoint.save
+    saved, save = list[int](), writing.save
 
     def counted(*arguments: Any) -> Path:
         path = save(*arguments)
-        saved.append(checkpoint.step_of(path))
+        saved.append(state.step_of(path))
         return path
 
-    monkeypatch.setattr(save_checkpoint, "save", counted)
+    monkeypatch.setattr(writing, "save", counted)
     settings = ("train.checkpoint_steps=4", "train.validate_steps=8")
     _stop_in_a_validation(inputs.arguments(tmp_path / "run", *settings))
     assert saved == [4, 8]
@@ -151,7 +149,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
     """The epoch's end is saved before its validation, where a run was stopped in that, and after it."""
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     _stop_in_a_validation(inputs.arguments(run))
-    names = [path.name for path in checkpoint.complete(run)]
+    names = [path.name for path in state.complete(run)]
     calls, rename, remove = list[str](), Path.rename, shutil.rmtree
 
     def killing_rename(path: Path, target: Path) -> Path:
@@ -171,7 +169,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             train(ONE_WORKER, inputs.arguments(run, "--resume"))
     RunFolder.start(run, resume=True).close()
-    assert [path.name for path in checkpoint.complete(run)] == names
+    assert [path.name for path in state.complete(run)] == names
     train(ONE_WORKER, inputs.arguments(run, "--resume"))
     train(ONE_WORKER, inputs.arguments(whole))
     assert_same_run(run, whole)

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cli.errors import InputError
 from esmm.config import Config, flatten
 from esmm.training.tracking import RUN_ID_NAME, metrics, reports
-from schemas.errors import InputError
 
 
 def _config(**tracking: Any) -> Config:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from esmm.checkpoints import checkpoint, warm_start
-from esmm.checkpoints.save_checkpoint import Origin
+from cli.errors import InputError
+from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints import warm_start
+from esmm.checkpoints.writing import Origin
 from esmm.train import Job, train
-from esmm.training.step import TrainStep
-from schemas.errors import InputError
+from esmm.training.train_step import TrainStep
 from schemas.fields import FIELDS
 from tests.esmm.runs import Inputs, log_of, numbers_of
 from tests.esmm.sample_files import TEST_BUCKETS, write_samples

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from esmm.checkpoints import checkpoint
-from esmm.training.step import TrainStep, make_model
-from esmm.workers.distributed import World
+from esmm.checkpoints import state as checkpoint
+from esmm.training.train_step import TrainStep, make_model
+from esmm.workers.world import World
 from tests.esmm import twenty_steps
 from tests.esmm.plain_batches import random_batch, to_batch
 from tests.esmm.workers import ONE_WORKER, Command

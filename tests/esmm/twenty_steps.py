@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from esmm.checkpoints import save_checkpoint
-from esmm.checkpoints.save_checkpoint import Origin
+from esmm.batch import Batch
+from esmm.checkpoints import writing
+from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.schedule import Position
-from esmm.model.batch import Batch
 from esmm.training.progress import Progress
-from esmm.training.step import TrainStep, initialise, make_model
-from esmm.workers.distributed import World
+from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.workers.world import World
 from tests.esmm.plain_batches import random_batch, to_batch
 
 NUM_ROWS = 101  # odd, so that shards differ in size
@@ -66,7 +66,7 @@ def train(case: str, out: Path, world: World) -> None:
         losses.append([*(sums / IMPRESSIONS).tolist(), float(trained.grad_norm())])
     run = out / case
     origin = Origin(config, "0" * 16, schema={}, samples="")
-    save_checkpoint.save(run, origin, Position.start(2), Progress(), trained, world)
+    writing.save(run, origin, Position.start(2), Progress(), trained, world)
     if world.is_first:
         (run / "losses.json").write_text(json.dumps(losses))
 

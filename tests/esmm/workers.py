@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from esmm.workers.distributed import World
+from esmm.workers.world import World
 
 PROJECT = Path(__file__).parents[2]
 ONE_WORKER = World(1, 0, 0, 1, torch.device("cpu"))

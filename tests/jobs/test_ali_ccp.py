@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs import ali_ccp, ali_ccp_logs, build_samples, raw_files
-from jobs.ali_ccp_logs import HALVES, Half, check_files, find_sources, unpack
-from jobs.archives import Counted, Progress, unpack_tar
-from jobs.config import load_samples_config
-from jobs.profile_config import load_profile_config
-from jobs.profile_figures import collision_rate
+from cli.errors import InputError
+from jobs import build_samples, prepare_ali_ccp
+from jobs.ali_ccp_archives import logs as ali_ccp_logs
+from jobs.ali_ccp_archives.archives import Counted, Progress, unpack_tar
+from jobs.ali_ccp_archives.logs import HALVES, Half, check_files, find_sources, unpack
+from jobs.profiling.config import load_profile_config
+from jobs.profiling.estimators import collision_rate
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import load_samples_config
 from schemas import manifest
-from schemas.errors import InputError
 from schemas.fields import FIELDS, Field
 from schemas.samples import MANIFEST_NAME
 from tests.jobs.raw_lines import random_logs, write_logs
@@ -270,13 +272,13 @@ def test_the_size_of_the_table_is_told_as_it_is():
 
 def test_full_disks_are_seen_before_any_work(tmp_path: Path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    ali_ccp.refuse_full_disks([(tmp_path, free * 0.1), (tmp_path / "not" / "yet", free * 0.1)])
+    prepare_ali_ccp.refuse_full_disks([(tmp_path, free * 0.1), (tmp_path / "not" / "yet", free * 0.1)])
     with pytest.raises(InputError, match=r"expected \d+\.\d GB of free space, found"):
-        ali_ccp.refuse_full_disks([(tmp_path, free * 0.6), (tmp_path / "not" / "yet", free * 0.6)])
+        prepare_ali_ccp.refuse_full_disks([(tmp_path, free * 0.6), (tmp_path / "not" / "yet", free * 0.6)])
 
 
 def run_command(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.ali_ccp", *options]
+    command = [sys.executable, "-m", "jobs.prepare_ali_ccp", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -319,9 +321,9 @@ def test_samples_of_other_settings_are_not_kept(
 ):
     config = tmp_path / "config.yaml"
     config.write_text(OPTIONS.replace(*changed))
-    settings = ali_ccp.load_settings(str(config))
+    settings = prepare_ali_ccp.load_settings(str(config))
     with pytest.raises(InputError, match="Remove the folder to build them again") as error:
-        ali_ccp.check_same_settings(str(built / "split=train"), settings, str(config))
+        prepare_ali_ccp.check_same_settings(str(built / "split=train"), settings, str(config))
     assert f"{config} has now:\n  {message}\n" in str(error.value)
 
 
@@ -330,12 +332,12 @@ def test_samples_of_the_same_settings_are_kept(built: Path, tmp_path: Path):
     folder, config = tmp_path / "samples", tmp_path / "config.yaml"
     shutil.copytree(built / "split=train", folder)
     config.write_text(OPTIONS + "  max_broken_share: 0.5\n")
-    settings = ali_ccp.load_settings(str(config))
-    ali_ccp.check_same_settings(str(folder), settings, str(config))
+    settings = prepare_ali_ccp.load_settings(str(config))
+    prepare_ali_ccp.check_same_settings(str(folder), settings, str(config))
     content = json.loads((folder / MANIFEST_NAME).read_text())
     del content["layout"]
     (folder / MANIFEST_NAME).write_text(json.dumps(content))
-    ali_ccp.check_same_settings(str(folder), settings, str(config))
+    prepare_ali_ccp.check_same_settings(str(folder), settings, str(config))
 
 
 def test_the_command_stops_at_samples_of_other_settings_before_any_work(raw: Path, built: Path):
@@ -359,7 +361,7 @@ def test_what_the_configuration_may_not_have_is_named_at_once(tmp_path: Path, te
     config = tmp_path / "config.yaml"
     config.write_text(text)
     with pytest.raises(InputError) as error:
-        ali_ccp.load_settings(str(config))
+        prepare_ali_ccp.load_settings(str(config))
     assert all(message in str(error.value) for message in messages)
 
 
@@ -373,7 +375,7 @@ def test_archives_become_samples_once(raw: Path, tmp_path: Path):
         made = manifest.read(str(tmp_path / "samples" / f"split={half}"))
         assert made["counts"]["impressions"] == len(logs.skeleton)
         assert f"expected {HALVES[half].labels['clicks']:,} clicks" in done.stderr
-    assert (tmp_path / "samples" / ali_ccp.PROFILE_NAME).exists()
+    assert (tmp_path / "samples" / prepare_ali_ccp.PROFILE_NAME).exists()
     assert "min_impressions" in done.stderr  # a gate for the full data
     again = run_command(*options)
     assert again.returncode == 0, again.stderr

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.metrics import roc_auc_score
 
-from jobs.auc import NO_PAIRS, Pairs, Ranking, compute_auc, count_pairs, count_ranges, count_scores
+from jobs.evaluation.auc import NO_PAIRS, Pairs, Ranking, compute_auc, count_pairs, count_ranges, count_scores
 
 # A case is a list of (score, positives, negatives).
 Case = Sequence[tuple[float, int, int]]

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_ids, build_samples, raw_files
-from jobs.config import SamplesConfig
+from cli.errors import InputError
+from jobs import build_ids, build_samples
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import SamplesConfig
 from schemas import ids, manifest
-from schemas.errors import InputError
 from schemas.fields import FIELDS
 from tests.jobs import few_ids, raw_lines
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples, raw_files
-from jobs.config import SamplesConfig
+from cli.errors import InputError
+from jobs import build_samples
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
-from schemas.errors import InputError
 from schemas.fields import FIELDS
 from tests.jobs.raw_lines import (
     RawLogs,

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import build_samples, raw_chunks, raw_files
-from jobs.config import SamplesConfig
-from jobs.raw_source import read_range, split_ranges
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs import build_samples
+from jobs.raw_logs import chunks
+from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.source import read_range, split_ranges
+from jobs.samples_config import SamplesConfig
 from tests.jobs.raw_lines import random_logs, write_logs
 
 
@@ -109,7 +111,7 @@ def test_a_file_cut_while_it_is_read_is_refused(tmp_path: Path):
     with raw_files.open_log(file) as stream:
         os.truncate(skeleton, last.begin - 500)
         with pytest.raises(EOFError, match="it ends at byte"):
-            list(raw_chunks.read_chunks(stream, last.begin, last.end))
+            list(chunks.read_chunks(stream, last.begin, last.end))
 
 
 def test_a_file_that_was_empty_and_is_written_meanwhile_is_refused(tmp_path: Path, monkeypatch):

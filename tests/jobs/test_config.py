@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import load_samples_config
-from jobs.profile_config import load_profile_config
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs.profiling.config import load_profile_config
+from jobs.samples_config import load_samples_config
 
 
 def written(folder: Path, text: str) -> str:

@@ -17,9 +17,9 @@ import pytest
 from pyspark.sql import SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
+from cli.errors import InputError
 from jobs import evaluate
-from jobs.prediction_files import check_paths
-from schemas.errors import InputError
+from jobs.evaluation.inputs import check_paths
 from schemas.predictions import arrow_schema
 from schemas.samples import MANIFEST_NAME, SUCCESS_NAME
 

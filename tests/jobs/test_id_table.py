@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import id_table, packed
-from jobs.id_counts import BROKEN_LINES, GOOD_LINES, IdCounter
-from jobs.raw_chunks import Chunk
-from jobs.raw_files import LogFile
-from jobs.raw_source import Parser
-from jobs.unpack import Unpacker
-from schemas import ids, storage
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs.id_tables.count_source import BROKEN_LINES, GOOD_LINES, IdCounter
+from jobs.raw_logs import id_lookup, packed_rows
+from jobs.raw_logs.chunks import Chunk
+from jobs.raw_logs.files import LogFile
+from jobs.raw_logs.source import Parser
+from jobs.sample_writer.unpack import Unpacker
+from schemas import ids
 from schemas.fields import FIELD_INDEX, FIELDS
+from storage import publishing
 from tests.jobs import few_ids, raw_lines
 
 BUCKETS = {f.name: 97 + i for i, f in enumerate(FIELDS)}
@@ -98,7 +99,7 @@ def publish(folder: Path, known: dict[str, dict[int, int]], digest: str, num_fil
         "version": ids.VERSION, "digest": digest, "hash_seed": SEED, "buckets": BUCKETS,
         "min_count": MIN_COUNT, "vocabulary": list(VOCABULARY), "fields": fields,
     }  # fmt: skip
-    storage.write_json(f"{folder}/{ids.MANIFEST_NAME}", content)
+    publishing.write_json(f"{folder}/{ids.MANIFEST_NAME}", content)
     (folder / "_SUCCESS").touch()
     reference = ids.require_fit(str(folder), SETTINGS)
     assert reference is not None
@@ -111,14 +112,14 @@ def known() -> dict[str, dict[int, int]]:
     return few_ids.known_buckets(counts, BUCKETS, SEED, MIN_COUNT, VOCABULARY)
 
 
-def parse(logs: raw_lines.RawLogs, table: id_table.IdTable) -> pa.Table:
+def parse(logs: raw_lines.RawLogs, table: id_lookup.IdTable) -> pa.Table:
     """The samples of some logs, parsed with an id table."""
     batches = []
     for number, lines in enumerate((logs.common, logs.skeleton)):
         parser = Parser(LogFile(number, "x.csv", number == 0, 0), SEED, BUCKETS, table)
         batches += list(parser.rows(Chunk(0, text(lines))))
     order = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
-    rows = pa.Table.from_batches(batches, packed.arrow_schema()).sort_by(order).combine_chunks()
+    rows = pa.Table.from_batches(batches, packed_rows.arrow_schema()).sort_by(order).combine_chunks()
     unpacker = Unpacker(max_impressions=100)
     return pa.Table.from_batches(
         [*(t for b in rows.to_batches() for t in unpacker.add(b)), *unpacker.finish()]
@@ -126,7 +127,7 @@ def parse(logs: raw_lines.RawLogs, table: id_table.IdTable) -> pa.Table:
 
 
 def test_the_parser_gives_known_and_unknown_ids_their_buckets(tmp_path, known, monkeypatch):
-    table = id_table.load(publish(tmp_path / "ids", known, "d1"))
+    table = id_lookup.load(publish(tmp_path / "ids", known, "d1"))
     later = few_ids.repeating_logs(seed=3, num_contexts=40, most_ids=120)  # half of its ids are new
 
     def expected(name: str, feature_id: int, size: int, seed: int) -> int:
@@ -151,24 +152,24 @@ def test_a_serving_system_finds_the_same_buckets(known):
 
 def test_a_table_is_loaded_once_by_a_process(tmp_path, known):
     reference = publish(tmp_path / "ids", known, "d2")
-    assert id_table.load(reference) is id_table.load(reference)
-    assert id_table.load(None) is id_table.NO_TABLE
+    assert id_lookup.load(reference) is id_lookup.load(reference)
+    assert id_lookup.load(None) is id_lookup.NO_TABLE
 
 
 def test_a_table_that_was_replaced_or_is_incomplete_is_refused(tmp_path, known):
     reference = publish(tmp_path / "ids", known, "d3")
     with pytest.raises(InputError, match="expected the id table old, found d3"):
-        id_table.load(ids.Reference(path=reference["path"], digest="old"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="old"))
     (tmp_path / "ids" / "part-1.parquet").unlink()
     with pytest.raises(InputError, match="does not hold the ids that its _ids.json counts"):
-        id_table.load(ids.Reference(path=reference["path"], digest="d3"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"))
     (tmp_path / "ids" / "part-1.parquet").write_bytes((tmp_path / "ids" / "part-0.parquet").read_bytes())
     with pytest.raises(InputError, match="does not hold the ids that its _ids.json counts"):
-        id_table.load(ids.Reference(path=reference["path"], digest="d3"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"))
 
 
 def test_a_field_whose_ids_are_all_unknown(tmp_path, known):
-    table = id_table.load(publish(tmp_path / "ids", known | {"205": {}}, "d4"))
+    table = id_lookup.load(publish(tmp_path / "ids", known | {"205": {}}, "d4"))
     line = f"1,0,0,{'0' * 16},1,{raw_lines.feature('205', 7, '1.0')}"
     found = parse(raw_lines.RawLogs(skeleton=[line], common=[f"{'0' * 16},0,"]), table)
     assert found["item_205"].to_pylist() == [[1]]
@@ -176,7 +177,7 @@ def test_a_field_whose_ids_are_all_unknown(tmp_path, known):
 
 @pytest.mark.parametrize("num_ids", [0, 1, 2, 3, 4, 5, 1000, 1024, 1025])
 def test_at_most_half_of_the_slots_are_in_use_and_one_is_free(num_ids: int):
-    slots = id_table.num_slots_for(num_ids)
+    slots = id_lookup.num_slots_for(num_ids)
     assert slots & (slots - 1) == 0
     assert max(1, 2 * num_ids) <= slots < max(2, 4 * num_ids)
     assert slots > num_ids

@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples, packed, quarantine, raw_files
-from jobs.config import SamplesConfig
+from cli.errors import InputError
+from jobs import build_samples
+from jobs.raw_logs import files as raw_files
+from jobs.raw_logs import packed_rows
+from jobs.sample_writer import quarantine_file
+from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
-from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
-from schemas.webhdfs import WebHdfs
+from storage.webhdfs import WebHdfs
 from tests.jobs.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
 
 BUCKETS = {f.name: 1000 for f in FIELDS}
@@ -125,11 +128,11 @@ def test_only_the_first_texts_are_read_again(tmp_path, monkeypatch):
     (skeleton,) = (file for file in files if not file.common)
     text = Path(paths[0]).read_bytes()
     offsets = [0] + [i + 1 for i, byte in enumerate(text[:-1]) if byte == 10]
-    monkeypatch.setattr(quarantine, "MOST_FETCHED", 5)
-    file = quarantine.QuarantineFile(str(tmp_path / "q" / "x.parquet"), files)
+    monkeypatch.setattr(quarantine_file, "MOST_FETCHED", 5)
+    file = quarantine_file.QuarantineFile(str(tmp_path / "q" / "x.parquet"), files)
     for offset in reversed(offsets):
-        order = (skeleton.number << packed.OFFSET_BITS) + offset
-        file.add(quarantine.Rejected(np.array([13], np.int8), np.array([order])))
+        order = (skeleton.number << packed_rows.OFFSET_BITS) + offset
+        file.add(quarantine_file.Rejected(np.array([13], np.int8), np.array([order])))
     assert file.close() == {"no_common_record": len(offsets)}
     found = pq.read_table(tmp_path / "q" / "x.parquet").to_pylist()
     assert [line["offset"] for line in found] == offsets
@@ -139,8 +142,8 @@ def test_only_the_first_texts_are_read_again(tmp_path, monkeypatch):
 MANY_REJECTED = """
 import resource, sys
 import numpy as np
-from jobs.quarantine import QuarantineFile, Rejected
-from jobs.raw_files import LogFile
+from jobs.sample_writer.quarantine_file import QuarantineFile, Rejected
+from jobs.raw_logs.files import LogFile
 
 path, lines = sys.argv[1], int(sys.argv[2])
 file = QuarantineFile(path, [LogFile(0, "file:///logs/ds=2025-11-22/sample_skeleton.csv.gz", False, 1)])
@@ -198,10 +201,10 @@ def test_a_text_read_again_over_hdfs_costs_a_block_of_64_kib_and_its_next(tmp_pa
     url = f"webhdfs://namenode:9870{path}"
     monkeypatch.setattr(WebHdfs, "of", lambda url: (hdfs, str(path)))
     places = list(range(0, 100_000, 500))
-    file = quarantine.QuarantineFile(
+    file = quarantine_file.QuarantineFile(
         str(tmp_path / "q" / "x.parquet"), [raw_files.LogFile(0, url, False, path.stat().st_size)]
     )
-    file.add(quarantine.Rejected(np.full(len(places), 13, np.int8), np.array(places) * 240))
+    file.add(quarantine_file.Rejected(np.full(len(places), 13, np.int8), np.array(places) * 240))
     file.close()
     texts = pq.read_table(tmp_path / "q" / "x.parquet")["text"].to_pylist()
     assert texts == [(line % i).rstrip(b"\n") for i in places]

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from cli.errors import InputError
 from jobs import make_demo_logs
-from jobs.demo_chunks import Sampler, calibrate, sigmoid, solve_intercept
-from jobs.demo_plan import draw_impressions, draw_plan
-from jobs.demo_world import LARGEST_ID, build_world
+from jobs.demo_logs.chunks import Sampler, calibrate, sigmoid, solve_intercept
+from jobs.demo_logs.plan import draw_impressions, draw_plan
+from jobs.demo_logs.world import LARGEST_ID, build_world
 from jobs.make_demo_logs import Options, make_logs
-from schemas.errors import InputError
 from schemas.fields import FIELD_INDEX, FIELDS
 
 OPTIONS = Options(contexts=400, seed=3, cvr=0.2)

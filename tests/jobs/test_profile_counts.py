@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import profile_tasks
-from jobs.profile_counts import BUCKET, LENGTH, NO_FIELD, OURS, RANKING, SIZE, THEIRS, Tally
-from jobs.profile_tasks import Work
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs.profiling import tasks
+from jobs.profiling.tally import BUCKET, LENGTH, NO_FIELD, OURS, RANKING, SIZE, THEIRS, Tally
+from jobs.profiling.tasks import Work
 from schemas.fields import FIELD_INDEX, FIELDS
 from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
 
@@ -89,9 +89,9 @@ def test_missing_is_never_a_bucket(split_contexts: pa.Table) -> None:
 
 def test_other_set_is_halved_by_context(folder: Path) -> None:
     work = [Work(False, (str(folder / "part-00000.parquet"),))]
-    count = profile_tasks.counter_of(work, TEST_BUCKETS)
+    count = tasks.counter_of(work, TEST_BUCKETS)
     counts = counts_of(list(count(iter([pa.record_batch([pa.array([0])], ["id"])]))))
-    ranking = [row for row in read_rows(folder) if profile_tasks.half_of(row["context_id"]) == RANKING]
+    ranking = [row for row in read_rows(folder) if tasks.half_of(row["context_id"]) == RANKING]
     assert {key[0] for key in counts} == {RANKING, THEIRS}
     assert sum(n for key, n in counts.items() if key[:2] == (RANKING, SIZE)) == len(ranking) > 0
     position = FIELD_INDEX["206"]
@@ -102,19 +102,19 @@ def test_other_set_is_halved_by_context(folder: Path) -> None:
 def test_bucket_out_of_range_names_file_and_column(folder: Path) -> None:
     path = str(folder / "part-00000.parquet")
     small = {field.name: 3 for field in FIELDS}
-    count = profile_tasks.counter_of([Work(True, (path,))], small)
+    count = tasks.counter_of([Work(True, (path,))], small)
     with pytest.raises(InputError, match=r"part-00000.*user_101: expected buckets 0 to 2, found \d+ to \d+"):
         list(count(iter([pa.record_batch([pa.array([0])], ["id"])])))
 
 
 def test_files_that_hold_no_samples_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.parquet: expected this file"):
-        list(profile_tasks.read_batches(str(tmp_path / "gone.parquet"), ["click"]))
+        list(tasks.read_batches(str(tmp_path / "gone.parquet"), ["click"]))
     broken = tmp_path / "broken.parquet"
     broken.write_text(json.dumps({"not": "Parquet"}))
     with pytest.raises(InputError, match=r"broken.parquet: expected a file of samples"):
-        list(profile_tasks.read_batches(str(broken), ["click"]))
+        list(tasks.read_batches(str(broken), ["click"]))
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), other)
     with pytest.raises(InputError, match=r"other.parquet: expected a file of samples.*click"):
-        list(profile_tasks.read_batches(str(other), ["click"]))
+        list(tasks.read_batches(str(other), ["click"]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import profile_figures as figures
+from jobs.profiling import estimators as figures
 
 
 def thrown(rng: np.random.Generator, ids: int, places: int) -> np.ndarray:

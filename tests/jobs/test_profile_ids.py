@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import build_ids, build_samples, profile_samples, raw_files
-from jobs.config import SamplesConfig
-from jobs.profile_config import ProfileConfig
-from jobs.profile_text import format_profile
+from cli.errors import InputError
+from jobs import build_ids, build_samples, profile_samples
+from jobs.profiling.config import ProfileConfig
+from jobs.profiling.text import format_profile
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import SamplesConfig
 from schemas import ids
-from schemas.errors import InputError
 from schemas.fields import FIELDS
 from schemas.profile import Profile
 from tests.esmm.sample_files import write_samples

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.profile_counts import ARROW_SCHEMA as COUNTS
-from jobs.profile_counts import BUCKET, CHUNK, LENGTH, OURS, RANKING, THEIRS, WEIGHT
-from jobs.profile_merge import FEW_BUCKETS, classes, merge
+from jobs.profiling.merge import FEW_BUCKETS, classes, merge
+from jobs.profiling.tally import ARROW_SCHEMA as COUNTS
+from jobs.profiling.tally import BUCKET, CHUNK, LENGTH, OURS, RANKING, THEIRS, WEIGHT
 from schemas.hashing import RARE
 
 TOKENS = st.dictionaries(st.integers(0, CHUNK - 1), st.tuples(*[st.integers(0, 3)] * 3), max_size=120)

@@ -15,18 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples, profile_samples, profile_tables, raw_files
-from jobs.config import SamplesConfig
-from jobs.profile_config import ProfileConfig, load_profile_config
-from jobs.profile_counts import BUCKET, RANKING, THEIRS
-from jobs.profile_figures import stability_index
-from jobs.profile_gates import describe, judge, require_kept
-from jobs.profile_tasks import half_of
-from jobs.profile_text import format_profile
-from schemas import manifest, storage
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs import build_samples, profile_samples
+from jobs.profiling import spark_counts
+from jobs.profiling.config import ProfileConfig, load_profile_config
+from jobs.profiling.estimators import stability_index
+from jobs.profiling.gates import describe, judge, require_kept
+from jobs.profiling.tally import BUCKET, RANKING, THEIRS
+from jobs.profiling.tasks import half_of
+from jobs.profiling.text import format_profile
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import SamplesConfig
+from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.profile import MEANING, Profile
+from storage import publishing
 from tests.esmm.sample_files import write_samples
 from tests.jobs import plain_profile
 from tests.jobs.raw_lines import RawLogs, expected_impressions, random_logs, write_logs
@@ -153,14 +156,14 @@ def test_drift_agrees_with_plain_python(profile: Profile, sets, field) -> None:
     unseen = {bucket: n for bucket, n in mine.items() if bucket not in seen}
     assert drift["unseen_buckets"] == pytest.approx(len(unseen) / len(mine))
     assert drift["unseen_tokens"] == pytest.approx(sum(unseen.values()) / sum(mine.values()))
-    expected = plain_profile.plain_psi(ours, others, field, profile_tables.BINS)
+    expected = plain_profile.plain_psi(ours, others, field, spark_counts.BINS)
     assert drift["psi"] == pytest.approx(expected)
 
 
 def test_both_ways_of_binning_are_tried(sets) -> None:
     odd, _ = plain_profile.halves_of(sets[1][1])
     used = [len(plain_profile.tokens_of(odd, field)[0]) for field in FIELDS]
-    assert min(used) <= profile_tables.BINS < max(used)
+    assert min(used) <= spark_counts.BINS < max(used)
 
 
 def test_rates_are_compared(profile: Profile, sets) -> None:
@@ -259,7 +262,7 @@ def test_rare_ids_alone_are_no_drift(spark) -> None:
     def index(ours, ranking, theirs) -> float:
         counts = np.stack([ours, ranking, theirs], axis=1)
         rows = [(BUCKET, 9, 1 + i, 1, *map(int, row)) for i, row in enumerate(counts) if row.any()]
-        bins = profile_tables.binned(spark.createDataFrame(rows, columns), few_used=[])[9]
+        bins = spark_counts.binned(spark.createDataFrame(rows, columns), few_used=[])[9]
         assert len(bins) > 5
         return stability_index([a for a, _ in bins], [b for _, b in bins])
 
@@ -397,7 +400,7 @@ def test_files_that_disagree_with_the_manifest_are_refused(spark, tmp_path: Path
     folder = tmp_path / "set"
     content = write_samples(folder, num_rows=10)
     content["counts"]["clicks"] += 1
-    storage.write_json(f"{folder}/{manifest.samples.MANIFEST_NAME}", dict(content))
+    publishing.write_json(f"{folder}/{manifest.samples.MANIFEST_NAME}", dict(content))
     with pytest.raises(InputError, match=r"set: its manifest and its files disagree \(clicks: "):
         profiled(spark, str(folder), tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()
@@ -413,10 +416,10 @@ def test_missing_file_is_one_clear_message(spark, tmp_path: Path) -> None:
 
 def test_files_are_dealt_to_tasks_in_order_and_whole() -> None:
     files = [(f"part-{n}", size) for n, size in enumerate([100, 90, 110, 100, 5, 95, 100])]
-    work = profile_tables.plan_work(True, "set/", files, parallelism=3)
+    work = spark_counts.plan_work(True, "set/", files, parallelism=3)
     assert [name for task in work for name in task.files] == [f"set/{name}" for name, _ in files]
     assert 3 <= len(work) <= 4
-    large = profile_tables.plan_work(True, "set", [(str(n), 200 << 20) for n in range(9)], parallelism=2)
+    large = spark_counts.plan_work(True, "set", [(str(n), 200 << 20) for n in range(9)], parallelism=2)
     assert len(large) == 9
 
 

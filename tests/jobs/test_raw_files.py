@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import packed, raw_files
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs.raw_logs import files as raw_files
+from jobs.raw_logs import packed_rows
 
 CONTEXT = "00000000000000ab"
 SKELETON = f"1,0,0,{CONTEXT},1,205\x027\x031.0\n".encode()
@@ -144,7 +145,7 @@ def test_a_name_that_looks_like_a_glob_is_taken_at_its_word_first(day: Path, nam
 
 
 def test_more_files_than_a_place_can_name_are_refused(day: Path, monkeypatch: pytest.MonkeyPatch):
-    last = (raw_files.MAX_FILES - 1 << packed.OFFSET_BITS) + packed.OFFSET_MASK
+    last = (raw_files.MAX_FILES - 1 << packed_rows.OFFSET_BITS) + packed_rows.OFFSET_MASK
     assert last == 2**63 - 1, "the place of the last line of the last file is an int64"
     monkeypatch.setattr(raw_files, "MAX_FILES", 6)
     assert len(raw_files.find_logs(f"{day}/skeleton", f"{day}/common")) == 6

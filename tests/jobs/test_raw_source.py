@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import packed
-from jobs.raw_chunks import HEAD_BYTES, Chunk, read_chunks
-from jobs.raw_files import LogFile, files_to_json, open_log
-from jobs.raw_source import Parser, RawLogReader, split_ranges
-from jobs.unpack import Unpacker
+from jobs.raw_logs import packed_rows
+from jobs.raw_logs.chunks import HEAD_BYTES, Chunk, read_chunks
+from jobs.raw_logs.files import LogFile, files_to_json, open_log
+from jobs.raw_logs.source import Parser, RawLogReader, split_ranges
+from jobs.sample_writer.unpack import Unpacker
 from schemas.fields import FIELDS, IMPRESSION_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
 from tests.jobs.raw_lines import expected_impressions, impressions_of_samples, random_logs
@@ -68,9 +68,9 @@ def test_a_line_of_50_megabytes_is_set_aside_in_bounded_memory(tmp_path: Path):
     tracemalloc.stop()
     assert peak < 100e6  # some chunks of 8 MiB and what is parsed from one, not the line again and again
     assert [row["kind"] for row in rows] == [
-        packed.KIND_IMPRESSIONS,
-        packed.KIND_QUARANTINED,
-        packed.KIND_IMPRESSIONS,
+        packed_rows.KIND_IMPRESSIONS,
+        packed_rows.KIND_QUARANTINED,
+        packed_rows.KIND_IMPRESSIONS,
     ]
     blob = rows[1]["blob"]
     assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "line_too_long"
@@ -90,7 +90,9 @@ def test_a_compressed_file_is_one_range_and_reads_the_same(tmp_path: Path):
 
 def parse(text: bytes, common: bool, base: int = 0, unterminated: bool = False) -> pa.Table:
     parser = Parser(LogFile(3, "x.csv", common, 0), 5, BUCKETS)
-    return pa.Table.from_batches(parser.rows(Chunk(base, text, unterminated)), schema=packed.arrow_schema())
+    return pa.Table.from_batches(
+        parser.rows(Chunk(base, text, unterminated)), schema=packed_rows.arrow_schema()
+    )
 
 
 def skeleton_line(**changes: str) -> str:
@@ -171,7 +173,7 @@ def test_a_broken_line_is_set_aside_with_its_reason_and_text(reason: str, line: 
     orphans, broken = sorted(unpacker.take_rejected(), key=lambda lines: lines.texts is not None)
     assert [QUARANTINE_REASONS[code] for code in broken.reasons] == [reason]
     assert broken.texts == [line.encode()]
-    assert broken.orders.tolist() == [(3 << packed.OFFSET_BITS) + 1000 + len(good) + 1]
+    assert broken.orders.tolist() == [(3 << packed_rows.OFFSET_BITS) + 1000 + len(good) + 1]
     assert len(orphans.orders) == 2  # the good lines, which have no common record here
 
 
@@ -192,11 +194,11 @@ def test_broken_common_lines():
 
 def test_only_an_incomplete_last_line_is_truncated():
     whole, cut = skeleton_line().encode(), skeleton_line()[:-3].encode()
-    assert parse(whole, common=False, unterminated=True)["kind"].to_pylist() == [packed.KIND_IMPRESSIONS]
+    assert parse(whole, common=False, unterminated=True)["kind"].to_pylist() == [packed_rows.KIND_IMPRESSIONS]
     (blob,) = parse(cut, common=False, unterminated=True)["blob"].to_pylist()
     assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "truncated_line"
     table = parse(b"x\n" + whole, common=False, unterminated=True)
-    assert table["kind"].to_pylist() == [packed.KIND_IMPRESSIONS, packed.KIND_QUARANTINED]
+    assert table["kind"].to_pylist() == [packed_rows.KIND_IMPRESSIONS, packed_rows.KIND_QUARANTINED]
     blob = table["blob"].to_pylist()[1]
     assert QUARANTINE_REASONS[int.from_bytes(blob[:4], "little")] == "wrong_column_count"
 
@@ -204,9 +206,9 @@ def test_only_an_incomplete_last_line_is_truncated():
 def test_the_kernel_takes_the_fields_from_its_arguments(monkeypatch: pytest.MonkeyPatch):
     """Else its cached machine code would outlive a change of the fields."""
     expected = parse(skeleton_line().encode() + b"\n", common=False)
-    codes = packed.FIELD_OF_CODE.copy()
+    codes = packed_rows.FIELD_OF_CODE.copy()
     codes[999], codes[205] = codes[205], -1
-    monkeypatch.setattr(packed, "FIELD_OF_CODE", packed.frozen(codes))
+    monkeypatch.setattr(packed_rows, "FIELD_OF_CODE", packed_rows.frozen(codes))
     renamed = skeleton_line(features=ITEM.replace("205", "999")).encode() + b"\n"
     assert parse(renamed, common=False).equals(expected)
 
@@ -215,9 +217,9 @@ def value_of(text: str) -> np.float32:
     """What the parser reads as the value of a field with one weighted value."""
     line = skeleton_line(features=f"508\x027\x03{text}")
     (batch,) = parse(line.encode() + b"\n", common=False).to_batches()
-    assert batch.column("kind").to_pylist() == [packed.KIND_IMPRESSIONS], text
+    assert batch.column("kind").to_pylist() == [packed_rows.KIND_IMPRESSIONS], text
     names = [field.name for field in IMPRESSION_FIELDS]
-    words = np.frombuffer(batch.column("blob")[0].as_py(), np.float32)[packed.IMPRESSION_HEADER :]
+    words = np.frombuffer(batch.column("blob")[0].as_py(), np.float32)[packed_rows.IMPRESSION_HEADER :]
     # Before 508 come single values, a word each, and multi-valued fields, of which only the count is there.
     return words[names.index("508") + 1]
 

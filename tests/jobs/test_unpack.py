@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import packed, parse_kernel, unpack_kernel
-from jobs.raw_chunks import Chunk
-from jobs.raw_files import LogFile
-from jobs.raw_source import Parser
-from jobs.unpack import DUPLICATE_COMMON_RECORD, DUPLICATE_SAMPLE_ID, NO_COMMON_RECORD, Unpacker
+from jobs.raw_logs import packed_rows as packed
+from jobs.raw_logs import parse_kernel
+from jobs.raw_logs.chunks import Chunk
+from jobs.raw_logs.files import LogFile
+from jobs.raw_logs.source import Parser
+from jobs.sample_writer import unpack_kernel
+from jobs.sample_writer.unpack import DUPLICATE_COMMON_RECORD, DUPLICATE_SAMPLE_ID, NO_COMMON_RECORD, Unpacker
 from schemas.fields import FIELDS
 from tests.jobs.raw_lines import RawLogs, random_logs
 

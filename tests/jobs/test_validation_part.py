@@ -5,12 +5,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import build_samples, config, raw_files
-from jobs.config import SLOTS, SamplesConfig
-from schemas import manifest, storage
-from schemas.errors import InputError
+from cli.errors import InputError
+from jobs import build_samples, samples_config
+from jobs.raw_logs import files as raw_files
+from jobs.samples_config import SLOTS, SamplesConfig
+from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
+from storage import publishing
 from tests.jobs.raw_lines import RawLogs, random_logs, write_logs
 
 SETTINGS = SamplesConfig(
@@ -89,7 +91,7 @@ def test_an_empty_part_is_not_published(spark, tmp_path, share: float, empty: st
 def test_a_share_that_leaves_a_side_without_contexts_is_no_share(tmp_path, share: float):
     (tmp_path / "c.yaml").write_text(f"samples: {{valid_share: {share:.10f}}}")
     with pytest.raises(InputError, match="valid_share.*a share is 0 or one from 1e-06 to 0.999999"):
-        config.load_samples_config(str(tmp_path / "c.yaml"))
+        samples_config.load_samples_config(str(tmp_path / "c.yaml"))
 
 
 @pytest.mark.parametrize("valid", ["samples/valid", "samples", "samples/", "."])
@@ -119,14 +121,14 @@ def test_the_parts_of_two_builds_are_not_used_together(spark, tmp_path, monkeypa
     parts = tmp_path / "train", tmp_path / "valid"
     run(spark, LOGS, *parts)
     manifest.require_apart(*map(str, parts))
-    publish = storage.publish
+    publish = publishing.publish
 
     def be_killed(staged: str, folder: str, overwrite: bool) -> None:
         if folder == str(parts[0]):
             raise KeyboardInterrupt
         publish(staged, folder, overwrite)
 
-    monkeypatch.setattr(storage, "publish", be_killed)
+    monkeypatch.setattr(publishing, "publish", be_killed)
     with pytest.raises(KeyboardInterrupt):
         run(spark, LOGS, *parts, overwrite=True, valid_share=0.5)
     monkeypatch.undo()

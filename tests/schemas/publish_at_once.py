@@ -4,8 +4,8 @@ import multiprocessing
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from schemas import storage
-from schemas.errors import InputError
+from cli.errors import InputError
+from storage import publishing
 
 FILES_OF_A_JOB = 4
 
@@ -33,16 +33,16 @@ def publish_at_once(out: str, jobs: int, rounds: int, overwrite: bool) -> list[t
 def _job(name: str, out: str, rounds: int, overwrite: bool, barrier: Barrier, results: Any) -> None:
     """In every round: stage files that bear this job's name, publish them when all others do."""
     for turn in range(rounds):
-        staging = storage.staging_name(out)
+        staging = publishing.staging_name(out)
         for number in range(FILES_OF_A_JOB):
-            storage.write_json(f"{staging}/{number}.json", {"job": name})
+            publishing.write_json(f"{staging}/{number}.json", {"job": name})
         barrier.wait(60)
         try:
-            storage.publish(staging, out, overwrite)
+            publishing.publish(staging, out, overwrite)
             results.put(("won", turn, name))
         except InputError:
             results.put(("lost", turn, name))
-        storage.discard(staging)
+        publishing.discard(staging)
         if barrier.wait(60) == 0:
             results.put(("content", turn, _content(out)))
             if turn + 1 < rounds:
@@ -51,13 +51,13 @@ def _job(name: str, out: str, rounds: int, overwrite: bool, barrier: Barrier, re
 
 
 def _remove(out: str) -> None:
-    fs, path = storage.filesystem(out)
+    fs, path = publishing.filesystem(out)
     fs.rm(path, recursive=True)
 
 
 def _content(out: str) -> list[str]:
     """The job of every file; a folder within the folder would be a file that cannot be read."""
-    fs, path = storage.filesystem(out)
+    fs, path = publishing.filesystem(out)
     names = sorted(name.rpartition("/")[2] for name in fs.ls(path, detail=False))
     assert "_SUCCESS" in names
-    return [str(storage.read_json(f"{out}/{name}")["job"]) for name in names if name != "_SUCCESS"]
+    return [str(publishing.read_json(f"{out}/{name}")["job"]) for name in names if name != "_SUCCESS"]

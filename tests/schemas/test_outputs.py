@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.errors import InputError
 from jobs import build_samples, make_demo_logs
-from schemas import ids, manifest, outputs, predictions, storage
-from schemas.errors import InputError
+from schemas import ids, manifest, predictions
+from storage import outputs, publishing
 
 # What the outputs of every command held before there were kinds.
 OUTPUTS: dict[str, tuple[outputs.Kind, dict[str, str]]] = {
@@ -123,11 +124,11 @@ def test_what_came_there_during_the_work_is_not_replaced_either(tmp_path: Path):
     assert (tmp_path / "out/thesis.txt").read_text() == "mine"
     (tmp_path / "out/thesis.txt").unlink()
     outputs.publish(staged, out, kind, overwrite=True)
-    assert storage.is_complete(out)
+    assert publishing.is_complete(out)
 
 
 def test_on_other_file_systems_it_is_the_same():
-    fs, path = storage.filesystem("memory://outputs/samples")
+    fs, path = publishing.filesystem("memory://outputs/samples")
     for name, text in OUTPUTS["samples"][1].items():
         fs.pipe_file(f"{path}/{name}", text.encode())
     outputs.refuse_taken("memory://outputs/samples", manifest.OUTPUT, overwrite=True)

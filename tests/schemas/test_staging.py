@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import staging, storage
+from storage import publishing, staging
 
 WRITE_FOR_EVER = """
 import sys, time
@@ -56,9 +56,9 @@ def test_a_killed_job_s_leftover_is_swept_and_a_living_one_s_is_not(tmp_path: Pa
 
 
 def test_only_what_bears_the_output_s_name_is_swept(tmp_path: Path):
-    ours = storage.staging_name(str(tmp_path / "a"))
+    ours = publishing.staging_name(str(tmp_path / "a"))
     others = [
-        storage.staging_name(str(tmp_path / "b")),
+        publishing.staging_name(str(tmp_path / "b")),
         str(tmp_path / ".a.staging-notes"),
         str(tmp_path / "a"),
     ]
@@ -71,7 +71,7 @@ def test_only_what_bears_the_output_s_name_is_swept(tmp_path: Path):
 
 def test_a_young_leftover_may_be_one_whose_job_has_not_locked_it_yet(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(staging, "SECONDS_OF_GRACE", 60)
-    young = Path(storage.staging_name(str(tmp_path / "a")))
+    young = Path(publishing.staging_name(str(tmp_path / "a")))
     young.mkdir()
     staging.sweep(str(tmp_path / "a"))
     assert young.exists()
@@ -79,7 +79,7 @@ def test_a_young_leftover_may_be_one_whose_job_has_not_locked_it_yet(tmp_path: P
 
 def test_an_old_output_just_moved_aside_counts_as_young(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(staging, "SECONDS_OF_GRACE", 2)
-    out, aside = tmp_path / "a", storage.staging_name(str(tmp_path / "a"))
+    out, aside = tmp_path / "a", publishing.staging_name(str(tmp_path / "a"))
     out.mkdir()
     time.sleep(2.1)
     out.rename(aside)
@@ -96,7 +96,7 @@ def test_staging_is_removed_however_the_work_ends(tmp_path: Path):
 
 
 def test_leftovers_that_cannot_be_removed_do_not_fail_the_job(tmp_path: Path, monkeypatch, caplog):
-    leftover = Path(storage.staging_name(str(tmp_path / "a")))
+    leftover = Path(publishing.staging_name(str(tmp_path / "a")))
     leftover.mkdir()
     time.sleep(0.02)
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from schemas import config, manifest, outputs, samples, storage
-from schemas.errors import InputError
+from cli import config_files
+from cli.errors import InputError
+from schemas import manifest, samples
 from schemas.fields import FIELDS
+from storage import outputs, publishing
 from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
 
 BUCKETS = {field.name: 10 for field in FIELDS}
 
 
 def staged(out: Path, text: str) -> str:
-    staging = storage.staging_name(str(out))
+    staging = publishing.staging_name(str(out))
     Path(staging).mkdir(parents=True)
     (Path(staging) / "file").write_text(text)
     return staging
@@ -29,9 +31,9 @@ def names(folder: Path) -> list[str]:
 
 def test_publishing_replaces_a_whole_folder_by_a_whole_folder(tmp_path: Path):
     out = tmp_path / "deep" / "out"
-    storage.publish(staged(out, "first"), str(out), overwrite=False)
+    publishing.publish(staged(out, "first"), str(out), overwrite=False)
     (out / "only-in-the-first").touch()
-    storage.publish(staged(out, "second"), str(out), overwrite=True)
+    publishing.publish(staged(out, "second"), str(out), overwrite=True)
     assert (out / "file").read_text() == "second"
     assert names(out) == ["_SUCCESS", "file"]
     assert names(out.parent) == ["out"]
@@ -40,10 +42,10 @@ def test_publishing_replaces_a_whole_folder_by_a_whole_folder(tmp_path: Path):
 def test_publishing_takes_the_place_of_an_empty_folder_but_of_nothing_else(tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
-    storage.publish(staged(out, "first"), str(out), overwrite=False)
+    publishing.publish(staged(out, "first"), str(out), overwrite=False)
     second = staged(out, "second")
     with pytest.raises(InputError, match="another job has published there while this one was running"):
-        storage.publish(second, str(out), overwrite=False)
+        publishing.publish(second, str(out), overwrite=False)
     assert (out / "file").read_text() == "first"
     assert names(out) == ["_SUCCESS", "file"]
     assert names(tmp_path) == sorted([Path(second).name, "out"])
@@ -63,7 +65,7 @@ class Store:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = f"memory://{uuid.uuid4().hex}/out"
-        self.fs, self.path = storage.filesystem(self.url)
+        self.fs, self.path = publishing.filesystem(self.url)
         self.copied: list[str] = []
         self.fail_at = ""
         copy = type(self.fs).cp_file
@@ -79,17 +81,17 @@ class Store:
         monkeypatch.setattr(type(self.fs), "cp_file", cp_file)
 
     def is_complete(self) -> bool:
-        return storage.is_complete(self.url)
+        return publishing.is_complete(self.url)
 
     def stage(self, content: dict[str, str]) -> str:
-        staging = storage.staging_name(self.url)
-        fs, path = storage.filesystem(staging)
+        staging = publishing.staging_name(self.url)
+        fs, path = publishing.filesystem(staging)
         for name, text in content.items():
             fs.pipe_file(f"{path}/{name}", text.encode())
         return staging
 
     def read(self, url: str) -> dict[str, str]:
-        fs, path = storage.filesystem(url)
+        fs, path = publishing.filesystem(url)
         return {name.removeprefix(f"{path}/"): fs.cat_file(name).decode() for name in fs.find(path)}
 
 
@@ -100,14 +102,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def test_without_a_rename_files_are_copied_and_the_mark_last(store: Store):
     staging = store.stage(STAGED)
-    storage.publish(staging, store.url, overwrite=False)
+    publishing.publish(staging, store.url, overwrite=False)
     assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
     assert store.copied[-2:] == ["_manifest.json", "_SUCCESS"]
     assert store.read(staging) == {}
     second = store.stage({"part-0.parquet": "other"})
     with pytest.raises(InputError, match="another job has published there"):
-        storage.publish(second, store.url, overwrite=False)
-    storage.discard(second)
+        publishing.publish(second, store.url, overwrite=False)
+    publishing.discard(second)
     assert store.read(second) == {}
     assert store.read(store.url) == {**STAGED, "_SUCCESS": ""}
 
@@ -118,17 +120,17 @@ def test_a_copy_that_fails_is_not_taken_for_the_whole_and_nothing_is_lost(
     store: Store, fail_at: str, overwrite: bool
 ):
     if overwrite:
-        storage.publish(store.stage({"part-0.parquet": "old", "part-9.parquet": "old"}), store.url, False)
+        publishing.publish(store.stage({"part-0.parquet": "old", "part-9.parquet": "old"}), store.url, False)
     store.fail_at = fail_at
     staging = store.stage(STAGED)
     with pytest.raises(InputError, match=f"connection lost.* It is kept whole in {staging}"):
-        storage.publish(staging, store.url, overwrite)
-    storage.discard(staging)  # as every job does in the end, or with what its output was staged in:
-    storage.discard(staging.rpartition("/")[0])
+        publishing.publish(staging, store.url, overwrite)
+    publishing.discard(staging)  # as every job does in the end, or with what its output was staged in:
+    publishing.discard(staging.rpartition("/")[0])
     assert store.read(staging) == {**STAGED, "_SUCCESS": ""}
     assert not store.is_complete()
     with pytest.raises(InputError, match="expected published samples"):
-        storage.require_published(store.url, "samples", "jobs.build_samples")
+        publishing.require_published(store.url, "samples", "jobs.build_samples")
     store.fail_at = ""
     with pytest.raises(InputError, match="--overwrite"):
         outputs.refuse_taken(store.url, manifest.OUTPUT, overwrite=False)
@@ -138,16 +140,16 @@ def test_a_copy_that_fails_is_not_taken_for_the_whole_and_nothing_is_lost(
 
 
 def test_json_on_an_object_store_is_one_object(store: Store):
-    storage.write_json(f"{store.url}/x.json", {"n": 1})
-    storage.write_json(f"{store.url}/x.json", {"n": 2})
-    assert storage.read_json(f"{store.url}/x.json") == {"n": 2}
+    publishing.write_json(f"{store.url}/x.json", {"n": 1})
+    publishing.write_json(f"{store.url}/x.json", {"n": 2})
+    assert publishing.read_json(f"{store.url}/x.json") == {"n": 2}
     assert list(store.read(store.url)) == ["x.json"]
     assert store.copied == []
 
 
 def test_a_path_of_an_unknown_file_system_is_refused():
     with pytest.raises(InputError, match="foo://x: .*Protocol not known"):
-        storage.filesystem("foo://x")
+        publishing.filesystem("foo://x")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -163,14 +165,14 @@ def test_of_jobs_that_publish_at_once_one_wins_whole(tmp_path: Path, overwrite: 
 
 def test_json_is_written_whole_and_read_with_clear_errors(tmp_path: Path):
     path = tmp_path / "a" / "x.json"
-    storage.write_json(str(path), {"n": 1})
-    storage.write_json(str(path), {"n": 2})
-    assert storage.read_json(str(path)) == {"n": 2}
+    publishing.write_json(str(path), {"n": 1})
+    publishing.write_json(str(path), {"n": 2})
+    assert publishing.read_json(str(path)) == {"n": 2}
     assert names(path.parent) == ["x.json"]
     for text, message in (("{", "expected JSON"), ("[]", "expected a JSON object, found list")):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
-            storage.read_json(str(path))
+            publishing.read_json(str(path))
 
 
 def write_manifest(folder: Path, hash_seed: int = 0, **changes: object) -> str:
@@ -217,7 +219,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, mess
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        config.read_yaml(str(path))
+        config_files.read_yaml(str(path))
 
 
 @pytest.mark.parametrize(

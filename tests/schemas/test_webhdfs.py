@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from schemas import webhdfs
-from schemas.webhdfs import WebHdfs
+from storage import webhdfs
+from storage.webhdfs import WebHdfs
 
 CONTENT = bytes(range(256)) * 8
 

@@ -1,0 +1,1 @@
+"""What every command shares: errors, configuration files, logging, text tables."""

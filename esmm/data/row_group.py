@@ -1,0 +1,189 @@
+"""A row group of the samples: its columns where Arrow has put them, checked and ready to be gathered.
+
+Nothing is copied here. `esmm.data.assemble` copies what a batch needs, shifts ids into the fused table's row
+space and makes the weights final, all in one pass.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cli.errors import InputError
+from esmm.data import gather_kernel as kernel
+from schemas import samples
+from schemas.fields import FIELDS, Field
+
+Addresses = npt.NDArray[np.int64]
+Columns = dict[str, pa.Array]
+
+KEY_SCHEMA = pa.schema([("sample_id", pa.int64()), ("context_id", pa.string()), ("user_id", pa.int64())])
+_COLUMNS = {column.name: column for column in samples.COLUMNS}
+
+
+@dataclass
+class Rows:
+    """R contexts with their I impressions.
+
+    starts: int32 [R + 1]; context r owns impressions starts[r] to starts[r + 1].
+    fields: int64 [23, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
+    (int32; 0: one id per owner): owner n, a context or an impression, owns values bounds[n] to
+    bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). owned: whatever holds the
+    memory at the addresses; None: the row group could not be read, and its impressions are left out.
+    keys: sample_id, context_id and user_id of each impression, only when predicting.
+    """
+
+    starts: npt.NDArray[np.int32]
+    fields: Addresses
+    labels: Addresses
+    owned: Any
+    keys: pa.Table | None = None
+
+    @property
+    def num_contexts(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def num_impressions(self) -> int:
+        return int(self.starts[-1])
+
+
+def missing_rows(num_rows: int, num_impressions: int) -> Rows:
+    """In place of a row group that could not be read: the right numbers, dealt evenly, and no content."""
+    starts = np.linspace(0, num_impressions, num_rows + 1).astype(np.int32)
+    nowhere = np.zeros((len(FIELDS), 3), np.int64)
+    return Rows(starts, nowhere, nowhere[0, :2], None)
+
+
+def column_names(with_keys: bool) -> list[str]:
+    """The columns of the samples that a batch is made of."""
+    return [name for name in _COLUMNS if with_keys or name not in KEY_SCHEMA.names]
+
+
+def from_table(table: pa.Table, buckets: dict[str, int], with_keys: bool) -> Rows:
+    """One row group, as read from a file, as `Rows`.
+
+    An `InputError` names a column that contradicts the schema or the columns beside it: lists of another
+    length, ids that are no bucket, weights that are negative or no number, labels that are not 0 or 1.
+    """
+    columns = _read_columns(table, with_keys)
+    starts = _offsets(columns["click"])
+    for name in ("click", "conversion"):
+        _require_labels(name, columns[name], starts)
+    places = {name: _addresses(columns[name]) for name in _VALUE_COLUMNS}
+    described = np.array([_describe(field, places) for field in FIELDS])
+    bounds = np.empty((np.count_nonzero(described[:, kernel.LENGTHS]), starts[-1] + 1), np.int32)
+    num_buckets = np.array([buckets[field.name] for field in FIELDS])
+    found, index, value = kernel.check_fields(described, num_buckets, _PER_IMPRESSION, starts, bounds)
+    if found != kernel.FINE:
+        raise InputError(_message(found, FIELDS[index], buckets, value))
+    return Rows(
+        starts=starts,
+        fields=_field_addresses(described, bounds),
+        labels=np.array([places["click"][1], places["conversion"][1]]),
+        owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
+        keys=_read_keys(columns, starts) if with_keys else None,
+    )
+
+
+_PER_IMPRESSION = np.array([field.per_impression for field in FIELDS])
+_VALUE_COLUMNS = column_names(with_keys=False)
+_SCHEMA = samples.arrow_schema()
+_SCHEMAS = {True: _SCHEMA, False: pa.schema([_SCHEMA.field(name) for name in _VALUE_COLUMNS])}
+
+
+def _read_columns(table: pa.Table, with_keys: bool) -> Columns:
+    """Each column in one piece, of the type that the schema says, without nulls."""
+    found = dict(zip(table.schema.names, table.columns, strict=True))
+    columns = {}
+    for name in column_names(with_keys):
+        if name not in found:
+            raise InputError(f"column {name} is missing.")
+        column = found[name]
+        columns[name] = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if not table.schema.equals(_SCHEMAS[with_keys]):  # it may still say the same in other words
+        for name, array in columns.items():
+            _require_type(_COLUMNS[name], array)
+    return columns
+
+
+def _require_type(expected: samples.Column, array: pa.Array) -> None:
+    leaf = pa.type_for_alias(expected.type)
+    is_list = pa.types.is_list(array.type)
+    if is_list != expected.is_list or (array.type.value_type if is_list else array.type) != leaf:
+        kind = f"list of {expected.type}" if expected.is_list else expected.type
+        raise InputError(f"column {expected.name}: expected {kind}, found {array.type}.")
+    if not expected.nullable:
+        nulls = array.null_count + (array.values.null_count if is_list else 0)
+        if nulls:
+            raise InputError(f"column {expected.name}: expected no nulls, found {nulls}.")
+
+
+def _offsets(array: pa.ListArray) -> npt.NDArray[np.int32]:
+    return np.frombuffer(array.buffers()[1], np.int32, len(array) + 1)
+
+
+def _require_labels(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32]) -> None:
+    _require_equal(name, array, starts)
+    values = np.frombuffer(array.buffers()[3], np.uint8, starts[-1])
+    if len(values) and values.max() > 1:
+        found = values[values > 1].view(np.int8)[0]
+        raise InputError(f"column {name}: expected 0 or 1, found {found}.")
+
+
+def _require_equal(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32]) -> None:
+    if not np.array_equal(_offsets(array), starts):
+        raise InputError(_UNEQUAL.format(name))
+
+
+def _addresses(array: pa.Array) -> tuple[int, int]:
+    """Of the offsets (0 where it is no list) and of the values."""
+    buffers = array.buffers()
+    return (buffers[1].address if len(buffers) > 2 else 0), buffers[-1].address
+
+
+def _describe(field: Field, places: dict[str, tuple[int, int]]) -> tuple[int, ...]:
+    """The columns of a field in the order of `gather_kernel.IDS` and so on."""
+    nowhere = (0, 0)
+    id_offsets, ids = places[field.column]
+    length_offsets, lengths = places[field.length_column] if field.per_impression and field.multi else nowhere
+    weight_offsets, weights = places[field.weight_column] if field.weighted else nowhere
+    return ids, id_offsets, lengths, length_offsets, weights, weight_offsets
+
+
+def _field_addresses(described: Addresses, bounds: npt.NDArray[np.int32]) -> Addresses:
+    """`Rows.fields`: the lists of user fields are their bounds, those of impression fields are `starts`."""
+    fields = described[:, [kernel.IDS, kernel.WEIGHTS, kernel.ID_OFFSETS]]
+    fields[_PER_IMPRESSION, 2] = 0
+    with_lengths = described[:, kernel.LENGTHS] != 0
+    fields[with_lengths, 2] = bounds.ctypes.data + np.arange(len(bounds)) * bounds.strides[0]
+    return fields
+
+
+def _read_keys(columns: Columns, starts: npt.NDArray[np.int32]) -> pa.Table:
+    _require_equal("sample_id", columns["sample_id"], starts)
+    contexts = pa.array(np.repeat(np.arange(len(starts) - 1), np.diff(starts)))
+    of_context = [columns[name].take(contexts) for name in ("context_id", "user_id")]
+    return pa.table([columns["sample_id"].flatten(), *of_context], KEY_SCHEMA)
+
+
+_UNEQUAL = "column {}: its lists are not as long as those of the columns beside it."
+
+
+def _message(found: int, field: Field, buckets: dict[str, int], value: float) -> str:
+    """What `gather_kernel.check_fields` found, in words."""
+    if found == kernel.BAD_ID:
+        num_buckets = buckets[field.name]
+        return f"column {field.column}: expected buckets 0 to {num_buckets - 1}, found {value:.0f}."
+    if found == kernel.BAD_WEIGHT:
+        return f"column {field.weight_column}: expected numbers of at least 0, found {value}."
+    if found == kernel.BAD_LENGTHS:
+        return f"column {field.length_column}: does not add up to the values in {field.column}."
+    columns = {
+        kernel.UNEQUAL_IDS: field.column,
+        kernel.UNEQUAL_LENGTHS: field.length_column,
+        kernel.UNEQUAL_WEIGHTS: field.weight_column,
+    }
+    return _UNEQUAL.format(columns[found])

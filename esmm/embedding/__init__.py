@@ -1,0 +1,1 @@
+"""The embedding table, its rows dealt over the workers: requests, pooling, exchange, optimisers."""

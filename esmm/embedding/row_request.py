@@ -1,0 +1,84 @@
+"""What a batch asks of the owners of its rows. Made on the loader's thread, before the step needs it.
+
+Row g of the table is local row g // world_size of rank g % world_size.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from esmm.batch import Bags, Batch
+from esmm.embedding.pooling import Pooling
+from esmm.embedding.pooling_kernel import ask, by_owner, read_questions
+from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass
+class Request:
+    """pooling: the batch's bags, 13 of each context, then 10 of each impression.
+
+    With one worker they are bags of table rows. With more, the table is dealt out, and they are bags of
+    the vectors that the owners send back, in rank order: answer_counts [world_size] of them.
+    message: int32, for the owners in rank order, message_counts [world_size] numbers for each; empty with
+    one worker. It stays in the CPU's memory: it is sent a step ahead, so that no GPU waits for it.
+    """
+
+    pooling: Pooling
+    message: Tensor
+    message_counts: list[int]
+    answer_counts: list[int]
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, pooling=self.pooling.to(device))
+
+    def pin_memory(self) -> Self:
+        return replace(self, pooling=self.pooling.pin_memory())
+
+
+def make_request(user: Bags, impression: Bags, num_rows: int, world_size: int) -> Request:
+    """The request of a batch's bags of rows in 0..num_rows-1."""
+    ids, weights, offsets = _owner_major(user, impression)
+    if world_size == 1:
+        return Request(
+            Pooling.of(ids, weights, offsets, num_rows), torch.empty(0, dtype=torch.int32), [0], [0]
+        )
+    rows_per_rank = -(-num_rows // world_size)
+    num_lists = user.offsets.shape[0] - 1
+    message, lengths, answers, *bags = ask(ids, weights, offsets, num_lists, rows_per_rank, world_size)
+    pooling = Pooling.of(bags[0], bags[1], bags[2], max(1, int(answers.sum())))
+    return Request(pooling, torch.from_numpy(message), lengths.tolist(), answers.tolist())
+
+
+def with_request(batch: Batch, num_rows: int, world_size: int, pin_memory: bool = False) -> Batch:
+    """The batch with its request."""
+    request = make_request(batch.user, batch.impression, num_rows, world_size)
+    return replace(batch, request=request.pin_memory() if pin_memory else request)
+
+
+def read_requests(message: Tensor, counts: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:
+    """Bags of local rows that the ranks ask of this one, and how many each of them asks for.
+
+    message: what the ranks have sent, counts[r] numbers from rank r.
+    """
+    ids, weights, offsets, bags = read_questions(message.numpy(), np.array(counts))
+    return Pooling.of(ids, weights, offsets, max(1, num_local_rows)), bags.tolist()
+
+
+def _owner_major(user: Bags, impression: Bags) -> tuple[IntArray, FloatArray, IntArray]:
+    """Both sides' bags in one sequence: context by context, then impression by impression."""
+    num_tokens = user.ids.shape[0] + impression.ids.shape[0]
+    ids, weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
+    num_lists = user.offsets.shape[0] - 1
+    offsets = np.zeros(num_lists + impression.offsets.shape[0], np.int32)
+    sides = ((user, USER_FIELDS, offsets), (impression, IMPRESSION_FIELDS, offsets[num_lists:]))
+    for bags, fields, out_offsets in sides:
+        arrays = (bags.ids.numpy(), bags.weights.numpy(), bags.offsets.numpy())
+        by_owner(*arrays, len(fields), ids, weights, out_offsets)
+    return ids, weights, offsets

@@ -1,0 +1,1 @@
+"""Ali-CCP's archives as raw logs."""

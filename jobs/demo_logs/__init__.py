@@ -1,0 +1,1 @@
+"""Raw logs of a planted world whose probabilities are known."""

@@ -1,0 +1,136 @@
+"""Chunks of the demo logs' files: the unit that a process draws, whoever it is, with the same bytes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jobs.demo_logs.draw import DIRT_CONVERSION, DIRT_NO_ITEM, draw_records, draw_rows
+from jobs.demo_logs.plan import Plan
+from jobs.demo_logs.render import make_texts, render
+from jobs.demo_logs.scratch import MAX_FEATURES, MAX_ROW_FEATURES, Lines, new_history, new_lines
+from jobs.demo_logs.world import Array, World
+
+SPLITS = ("train", "test")
+CHUNK = 200  # contexts or segments of a task: about 3 MB of log
+CALIBRATION_SEGMENTS = 4000  # enough for the mean rates to hold within a few percent
+
+
+class Task(NamedTuple):
+    """One chunk of one file: contexts of the common file or segments of the skeleton."""
+
+    split: int
+    kind: str  # "common" or "skeleton"
+    first: int
+    end: int
+
+
+class Result(NamedTuple):
+    """A drawn chunk: bytes per file name, and what to add to the split's counts."""
+
+    split: int
+    parts: dict[str, bytes]
+    counts: dict[str, int]
+
+
+def sigmoid(logit: Array) -> Array:
+    """The probability of a logit."""
+    return 1.0 / (1.0 + np.exp(-logit))
+
+
+class Sampler:
+    """Draws lines of one plan; a line depends on its numbers alone, not on what was drawn before."""
+
+    def __init__(self, world: World, plan: Plan, list_scale: float) -> None:
+        self.world, self.plan, self.history = world, plan, new_history(world)
+        self.contexts = plan.contexts_for(list_scale)
+
+    def common(self, first: int, end: int) -> Lines:
+        """Common records first..end-1, in the order of the common file."""
+        lines = new_lines(end - first, MAX_FEATURES)
+        draw_records(self.world, self.history, self.contexts, self.plan.common_order[first:end], lines)
+        return lines
+
+    def skeleton(self, first: int, end: int, intercepts: Array) -> Lines:
+        """Rows of the segments first..end-1, with labels drawn with `intercepts` (float64 [2])."""
+        first_row, end_row = int(self.plan.segment_row[first]), int(self.plan.segment_row[end])
+        lines = new_lines(end_row - first_row, MAX_ROW_FEATURES)
+        segments, dirt = self.plan.segments(first, end), self.plan.dirt(first_row, end_row)
+        draw_rows(self.world, self.history, self.contexts, segments, dirt, intercepts, lines)
+        return lines
+
+
+class Drawer:
+    """Draws tasks: lines to bytes, and counts."""
+
+    def __init__(self, world: World, plans: tuple[Plan, ...], list_scale: float, intercepts: Array) -> None:
+        self.plans, self.intercepts, self.texts = plans, intercepts, make_texts()
+        self.samplers = [Sampler(world, plan, list_scale) for plan in plans]
+
+    def draw(self, task: Task) -> Result:
+        """The bytes and counts of a task."""
+        return self._common(task) if task.kind == "common" else self._skeleton(task)
+
+    def _common(self, task: Task) -> Result:
+        lines = render(self.texts, self.samplers[task.split].common(task.first, task.end))
+        counts = {"contexts": task.end - task.first, "common_bytes": len(lines)}
+        return Result(task.split, {f"common_features_{SPLITS[task.split]}.csv": lines}, counts)
+
+    def _skeleton(self, task: Task) -> Result:
+        plan, name = self.plans[task.split], SPLITS[task.split]
+        drawn = self.samplers[task.split].skeleton(task.first, task.end, self.intercepts)
+        first_row = int(plan.segment_row[task.first])
+        kinds = plan.dirt(first_row, first_row + drawn.labels.shape[0])
+        truth = truth_lines(first_row + 1, drawn.labels[:, :2] + self.intercepts, kinds != DIRT_CONVERSION)
+        rows = render(self.texts, drawn, first_row + 1)
+        counts = count_rows(drawn.labels, kinds) | {"skeleton_bytes": len(rows)}
+        counts["rows_without_user_id"] = rows_without_user(plan, task.first, task.end)
+        return Result(task.split, {f"sample_skeleton_{name}.csv": rows, f"truth_{name}.csv": truth}, counts)
+
+
+def count_rows(labels: Array, kinds: Array) -> dict[str, int]:
+    """Rows, labels and dirt of a chunk; clicks and conversions are those of valid rows."""
+    valid = kinds != DIRT_CONVERSION
+    return {
+        "rows": labels.shape[0],
+        "valid_rows": int(valid.sum()),
+        "clicks": int(labels[valid, 2].sum()),
+        "conversions": int(labels[valid, 3].sum()),
+        "dirt_conversion_without_click": int((~valid).sum()),
+        "dirt_without_item": int((kinds == DIRT_NO_ITEM).sum()),
+    }
+
+
+def rows_without_user(plan: Plan, first: int, end: int) -> int:
+    """Impressions of the segments first..end-1 whose context has no user id."""
+    absent = ~plan.has_user_id[plan.segment_context[first:end]]
+    return int(plan.segment_count[first:end][absent].sum())
+
+
+def truth_lines(first_id: int, logits: Array, valid: Array) -> bytes:
+    """`sample_id,p_ctr,p_cvr` of the valid rows; logits float64 [rows, 2]."""
+    rows = np.flatnonzero(valid)
+    numbered = zip(rows + first_id, sigmoid(logits[rows]), strict=True)
+    return "".join(f"{sample_id},{p:.8f},{q:.8f}\n" for sample_id, (p, q) in numbered).encode()
+
+
+def solve_intercept(logits: Array, weights: Array, rate: float) -> float:
+    """The intercept with which the weighted mean of sigmoid(logits + intercept) is `rate`, by bisection."""
+    low, high = -40.0, 40.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        if np.average(sigmoid(logits + middle), weights=weights) < rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2.0
+
+
+def calibrate(sampler: Sampler, ctr_rate: float, cvr_rate: float) -> Array:
+    """float64 [2]: intercepts that give the wanted mean CTR, and the wanted mean CVR of clicks."""
+    segments = min(CALIBRATION_SEGMENTS, sampler.plan.segment_context.shape[0])
+    firsts = range(0, segments, CHUNK)
+    chunks = [sampler.skeleton(a, min(a + CHUNK, segments), np.zeros(2)).labels for a in firsts]
+    labels = np.concatenate(chunks)
+    ctr = solve_intercept(labels[:, 0], np.ones(labels.shape[0]), ctr_rate)
+    # The CVR of clicks is the mean of p_cvr weighted by the chance of the click.
+    return np.array([ctr, solve_intercept(labels[:, 1], sigmoid(labels[:, 0] + ctr), cvr_rate)])

@@ -1,0 +1,1 @@
+"""Predictions against labels: reading, AUC, the figures of a task."""

@@ -1,0 +1,261 @@
+"""Predictions and truth as evaluation reads them: whole, well-formed and of the same impressions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from cli.errors import InputError
+from jobs.session import spark_path
+from schemas.predictions import arrow_schema, read_manifest
+from schemas.samples import MANIFEST_NAME
+from storage import publishing
+
+TRUTH_COLUMNS = ("sample_id", "p_ctr", "p_cvr")
+LABELS = ("click", "conversion")
+PROBABILITIES = ("p_ctr", "p_cvr", "p_ctcvr")
+# Of p_ctcvr against p_ctr * p_cvr: what float32 leaves of a product, also of one taken in logarithms.
+PRODUCT_TOLERANCE = 1e-5
+SMALLEST_PRODUCT = 1e-37  # below it float32 loses digits, or everything
+
+
+class Rule(NamedTuple):
+    """What a row must not be. broken: true, false, never null. value: shown for the example row."""
+
+    expected: str
+    broken: Column
+    value: Column
+
+
+def check_paths(predictions: str, truth: str | None) -> None:
+    """Stop before Spark starts where predictions are not published or not whole, or the truth is no file."""
+    publishing.require_published(predictions, "predictions", "esmm.predict")
+    if not _parquet_files(predictions):
+        raise InputError(
+            f"{predictions}: expected Parquet files inside, found none. "
+            "Give the --out folder of esmm.predict."
+        )
+    require_whole(predictions)
+    if truth is not None:
+        _check_truth_header(truth)
+
+
+def _parquet_files(folder: str) -> list[str]:
+    """Names of the files, in order; those that begin with _ or . hold something else."""
+    fs, path = publishing.filesystem(folder)
+    names = sorted(file.rpartition("/")[2] for file in fs.glob(f"{path}/*.parquet"))
+    return [name for name in names if name[0] not in "._"]
+
+
+def require_whole(folder: str) -> None:
+    """Compare the files and their rows, as their footers count them, with the predictions' manifest.
+
+    Predictions of the first releases name only the rows of all files together.
+    """
+    content = read_manifest(folder)
+    found = {name: _num_rows(folder, name) for name in _parquet_files(folder)}
+    wrong = []
+    if "files" in content:
+        expected = {file["name"]: file["rows"] for file in content["files"]}
+        wrong += [
+            f"{name}: expected {_rows_text(expected.get(name))}, found {_rows_text(found.get(name))}"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
+        ]
+    elif sum(found.values()) != content["rows"]:
+        wrong.append(
+            f"expected {content['rows']:,} rows, found {sum(found.values()):,} in {len(found)} file(s)"
+        )
+    if wrong:
+        lines = "".join(f"\n  {text}" for text in wrong)
+        raise InputError(
+            f"{folder}: its files are not those that its {MANIFEST_NAME} names:{lines}\n"
+            "Put back what is missing and take away what is foreign, or run esmm.predict again."
+        )
+
+
+def _rows_text(rows: int | None) -> str:
+    return "no such file" if rows is None else f"{rows:,} rows"
+
+
+def _num_rows(folder: str, name: str) -> int:
+    fs, path = publishing.filesystem(folder)
+    try:
+        with fs.open(f"{path}/{name}", "rb") as stream:
+            return int(pq.ParquetFile(stream).metadata.num_rows)
+    except pa.ArrowInvalid as error:
+        raise _not_parquet(f"{folder}/{name}") from error
+
+
+def _not_parquet(path: str) -> InputError:
+    return InputError(f"{path}: expected Parquet files, found one that is not. Run esmm.predict again.")
+
+
+def _check_truth_header(truth: str) -> None:
+    fs, pattern = publishing.filesystem(truth)
+    files = [path for path in fs.glob(pattern) if fs.isfile(path)]
+    if not files:
+        raise InputError(
+            f"{truth}: expected a truth file, found none. jobs.make_demo_logs writes truth_<split>.csv."
+        )
+    expected = ",".join(TRUTH_COLUMNS)
+    for path in files:
+        with fs.open(path, "r", compression="infer", errors="replace") as stream:
+            header = stream.readline(200).strip()
+        if header != expected:
+            raise InputError(
+                f"{path}: expected the header {expected}, found {header!r}. Give a truth_<split>.csv."
+            )
+
+
+def read_predictions(spark: SparkSession, path: str) -> DataFrame:
+    """sample_id, labels and probabilities of whole predictions, checked, else an `InputError`."""
+    with _readable(path):
+        rows = spark.read.parquet(*(spark_path(f"{path}/{name}") for name in _parquet_files(path)))
+        _check_columns(rows, path)
+        rows = rows.select("sample_id", *LABELS, *PROBABILITIES)
+        _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
+        _require_unique(rows, path)
+    return rows
+
+
+def _require_unique(rows: DataFrame, path: str) -> None:
+    """Stop where an impression is judged more than once. All sample_ids pass through a shuffle."""
+    counts = rows.groupBy("sample_id").agg(F.count(F.lit(1)).alias("num"))
+    again = counts.where("num > 1").orderBy("sample_id").limit(3).collect()
+    if again:
+        examples = ", ".join(f"{row['sample_id']} ({row['num']} rows)" for row in again)
+        raise InputError(
+            f"{path}: expected each sample_id once, found repeated ones, the lowest of them {examples}. "
+            "Predict samples in which a sample_id stands once: jobs.profile_samples counts the others."
+        )
+
+
+def _check_columns(rows: DataFrame, path: str) -> None:
+    found = {column.name: column.dataType.simpleString() for column in rows.schema}
+    wrong = [
+        f"{column.name} {column.dataType.simpleString()} (found {found.get(column.name, 'none')})"
+        for column in from_arrow_schema(arrow_schema())
+        if found.get(column.name) != column.dataType.simpleString()
+    ]
+    if wrong:
+        raise InputError(
+            f"{path}: expected columns {', '.join(wrong)}. Give a folder written by esmm.predict."
+        )
+
+
+def _prediction_rules() -> list[Rule]:
+    click, conversion = F.col("click"), F.col("conversion")
+    both = F.format_string("click=%s conversion=%s", click.cast("string"), conversion.cast("string"))
+    rules = [Rule("a sample_id", F.col("sample_id").isNull(), F.lit("null"))]
+    for name in LABELS:
+        valid = F.coalesce(F.col(name).isin(0, 1), F.lit(False))
+        rules.append(Rule(f"{name} 0 or 1", ~valid, F.col(name)))
+    unclicked = F.coalesce((click == 0) & (conversion == 1), F.lit(False))
+    rules.append(Rule("conversion=1 only with click=1", unclicked, both))
+    rules += [_probability_rule(name) for name in PROBABILITIES]
+    return [*rules, _product_rule()]
+
+
+def _product_rule() -> Rule:
+    p_ctr, p_cvr, p_ctcvr = (F.col(name).cast("double") for name in PROBABILITIES)
+    product = p_ctr * p_cvr
+    apart = F.abs(p_ctcvr - product) > PRODUCT_TOLERANCE * product + SMALLEST_PRODUCT
+    values = F.concat_ws(" ", *(F.concat(F.lit(f"{name}="), F.col(name)) for name in PROBABILITIES))
+    return Rule("p_ctcvr = p_ctr * p_cvr", F.coalesce(apart, F.lit(False)), values)
+
+
+def _probability_rule(name: str) -> Rule:
+    # NaN is greater than everything in Spark, so `between` refuses it.
+    valid = F.coalesce(F.col(name).between(0, 1), F.lit(False))
+    return Rule(f"{name} in [0, 1]", ~valid, F.col(name))
+
+
+def _check_rows(rows: DataFrame, path: str, rules: list[Rule], advice: str) -> int:
+    """Number of rows, in one pass; an `InputError` where there are none or some row breaks a rule."""
+    broken = reduce(or_, (rule.broken for rule in rules))
+    columns = (F.count(F.lit(1)).alias("rows"), F.count_if(broken).alias("broken"))
+    found = rows.agg(*columns).collect()[0]
+    if not found["rows"]:
+        raise InputError(f"{path}: expected at least one row, found none. {advice}")
+    if found["broken"]:
+        raise InputError(f"{path}: {_first_broken_rule(rows, rules)} {advice}")
+    return int(found["rows"])
+
+
+def _first_broken_rule(rows: DataFrame, rules: list[Rule]) -> str:
+    """How many rows break the first rule that is broken, with an example: in a pass of its own, as it is
+    seldom needed and costs as much as the sums of all metrics."""
+    columns = [F.count(F.lit(1)).alias("rows")]
+    for index, rule in enumerate(rules):
+        example = F.when(
+            rule.broken,
+            F.struct("sample_id", F.coalesce(rule.value.cast("string"), F.lit("null")).alias("value")),
+        )
+        columns += [
+            F.count_if(rule.broken).alias(f"broken_{index}"),
+            F.min(example).alias(f"example_{index}"),
+        ]
+    found = rows.agg(*columns).collect()[0]
+    first = next(index for index in range(len(rules)) if found[f"broken_{index}"])
+    example = found[f"example_{first}"]
+    return (
+        f"expected {rules[first].expected}, found {found[f'broken_{first}']} of {found['rows']} rows "
+        f"without, for example sample_id {example['sample_id']}: {example['value']}."
+    )
+
+
+def read_truth(spark: SparkSession, path: str) -> DataFrame:
+    """(sample_id, true_p_ctr, true_p_cvr) from a csv file or glob with a checked header."""
+    lines = spark.read.csv(_csv_paths(path), schema="sample_id long, p_ctr double, p_cvr double", header=True)
+    rules = [Rule("a whole sample_id", F.col("sample_id").isNull(), F.lit("not a number"))]
+    rules += [_probability_rule(name) for name in TRUTH_COLUMNS[1:]]
+    _check_rows(lines, path, rules, "Make the demo logs again.")
+    return lines.select("sample_id", *(F.col(name).alias(f"true_{name}") for name in TRUTH_COLUMNS[1:]))
+
+
+def _csv_paths(pattern: str) -> list[str]:
+    # Spark warns with a stack trace about a pattern of local files, not about their list.
+    if "://" in pattern:
+        return [pattern]
+    fs, local = publishing.filesystem(pattern)
+    return [spark_path(path) for path in sorted(fs.glob(local))]
+
+
+def with_truth(predictions: DataFrame, truth: DataFrame, predictions_path: str, truth_path: str) -> DataFrame:
+    """Each prediction with its truth; an `InputError` unless they cover exactly the same impressions."""
+    left = predictions.withColumn("predicted", F.lit(1))
+    joined = left.join(truth.withColumn("known", F.lit(1)), "sample_id", "full_outer").persist()
+    advice = f"Give the predictions and the truth of the same split, not {predictions_path} and {truth_path}."
+    rules = [
+        Rule("a truth line for every prediction", F.col("known").isNull(), F.lit("only predicted")),
+        Rule("a prediction for every truth line", F.col("predicted").isNull(), F.lit("only in the truth")),
+    ]
+    num_pairs, num_predictions = _check_rows(joined, truth_path, rules, advice), predictions.count()
+    if num_pairs != num_predictions:  # each prediction has a sample_id of its own
+        raise InputError(
+            f"{truth_path}: expected each sample_id once, found {num_pairs} lines for {num_predictions} "
+            f"predictions. {advice}"
+        )
+    return joined.drop("predicted", "known")
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turn Spark's complaint about a file that is not Parquet into an `InputError`."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        text = str(error)
+        if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
+            raise _not_parquet(path) from error
+        raise

@@ -1,0 +1,97 @@
+"""How an id table comes about in Spark: counts of ids, what is kept of them, the bucket of each.
+
+Nothing but figures per field reaches the driver, however many ids there are.
+"""
+
+import math
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
+from pyspark.sql import functions as F
+
+from jobs.id_tables.count_source import IdCountSource
+from jobs.raw_logs.files import LogFile, files_to_json
+from jobs.session import spark_path
+from schemas import ids
+from schemas.fields import FIELDS
+from schemas.hashing import POSITIVE
+from storage import publishing
+
+SEEN_AT_LEAST = (2, 5, 20)
+ROWS_PER_FILE = 2_000_000
+
+
+def count(spark: SparkSession, files: list[LogFile], range_bytes: int) -> DataFrame:
+    """(field, id, count) of every id of the logs, once each, and the lines of the logs; see `id_counts`."""
+    spark.dataSource.register(IdCountSource)
+    source = spark.read.format(IdCountSource.name())
+    parts = source.options(files=files_to_json(files), range_bytes=str(range_bytes)).load()
+    return parts.groupBy("field", "id").agg(F.sum("count").alias("count"))
+
+
+def of_field(values: list[Any], kind: str) -> Column:
+    """The value of each row's field; values: one per field, in the order of FIELDS."""
+    return F.get(F.array(*(F.lit(value).cast(kind) for value in values)), F.col("field"))
+
+
+def sizes(counted: DataFrame, settings: ids.IdSettings) -> list[Row]:
+    """Per field the ids and tokens: all, kept, and seen at least so often."""
+    least = of_field([settings.least_count(f.name) for f in FIELDS], "bigint")
+    kept = F.col("count") >= F.greatest(F.lit(1), least)
+    figures = [_size(F.lit(True), ""), _size(kept, "kept_")]
+    figures += [_size(F.col("count") >= n, f"seen_{n}_") for n in SEEN_AT_LEAST]
+    return counted.groupBy("field").agg(*(column for pair in figures for column in pair)).collect()
+
+
+def _size(condition: Column, prefix: str) -> tuple[Column, Column]:
+    tokens = F.sum(F.when(condition, F.col("count")).otherwise(0))
+    return F.count_if(condition).alias(f"{prefix}ids"), tokens.alias(f"{prefix}tokens")
+
+
+def place(counted: DataFrame, settings: ids.IdSettings) -> DataFrame:
+    """(field, id, count, bucket) of all kept ids; see `schemas.ids` for what they are."""
+    least = of_field([settings.least_count(f.name) for f in FIELDS], "bigint")
+    kept = counted.where((F.col("field") >= 0) & (F.col("count") >= least))
+    exact = of_field([settings.mode(f.name) == "vocabulary" for f in FIELDS], "boolean")
+    # Only the small fields are ranked: a window puts a whole field into one task.
+    by_count = Window.partitionBy("field").orderBy(F.desc("count"), "id")
+    ranked = kept.where(exact).withColumn("bucket", F.row_number().over(by_count) + (ids.FIRST_KNOWN - 1))
+    hashed = kept.where(~exact).withColumn("bucket", hashed_bucket(settings))
+    return hashed.unionByName(ranked)
+
+
+def hashed_bucket(settings: ids.IdSettings) -> Column:
+    """`schemas.hashing.bucket`, in fields with a table `known_bucket`, in Spark's own functions."""
+    names = of_field([f.name for f in FIELDS], "string")
+    hashed = F.xxhash64(F.lit(settings.hash_seed).cast("bigint"), names, "id").bitwiseAND(F.lit(POSITIVE))
+    first = [1 if settings.mode(f.name) == "hash" else ids.FIRST_KNOWN for f in FIELDS]
+    free = [settings.buckets[f.name] - n for f, n in zip(FIELDS, first, strict=True)]
+    return (of_field(first, "bigint") + hashed % of_field(free, "bigint")).cast("int")
+
+
+def collisions(placed: DataFrame) -> list[Row]:
+    """Per field the buckets in use, and the ids that share theirs with another one."""
+    by_bucket = placed.groupBy("field", "bucket").agg(F.count(F.lit(1)).alias("ids"))
+    shared = F.sum(F.when(F.col("ids") > 1, F.col("ids")).otherwise(0))
+    return by_bucket.groupBy("field").agg(F.count(F.lit(1)).alias("used"), shared.alias("shared")).collect()
+
+
+def write_table(placed: DataFrame, settings: ids.IdSettings, num_rows: int, folder: str) -> None:
+    """The known ids of the fields with a table as Parquet, sorted by field and id."""
+    has_table = of_field([settings.mode(f.name) != "hash" for f in FIELDS], "boolean")
+    names = of_field([f.name for f in FIELDS], "string")
+    rows = placed.where(has_table).select(names.alias("field"), "id", "count", "bucket")
+    num_files = max(1, math.ceil(num_rows / ROWS_PER_FILE))
+    ordered = rows.repartitionByRange(num_files, "field", "id").sortWithinPartitions("field", "id")
+    ordered.write.mode("append").option("compression", "zstd").parquet(spark_path(folder))
+
+
+def checksums(spark: SparkSession, folder: str) -> dict[str, int]:
+    """What the content of a written table comes to, whatever the order of its rows."""
+    hashed = F.xxhash64("field", "id", "bucket")
+    low = F.sum(hashed.bitwiseAND(F.lit((1 << 31) - 1)))
+    fs, path = publishing.filesystem(folder)
+    files = [fs.unstrip_protocol(name) for name in fs.glob(f"{path}/*.parquet")]
+    rows = spark.read.parquet(*files)  # Spark warns about the folder, whose name is hidden
+    found = rows.agg(F.count(F.lit(1)).alias("rows"), F.bit_xor(hashed).alias("xor"), low.alias("sum"))
+    return {name: int(value or 0) for name, value in found.collect()[0].asDict().items()}

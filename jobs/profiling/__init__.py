@@ -1,0 +1,1 @@
+"""The profile of samples: counts, figures, gates."""

@@ -1,0 +1,78 @@
+"""The `profile` section of a configuration: how bucket sizes are proposed, and the gates."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from cli import config_files
+from cli.errors import InputError
+from schemas.fields import FIELD_INDEX
+
+ANY = "any"  # the limit of every field that has none of its own
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("expected [lowest, highest]")
+    return limits
+
+
+def _known_fields(limits: dict[str, float]) -> dict[str, float]:
+    unknown = [name for name in limits if name not in FIELD_INDEX and name != ANY]
+    if unknown:
+        raise ValueError(f"unknown field {', '.join(unknown)}; known: {ANY}, {', '.join(FIELD_INDEX)}")
+    return limits
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+Names = BeforeValidator(config_files.field_names)
+Known = AfterValidator(_known_fields)
+ShareByField = Annotated[dict[str, Share], Names, Known]
+LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], Names, Known]
+
+
+class Gates(BaseModel):
+    """What samples must keep to; a gate that is left out is not judged.
+
+    Per field: a mapping from field to limit; `any` stands for the fields that are not named.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # [lowest, highest] clicks per impression, conversions per click, conversions per impression.
+    ctr: Range | None = None
+    cvr: Range | None = None
+    ctcvr: Range | None = None
+    min_impressions: int = Field(1, ge=0)
+    # Impressions beyond the first of their sample_id.
+    max_duplicate_sample_ids: int = Field(0, ge=0)
+    # Quarantined lines among all lines.
+    max_quarantine_share: Share | None = None
+    # Share of impressions that have the field.
+    min_coverage: ShareByField = Field(default_factory=dict)
+    # Expected share of ids that share their bucket.
+    max_collision_rate: ShareByField = Field(default_factory=dict)
+    # Only judged with --against: population stability index, share of tokens the other set has not.
+    max_psi: LimitByField = Field(default_factory=dict)
+    max_unseen_share: ShareByField = Field(default_factory=dict)
+
+
+class ProfileConfig(BaseModel):
+    """How sizes of hash ranges are proposed, and the gates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Expected share of ids that share their bucket; 0.4 takes two buckets per id or more.
+    target_collision_rate: float = Field(0.4, gt=0, lt=1)
+    # Fields of few ids cost next to nothing, and every pair of ids that meets there is felt.
+    least_buckets: int = Field(4096, ge=2, le=1 << 30)
+    gates: Gates = Gates()
+
+
+def load_profile_config(path: str | None) -> ProfileConfig:
+    """The section `profile` of a YAML file, or the defaults without a file."""
+    section: Any = config_files.read_yaml(path).get("profile") if path else None
+    if section is not None and not isinstance(section, dict):
+        raise InputError(f"{path}: section profile: expected options, found {type(section).__name__}.")
+    return config_files.validate(ProfileConfig, section or {}, f"{path or 'defaults'}, section profile")

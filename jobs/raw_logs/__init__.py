@@ -1,0 +1,1 @@
+"""Raw logs as packed rows: files, byte ranges, parsing."""

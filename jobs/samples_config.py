@@ -1,0 +1,94 @@
+"""The `samples` section of a configuration: how raw logs become samples."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cli import config_files
+from cli.errors import InputError
+from schemas import ids
+from schemas.fields import FIELD_INDEX, FIELDS
+
+SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
+
+
+class SamplesConfig(BaseModel):
+    """Everything that decides what the samples look like, and when the job refuses to make them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hash_seed: int = Field(0, ge=0, lt=1 << 63)
+    # A larger share of quarantined lines stops the job before anything is published.
+    max_broken_share: float = Field(0.01, ge=0, le=1)
+    # Share of the contexts that a build with --valid-out puts there and not into the samples.
+    valid_share: float = Field(0.0, ge=0, lt=1)
+    # Small row groups shard evenly over many workers, large ones compress better.
+    rows_per_row_group: int = Field(1024, ge=1)
+    # A context with more impressions is split over several rows.
+    impressions_per_row: int = Field(256, ge=1)
+    # Raw bytes that one task parses.
+    raw_bytes_per_task: int = Field(128 << 20, ge=1 << 10)
+    # Raw bytes that go into one Parquet file.
+    raw_bytes_per_file: int = Field(128 << 20, ge=1 << 10)
+    # Sizes of hash ranges by field; fields not named keep the default of schemas.fields.
+    buckets: dict[str, int] = Field(default_factory=dict)
+    # By field: ids that the training logs hold less often share the field's rare bucket. With these two
+    # jobs.build_ids makes an id table, which jobs.build_samples then needs (docs/ids.md).
+    min_count: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    # Fields whose known ids get a bucket each, without collisions.
+    vocabulary: tuple[str, ...] = ()
+
+    @field_validator("valid_share")
+    @classmethod
+    def _contexts_on_both_sides(cls, share: float) -> float:
+        if share and not 0 < round(share * SLOTS) < SLOTS:
+            raise ValueError(f"a share is 0 or one from {1 / SLOTS} to {1 - 1 / SLOTS}, found {share}")
+        return share
+
+    @field_validator("buckets", "min_count", "vocabulary", mode="before")
+    @classmethod
+    def _names_without_quotes(cls, fields: Any) -> Any:
+        return config_files.field_names(fields)
+
+    @field_validator("buckets", "min_count", "vocabulary")
+    @classmethod
+    def _known_fields(cls, fields: Collection[str]) -> Collection[str]:
+        unknown = [name for name in fields if name not in FIELD_INDEX]
+        if unknown:
+            raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(FIELD_INDEX)}")
+        return fields
+
+    @field_validator("buckets")
+    @classmethod
+    def _possible_sizes(cls, buckets: dict[str, int]) -> dict[str, int]:
+        wrong = {name: size for name, size in buckets.items() if not 2 <= size < 1 << 31}
+        if wrong:
+            raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {wrong}")
+        return buckets
+
+    @model_validator(mode="after")
+    def _room_for_known_ids(self) -> Self:
+        settings = self.id_settings()
+        full = [name for name in settings.table_fields() if settings.buckets[name] <= ids.FIRST_KNOWN]
+        if full:
+            raise ValueError(
+                f"a field with min_count or vocabulary needs 3 buckets, found 2: {', '.join(full)}"
+            )
+        return self
+
+    def all_buckets(self) -> dict[str, int]:
+        """The size of every field's hash range, in the order of FIELDS."""
+        return {field.name: self.buckets.get(field.name, field.buckets) for field in FIELDS}
+
+    def id_settings(self) -> ids.IdSettings:
+        """What decides the bucket of an id."""
+        return ids.IdSettings(self.hash_seed, self.all_buckets(), dict(self.min_count), self.vocabulary)
+
+
+def load_samples_config(path: str | None) -> SamplesConfig:
+    """The section `samples` of a YAML file, or the defaults without a file."""
+    section: Any = config_files.read_yaml(path).get("samples") if path else None
+    if section is not None and not isinstance(section, dict):
+        raise InputError(f"{path}: section samples: expected options, found {type(section).__name__}.")
+    return config_files.validate(SamplesConfig, section or {}, f"{path or 'defaults'}, section samples")

@@ -1,0 +1,1 @@
+"""File systems, whole outputs, JSON files, HDFS and object stores."""
