@@ -21,6 +21,7 @@ from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
 from schemas import manifest
 from storage import publishing
+from storage.json_files import write_json
 
 LOG = logging.getLogger("bench")
 EXAMPLE = "example:\n  make bench      (the same as: python -m benchmarks.bench --out build/bench)\n"
@@ -123,7 +124,7 @@ def main() -> None:
     for name, measure in (("loader", loader.measure), ("train", train_step.measure)):
         LOG.info("%s", name)
         results[name] = {str(size): measure(str(out / "samples"), size) for size in BATCH_SIZES}
-    publishing.write_json(str(out / "bench.json"), results)
+    write_json(str(out / "bench.json"), results)
     print(f"\n{table(results)}\nAll figures: {out / 'bench.json'}", flush=True)
 
 

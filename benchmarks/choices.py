@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.machine import machine
 from cli.errors import InputError, exit_with_message
 from storage import publishing
+from storage.json_files import write_json
 
 LOG = logging.getLogger("benchmarks.choices")
 EXAMPLE = """examples:
@@ -117,7 +118,7 @@ def main() -> None:
             raise InputError(f"{folder}: expected samples, found none. Run make demo first.")
     Path(args.out).mkdir(parents=True, exist_ok=True)
     runs, measured_on = measure(args), machine()
-    publishing.write_json(f"{args.out}/choices.json", {"machine": measured_on, "runs": runs})
+    write_json(f"{args.out}/choices.json", {"machine": measured_on, "runs": runs})
     print(f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores, one worker, "
           f"{args.seeds} seeds\n")  # fmt: skip
     print("\n\n".join(markdown(name, runs) for name in args.tables), flush=True)

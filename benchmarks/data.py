@@ -21,7 +21,7 @@ from benchmarks.process_tree import MemoryMarks
 from benchmarks.raw_logs import Logs, draw_missing
 from benchmarks.route import RESULT_NAME, ROUTES
 from cli.errors import exit_with_message
-from storage import publishing
+from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.data")
 EXAMPLE = """examples:
@@ -71,7 +71,7 @@ def run_route(route: str, logs: Path, warm_up: Path, config: str, out: Path) -> 
         if process.returncode:
             tail = "\n".join(log.read_text().splitlines()[-LAST_LINES:])
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
-        outcome = publishing.read_json(str(work / RESULT_NAME))
+        outcome = read_json(str(work / RESULT_NAME))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {"route": route, **outcome, "memory": marks}
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for size, folder in sizes.items():
         runs += measure_size(size, folder, logs[folder], args, warm_up)
     results = {"machine": machine(), "figures": figures(runs), "runs": runs}
-    publishing.write_json(str(out / "data.json"), results)
+    write_json(str(out / "data.json"), results)
     return results
 
 

@@ -25,7 +25,7 @@ from cli.config_files import read_yaml
 from cli.errors import exit_with_message
 from jobs.samples_config import load_samples_config
 from schemas import manifest
-from storage import publishing
+from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.long_run")
 EXAMPLE = """examples:
@@ -77,7 +77,7 @@ def prepare(args: argparse.Namespace) -> None:
     out = Path(args.out)
     wanted = {"contexts": args.contexts, "rows": args.rows}
     marker = out / "samples.json"
-    if marker.exists() and publishing.read_json(str(marker)) == wanted:
+    if marker.exists() and read_json(str(marker)) == wanted:
         return
     out.mkdir(parents=True, exist_ok=True)
     config = read_yaml(args.config)
@@ -91,7 +91,7 @@ def prepare(args: argparse.Namespace) -> None:
     command += ["--out", str(out / "split=train"), "--valid-out", str(out / "split=valid")]
     subprocess.run(command, check=True)
     shutil.rmtree(out / "raw")
-    publishing.write_json(str(marker), wanted)
+    write_json(str(marker), wanted)
 
 
 # ---- Training, watched ----------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "summary": summary(samples, entries),
         "samples": samples,
     }
-    publishing.write_json(str(out / "long_run.json"), results)
+    write_json(str(out / "long_run.json"), results)
     return results
 
 

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.train_step import BATCHES, full_batches
-from esmm.batch import Bags, Batch, field_offsets
+from esmm.batch import Batch
 from esmm.data.loader import Loader
+from esmm.embedding.bags import Bags, field_offsets
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
-from storage import publishing
+from storage.json_files import write_json
 
 SINGLE, LAYOUT, INFO = "single.safetensors", "layout.safetensors", "peer_data.json"
 SINGLE_IMPRESSIONS = 1 << 17
@@ -37,7 +38,7 @@ def write(samples: str, out: Path, batch_sizes: list[int]) -> None:
         for number, batch in enumerate(islice(full_batches(loader), BATCHES)):
             layout |= {f"{size}/{number}/{name}": tensor for name, tensor in deduplicated(batch).items()}
     save_file(layout, out / LAYOUT)
-    publishing.write_json(str(out / INFO), {"buckets": buckets, "num_user_fields": len(USER_FIELDS)})
+    write_json(str(out / INFO), {"buckets": buckets, "num_user_fields": len(USER_FIELDS)})
 
 
 def single_valued(batch: Batch, buckets: dict[str, int]) -> dict[str, Tensor]:

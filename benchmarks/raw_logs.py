@@ -11,7 +11,8 @@ from jobs.demo_logs.chunks import Result, Sampler, calibrate
 from jobs.demo_logs.plan import draw_plan
 from jobs.demo_logs.world import build_world
 from jobs.make_demo_logs import Options, draw_in_order, make_tasks, num_cores, with_progress, write_files
-from storage import outputs, publishing, staging
+from storage import outputs, staging
+from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.raw_logs")
 
@@ -58,7 +59,7 @@ def draw(out: str, contexts: int) -> None:
     with staging.beside(out) as staged:
         results = draw_in_order(tasks, num_cores(), (world, (plan,), options.list_scale, intercepts))
         write_files(staged, with_progress(_without_truth(results), len(tasks)))
-        publishing.write_json(f"{staged}/{INFO_NAME}", {"contexts": contexts})
+        write_json(f"{staged}/{INFO_NAME}", {"contexts": contexts})
         outputs.publish(staged, out, OUTPUT, overwrite=True)
 
 
@@ -70,7 +71,7 @@ def _without_truth(results: Iterator[Result]) -> Iterator[Result]:
 
 def _is_drawn(folder: Path, contexts: int) -> bool:
     info = folder / INFO_NAME
-    return info.exists() and publishing.read_json(str(info)) == {"contexts": contexts}
+    return info.exists() and read_json(str(info)) == {"contexts": contexts}
 
 
 def _check_space(folders: dict[Path, int], missing: dict[Path, int]) -> None:

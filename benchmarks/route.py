@@ -26,7 +26,7 @@ from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
 from schemas import manifest
-from storage import publishing
+from storage.json_files import write_json
 
 ROUTES = ("ours", "plain", "polars")
 RESULT_NAME = "result.json"
@@ -125,7 +125,7 @@ def main() -> None:
     Path(args.out).mkdir(parents=True)
     run = {"ours": run_ours, "plain": run_plain, "polars": run_polars}[args.route]
     outcome = run(args, logs_in(Path(args.logs)), logs_in(Path(args.warm_up)))
-    publishing.write_json(f"{args.out}/{RESULT_NAME}", outcome)
+    write_json(f"{args.out}/{RESULT_NAME}", outcome)
 
 
 if __name__ == "__main__":

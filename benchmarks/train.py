@@ -21,7 +21,7 @@ from benchmarks.process_tree import busy_seconds
 from benchmarks.samples import make_samples
 from benchmarks.train_report import BATCH_SIZES, CASES, OURS, PEERS, WORKERS_CASES, figures, table
 from cli.errors import exit_with_message
-from storage import publishing
+from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.train")
 EXAMPLE = """examples:
@@ -86,7 +86,7 @@ class Runner:
             tail = "\n".join(log.read_text().splitlines()[-LAST_LINES:])
             raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{tail}")
         others = max(0.0, _busy_of_others() - before) / (time.perf_counter() - begin)
-        return {"result": publishing.read_json(str(self.result)), "cores_of_others": others}
+        return {"result": read_json(str(self.result)), "cores_of_others": others}
 
 
 def _busy_of_others() -> float:
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     seconds = time.monotonic() - begin
     results = {"machine": machine(), "seconds": seconds, "figures": figures(runs), "runs": runs}
-    publishing.write_json(str(out / "train.json"), results)
+    write_json(str(out / "train.json"), results)
     return results
 
 

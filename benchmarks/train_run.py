@@ -28,7 +28,6 @@ from cli.errors import exit_with_message
 from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
 from esmm.data.loader import Loader
-from esmm.embedding.row_request import with_request
 
 IN_MEMORY_ROWS = 1 << 20  # as in benchmarks/peers/fbgemm.py
 TABLE_STEPS = 10
@@ -91,14 +90,14 @@ def make_batches(route: str, loader: Loader, rows: int, world: CountingWorld) ->
     batches = cycle(first_batches(loader, world))
     if route == "memory":
         return batches
-    return (with_request(batch, rows, world.size) for batch in batches)
+    return (batch.with_request(rows, world.size) for batch in batches)
 
 
 def spread(batch: Batch, rows: int, stride: int, world: CountingWorld) -> Batch:
     """The same ids scattered over a larger table, so that all of its memory is used."""
     for bags in (batch.user, batch.impression):
         bags.ids.mul_(stride)
-    return with_request(batch, rows, world.size)
+    return batch.with_request(rows, world.size)
 
 
 def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, object]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli.errors import InputError
-from schemas.fields import FIELD_INDEX
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,26 +31,6 @@ def read_yaml(path: str) -> dict[str, Any]:
     if unknown:
         raise InputError(f"{path}: unknown section {', '.join(unknown)}. Known: {', '.join(SECTIONS)}.")
     return content
-
-
-def field_names(fields: Any) -> Any:
-    """The keys of a mapping, or the values of a list, with fields as strings; anything else as it is.
-
-    YAML reads a field without quotes as a number: 205 is clear, but 110_14 is 11014.
-    """
-    if isinstance(fields, dict):
-        return dict(zip(field_names(list(fields)), fields.values(), strict=True))
-    if not isinstance(fields, list | tuple):
-        return fields
-    names = [str(name) if type(name) is int else name for name in fields]
-    meant = {name.replace("_", ""): name for name in FIELD_INDEX if "_" in name}
-    unquoted = [f'"{meant[name]}" (YAML reads {name})' for name in names if name in meant]
-    if unquoted:
-        raise ValueError(f"put the field in quotes: {', '.join(unquoted)}")
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"field {', '.join(twice)} is named twice")
-    return names
 
 
 def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "ModelT":

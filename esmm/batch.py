@@ -1,38 +1,14 @@
 """One training batch: B impressions over U contexts, ids already in the fused table's row space."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from schemas.fields import FIELDS, USER_FIELDS
-
-if TYPE_CHECKING:  # which is made of bags
-    from esmm.embedding.row_request import Request
-
-
-def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
-    """First row of each field in the fused table; fields lie in the order of `FIELDS`."""
-    offsets, start = {}, 0
-    for field in FIELDS:
-        offsets[field.name] = start
-        start += buckets[field.name]
-    return offsets
-
-
-@dataclass
-class Bags:
-    """Ids of F fields for N contexts or impressions, as weighted bags, field-major.
-
-    ids: int32 [T], rows of the fused table. weights: float32 [T]. offsets: int32 [F*N + 1];
-    bag f*N + n holds ids[offsets[f*N + n] : offsets[f*N + n + 1]] of field f of the n-th owner.
-    """
-
-    ids: Tensor
-    weights: Tensor
-    offsets: Tensor
+from esmm.embedding.bags import Bags
+from esmm.embedding.row_request import Request, make_request
+from schemas.fields import USER_FIELDS
 
 
 @dataclass
@@ -51,7 +27,7 @@ class Batch:
     conversion: Tensor
     user: Bags
     impression: Bags
-    request: "Request | None" = None
+    request: Request | None = None
     keys: pa.Table | None = None
 
     @property
@@ -62,10 +38,15 @@ class Batch:
     def num_contexts(self) -> int:
         return (self.user.offsets.shape[0] - 1) // len(USER_FIELDS)
 
-    def asked(self) -> "Request":
+    def with_request(self, num_rows: int, world_size: int, pin_memory: bool = False) -> "Batch":
+        """The batch with its request; num_rows: of the fused table."""
+        request = make_request(self.user, self.impression, num_rows, world_size)
+        return replace(self, request=request.pin_memory() if pin_memory else request)
+
+    def asked(self) -> Request:
         """The request, which must have been made."""
         if self.request is None:
-            raise ValueError("the batch has no request: esmm.embedding.row_request.with_request makes it")
+            raise ValueError("the batch has no request: with_request makes it")
         return self.request
 
     def to(self, device: torch.device) -> "Batch":

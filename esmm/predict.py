@@ -23,7 +23,9 @@ from esmm.training.train_step import make_model
 from esmm.training.validation import score
 from esmm.workers.world import World, run
 from schemas import predictions, samples
-from storage import outputs, publishing, staging
+from storage import outputs, staging
+from storage.filesystems import filesystem
+from storage.json_files import write_json
 
 ROWS_PER_ROW_GROUP = 1 << 17
 EXAMPLE = """example:
@@ -75,7 +77,7 @@ def predict(world: World, arguments: list[str]) -> None:
                 step=state.step,
                 epoch=state.epoch,
             )
-            publishing.write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
+            write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
             outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
             print(f"{options.out}: predictions of {total} impressions, step {state.step} of {options.run}")
 
@@ -99,7 +101,7 @@ def _part(rank: int) -> str:
 
 def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     """Write one worker's predictions; a worker without any writes a file without rows."""
-    fs, target = publishing.filesystem(path)
+    fs, target = filesystem(path)
     rows, waiting = 0, [predictions.arrow_schema().empty_table()]
     with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, predictions.arrow_schema()) as writer:
         for batch, scores in scored:

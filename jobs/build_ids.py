@@ -27,7 +27,8 @@ from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import ids
 from schemas.fields import FIELDS, Field
 from schemas.hashing import HASH_NAME
-from storage import outputs, publishing, staging
+from storage import outputs, staging
+from storage.json_files import write_json
 
 LOG = logging.getLogger("build_ids")
 
@@ -132,7 +133,7 @@ def build(spark: SparkSession, files: list[LogFile], config: SamplesConfig, stag
     }
     digest = ids.digest(settings, frames.checksums(spark, staging))
     made = manifest_of(files, settings, digest, lines(by_field), reports)
-    publishing.write_json(f"{staging}/{ids.MANIFEST_NAME}", dict(made))
+    write_json(f"{staging}/{ids.MANIFEST_NAME}", dict(made))
     return made
 
 

@@ -26,6 +26,7 @@ from schemas import ids, manifest, samples
 from schemas.hashing import POSITIVE
 from schemas.raw_log import REASON_MEANING
 from storage import outputs, publishing, staging
+from storage.filesystems import filesystem
 
 EXAMPLE = """example:
   python -m jobs.build_samples --skeleton 'raw/sample_skeleton_train*.csv' \\
@@ -97,7 +98,7 @@ def stage(
 ) -> None:
     """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
     for folder in staged:
-        fs, path = publishing.filesystem(f"{folder}/{ATTEMPTS}")
+        fs, path = filesystem(f"{folder}/{ATTEMPTS}")
         fs.makedirs(path)
     spark.dataSource.register(RawLogSource)
     spark.dataSource.register(SampleSink)
@@ -187,7 +188,7 @@ def keep_rejected(whole: str, out: str) -> None:
     """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
     lines, kept = f"{whole}/{samples.QUARANTINE_FOLDER}", rejected_folder(out)
     outputs.refuse_foreign(kept, REJECTED)
-    fs, path = publishing.filesystem(lines)
+    fs, path = filesystem(lines)
     if fs.exists(path):
         publishing.replace(lines, kept)
     else:

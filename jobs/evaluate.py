@@ -24,7 +24,7 @@ from jobs.evaluation.inputs import check_paths, read_predictions, read_truth, wi
 from jobs.evaluation.task_metrics import compute_metrics
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas.metrics import OVER, Metrics, Source
-from storage.publishing import write_json
+from storage.json_files import write_json
 
 SPARK_OPTIONS = {"spark.driver.memory": "2g"}  # in local mode all tasks sort and count in it
 

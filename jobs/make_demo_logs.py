@@ -19,7 +19,9 @@ from jobs.demo_logs.chunks import CHUNK, SPLITS, Drawer, Result, Sampler, Task, 
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, World, build_world
 from schemas.fields import FIELDS
-from storage import outputs, publishing, staging
+from storage import outputs, staging
+from storage.filesystems import filesystem
+from storage.json_files import write_json
 
 log = logging.getLogger("make_demo_logs")
 
@@ -112,7 +114,7 @@ def with_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
 def write_files(folder: str, results: Iterator[Result]) -> dict[str, dict[str, int]]:
     """Append the chunks to their files in `folder`; returns the counts per split."""
     counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for result in results:
@@ -140,7 +142,7 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
         results = draw_in_order(tasks, processes, (world, plans, options.list_scale, intercepts))
         counts = write_files(staged, with_progress(results, len(tasks)))
         summary = {"options": asdict(options), "world": describe_world(world), "splits": counts}
-        publishing.write_json(f"{staged}/{SUMMARY_NAME}", summary)
+        write_json(f"{staged}/{SUMMARY_NAME}", summary)
         outputs.publish(staged, out, OUTPUT, overwrite)
     return summary
 

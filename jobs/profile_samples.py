@@ -37,7 +37,7 @@ from schemas.fields import FIELDS
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest
 from schemas.profile import GateReport, Profile, Source
-from storage.publishing import write_json
+from storage.json_files import write_json
 
 # Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
 SPARK_OPTIONS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "256", "spark.driver.memory": "2g"}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cli import config_files
 from cli.errors import InputError
 from schemas import ids
-from schemas.fields import FIELD_INDEX, FIELDS
+from schemas.fields import FIELD_INDEX, FIELDS, field_names
 
 SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
 
@@ -49,7 +49,7 @@ class SamplesConfig(BaseModel):
     @field_validator("buckets", "min_count", "vocabulary", mode="before")
     @classmethod
     def _names_without_quotes(cls, fields: Any) -> Any:
-        return config_files.field_names(fields)
+        return field_names(fields)
 
     @field_validator("buckets", "min_count", "vocabulary")
     @classmethod

@@ -5,7 +5,7 @@ the sample format.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Side = Literal["user", "item", "cross", "context"]
 
@@ -75,3 +75,23 @@ FIELDS: tuple[Field, ...] = (
 FIELD_INDEX: dict[str, int] = {field.name: index for index, field in enumerate(FIELDS)}
 USER_FIELDS: tuple[Field, ...] = tuple(f for f in FIELDS if not f.per_impression)
 IMPRESSION_FIELDS: tuple[Field, ...] = tuple(f for f in FIELDS if f.per_impression)
+
+
+def field_names(fields: Any) -> Any:
+    """The keys of a mapping, or the values of a list, with fields as strings; anything else as it is.
+
+    YAML reads a field without quotes as a number: 205 is clear, but 110_14 is 11014.
+    """
+    if isinstance(fields, dict):
+        return dict(zip(field_names(list(fields)), fields.values(), strict=True))
+    if not isinstance(fields, list | tuple):
+        return fields
+    names = [str(name) if type(name) is int else name for name in fields]
+    meant = {name.replace("_", ""): name for name in FIELD_INDEX if "_" in name}
+    unquoted = [f'"{meant[name]}" (YAML reads {name})' for name in names if name in meant]
+    if unquoted:
+        raise ValueError(f"put the field in quotes: {', '.join(unquoted)}")
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"field {', '.join(twice)} is named twice")
+    return names

@@ -24,6 +24,8 @@ from cli.errors import InputError
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME, RARE, bucket
 from storage import outputs, publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,13 +160,13 @@ def _field_settings(settings: IdSettings, name: str) -> list[object]:
 def read(folder: str) -> IdManifest:
     """The manifest of a published id table, or an `InputError`."""
     publishing.require_published(folder, "an id table", COMMAND)
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     if not fs.exists(f"{path}/{MANIFEST_NAME}"):
         raise InputError(
             f"{folder}: expected an id table ({MANIFEST_NAME} inside), found a folder of something else. "
             f"Give the --out folder of {COMMAND}."
         )
-    content = publishing.read_json(f"{folder}/{MANIFEST_NAME}")
+    content = read_json(f"{folder}/{MANIFEST_NAME}")
     if content.get("version") != VERSION:
         raise InputError(
             f"{folder}: expected an id table of version {VERSION}, found {content.get('version')}. "
@@ -205,7 +207,7 @@ def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
             f"{folder}: the id table does not fit the configuration ({'; '.join(found)}). "
             f"Make it again with {COMMAND} and this configuration, or use the one that it was made with."
         )
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     return Reference(path=fs.unstrip_protocol(path), digest=manifest["digest"])
 
 

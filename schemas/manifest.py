@@ -7,6 +7,8 @@ from schemas import ids, samples
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME
 from storage import outputs, publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json
 
 PARTS = ("training", "validation")
 OUTPUT = outputs.Kind(
@@ -86,7 +88,7 @@ def build(
 def read(folder: str) -> Manifest:
     """The manifest of a published sample set of today's version, or an `InputError`."""
     publishing.require_published(folder, "samples", "jobs.build_samples")
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     if not fs.exists(f"{path}/{samples.MANIFEST_NAME}"):
         raise InputError(
             f"{folder}: expected samples ({samples.MANIFEST_NAME} inside), found a folder of something else. "
@@ -97,7 +99,7 @@ def read(folder: str) -> Manifest:
 
 def read_staged(folder: str) -> Manifest:
     """The manifest of a sample set that may not be published yet."""
-    content = publishing.read_json(f"{folder}/{samples.MANIFEST_NAME}")
+    content = read_json(f"{folder}/{samples.MANIFEST_NAME}")
     version = content.get("schema_version")
     if version != samples.SCHEMA_VERSION:
         raise InputError(

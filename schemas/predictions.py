@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
 from schemas.samples import MANIFEST_NAME
-from storage import outputs, publishing
+from storage import outputs
+from storage.filesystems import filesystem
+from storage.json_files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,10 +38,8 @@ class Manifest(TypedDict):
 
 def read_manifest(folder: str) -> Manifest:
     """The manifest of some predictions, or an `InputError` that also says what another model's need."""
-    fs, path = publishing.filesystem(folder)
-    content = (
-        publishing.read_json(f"{folder}/{MANIFEST_NAME}") if fs.exists(f"{path}/{MANIFEST_NAME}") else {}
-    )
+    fs, path = filesystem(folder)
+    content = read_json(f"{folder}/{MANIFEST_NAME}") if fs.exists(f"{path}/{MANIFEST_NAME}") else {}
     if type(content.get("rows")) is not int:
         raise InputError(
             f"{folder}: expected predictions ({MANIFEST_NAME} inside that counts their rows), found a folder "

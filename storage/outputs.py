@@ -15,8 +15,9 @@ from itertools import permutations
 from typing import Any
 
 from cli.errors import InputError
-from schemas.samples import SUCCESS_NAME
 from storage import publishing, staging
+from storage.filesystems import can_rename, filesystem, is_local
+from storage.publishing import SUCCESS_NAME
 
 MOST_NAMED = 3  # of the names that do not belong there, in a message
 
@@ -44,7 +45,7 @@ def refuse_taken(folder: str, kind: Kind, overwrite: bool) -> None:
     if overwrite:
         refuse_foreign(folder, kind)
         return
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     if not fs.exists(path) or (fs.isdir(path) and not fs.ls(path, detail=False)):
         return
     found = "a file" if not fs.isdir(path) else "a folder that is not empty"
@@ -66,7 +67,7 @@ def refuse_foreign(folder: str, kind: Kind) -> None:
 
 def foreign(folder: str, kind: Kind) -> str | None:
     """What stands there, in words, if it is neither nothing nor an empty folder nor such an output."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     try:
         return _foreign(fs, path, kind)
     except FileNotFoundError:  # nothing there, or another job that has looked is replacing it now
@@ -83,7 +84,7 @@ def _foreign(fs: Any, path: str, kind: Kind) -> str | None:
     if not names or kind.manifest is None:
         return None
     # A copy that failed on an object store has left what comes before the manifest.
-    fits = _has_keys(fs, path, kind) if kind.manifest in names else not publishing.can_rename(fs)
+    fits = _has_keys(fs, path, kind) if kind.manifest in names else not can_rename(fs)
     return None if fits else f"a folder without the {kind.manifest} of {kind.content}"
 
 
@@ -117,8 +118,8 @@ def refuse_nested(folders: list[str]) -> None:
 
 def _place(folder: str) -> str:
     """A path by which two ways to write one folder are equal."""
-    fs, path = publishing.filesystem(folder)
-    if publishing.is_local(fs):
+    fs, path = filesystem(folder)
+    if is_local(fs):
         return os.path.realpath(path)
     scheme, separator, rest = fs.unstrip_protocol(path).partition("://")
     return scheme + separator + posixpath.normpath(rest)

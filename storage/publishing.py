@@ -9,43 +9,14 @@ so that nobody takes a part for the whole; docs/object_stores.md says what they 
 import contextlib
 import errno
 import itertools
-import json
 import os
 import uuid
 from typing import Any
 
 from cli.errors import InputError
-from schemas.samples import SUCCESS_NAME
+from storage.filesystems import can_rename, filesystem, parent_of
 
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec file system of a path, and the path as that file system writes it."""
-    url = str(path)
-    if url.startswith("hdfs://"):
-        raise InputError(_explain_hdfs(url))
-    if url.startswith("webhdfs://"):
-        from storage.webhdfs import WebHdfs
-
-        return WebHdfs.of(url)
-    from fsspec.core import url_to_fs
-
-    try:
-        # Other processes write too: what was listed once may have changed.
-        return url_to_fs(url, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"{url}: expected a path of a file system that can be opened here, found none ({error}). "
-            "For s3://: pip install --require-hashes --no-deps -r requirements/s3.lock"
-        ) from error
-
-
-def _explain_hdfs(url: str) -> str:
-    host, _, path = url.removeprefix("hdfs://").partition("/")
-    host = host.partition(":")[0] or "NAMENODE"
-    return (
-        f"{url}: expected the HTTP address of HDFS, which Python and Spark both read, found its RPC address. "
-        f"Give webhdfs://{host}:9870/{path} (9870, or whatever the port of the namenode's web page is)."
-    )
+SUCCESS_NAME = "_SUCCESS"  # in a folder that was published whole
 
 
 def is_complete(folder: str) -> bool:
@@ -84,7 +55,7 @@ def publish(staging: str, folder: str, overwrite: bool) -> None:
     fs, source = filesystem(staging)
     fs.touch(f"{source}/{SUCCESS_NAME}")
     try:
-        replace(staging, folder) if overwrite else _rename(fs, source, filesystem(folder)[1])
+        replace(staging, folder) if overwrite else rename(fs, source, filesystem(folder)[1])
     except FileExistsError as error:
         fs.rm(f"{source}/{SUCCESS_NAME}")
         raise InputError(
@@ -112,35 +83,23 @@ def replace(source: str, folder: str) -> None:
     aside = []
     while True:
         try:
-            _rename(fs, path, target)
+            rename(fs, path, target)
             break
         except FileExistsError:
             hidden = filesystem(staging_name(folder))[1]
             with contextlib.suppress(FileNotFoundError):  # another job was faster
-                _rename(fs, target, hidden)
+                rename(fs, target, hidden)
                 aside.append(hidden)
     for hidden in aside:
         fs.rm(hidden, recursive=True)
 
 
-def is_local(fs: Any) -> bool:
-    """Whether a file system is that of this machine, shared folders included."""
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(fs, LocalFileSystem)
-
-
-def can_rename(fs: Any) -> bool:
-    """Whether a rename is one atomic step there."""
-    return is_local(fs) or "webhdfs" in fs.protocol
-
-
-def _rename(fs: Any, source: str, target: str) -> None:
+def rename(fs: Any, source: str, target: str) -> None:
     """rename(2): a file replaces a file, a folder an empty folder; else `FileExistsError`."""
     if not can_rename(fs):
         _copy(fs, source, target)
         return
-    fs.makedirs(_parent(target), exist_ok=True)
+    fs.makedirs(parent_of(target), exist_ok=True)
     if "webhdfs" in fs.protocol:
         fs.mv(source, target)
         return
@@ -180,45 +139,9 @@ def _exists(target: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "something stands there already", target)
 
 
-def _parent(path: str) -> str:
-    above, root, _ = path.rpartition("/")
-    return above or root or "."
-
-
 def discard(folder: str) -> None:
     """Remove a staged folder, or the one around it, if it is there. A complete one stays: it could not be
     published, and holds all that its job has made."""
     fs, path = filesystem(folder)
     if fs.exists(path) and not any(name.rpartition("/")[2] == SUCCESS_NAME for name in fs.find(path)):
         fs.rm(path, recursive=True)
-
-
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Write a JSON file whole: to a temporary sibling, then renamed. An object store needs no rename for
-    that: an object appears when all of it is there."""
-    fs, target = filesystem(path)
-    text = json.dumps(content, indent=2) + "\n"
-    fs.makedirs(_parent(target), exist_ok=True)
-    if not can_rename(fs):
-        fs.pipe_file(target, text.encode())
-        return
-    above, slash, name = target.rpartition("/")
-    temporary = f"{above}{slash}.{name}.{uuid.uuid4().hex[:8]}"
-    with fs.open(temporary, "w") as stream:
-        stream.write(text)
-    _rename(fs, temporary, target)
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """Read a JSON object; a missing or broken file is an `InputError`."""
-    fs, target = filesystem(path)
-    if not fs.exists(target):
-        raise InputError(f"{path}: file not found.")
-    try:
-        with fs.open(target, "r") as stream:
-            content = json.load(stream)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected JSON, found something else ({error}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-    return content

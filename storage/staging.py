@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from storage import publishing
+from storage.filesystems import filesystem, is_local
 
 LOG = logging.getLogger(__name__)
 
@@ -31,10 +32,10 @@ SECONDS_ON_HDFS = 7 * 24 * 3600
 def beside(folder: str) -> Iterator[str]:
     """A new hidden sibling of an output's folder, removed at the end unless it was published."""
     place = publishing.staging_name(folder)
-    fs, path = publishing.filesystem(place)
+    fs, path = filesystem(place)
     fs.makedirs(path)
     try:
-        with _locked(path) if publishing.is_local(fs) else contextlib.nullcontext():
+        with _locked(path) if is_local(fs) else contextlib.nullcontext():
             yield place
     finally:
         publishing.discard(place)
@@ -42,7 +43,7 @@ def beside(folder: str) -> Iterator[str]:
 
 def sweep(folder: str) -> None:
     """Remove what killed jobs have left beside an output that is published; what can't be is told."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     above, _, name = path.rpartition("/")
     leftover = re.compile(rf"\.{re.escape(name)}\.staging-[0-9a-f]{{12}}")
     try:
@@ -55,7 +56,7 @@ def sweep(folder: str) -> None:
 
 
 def _remove_if_dead(fs: Any, path: str) -> None:
-    if publishing.is_local(fs):
+    if is_local(fs):
         with _locked(path) as is_ours:
             # Not the modification: moving an old output aside changes only this time.
             if is_ours and time.time() - os.stat(path).st_ctime > SECONDS_OF_GRACE:

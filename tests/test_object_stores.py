@@ -19,6 +19,8 @@ from jobs.raw_logs.source import read_range, split_ranges
 from schemas import manifest
 from schemas.fields import FIELDS
 from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json, write_json
 from tests.jobs.raw_lines import random_logs, write_logs
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -45,7 +47,7 @@ def store() -> Iterator[None]:
         patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        fs, bucket = publishing.filesystem(ROOT)
+        fs, bucket = filesystem(ROOT)
         fs.mkdir(bucket, region_name="eu-west-1")
         yield
     s3fs.S3FileSystem.clear_instance_cache()
@@ -66,7 +68,7 @@ def run(*arguments: str) -> str:
 
 
 def names(url: str) -> list[str]:
-    fs, path = publishing.filesystem(url)
+    fs, path = filesystem(url)
     return [name.removeprefix(f"{path}/") for name in fs.find(path)]
 
 
@@ -90,7 +92,7 @@ def test_all_impressions_of_the_logs_are_in_the_samples_and_reach_the_loader(roa
     made = manifest.read(f"{ROOT}/samples")
     assert names(f"{ROOT}/raw")[0] == "_SUCCESS"
     assert len(made["files"]) > 1
-    fs, path = publishing.filesystem(f"{ROOT}/raw/sample_skeleton_train.csv")
+    fs, path = filesystem(f"{ROOT}/raw/sample_skeleton_train.csv")
     expected = Counter(int(line.split(b",")[0]) for line in fs.cat_file(path).splitlines())
     assert made["counts"]["impressions"] + sum(made["quarantine"].values()) == sum(expected.values())
     seen: Counter[int] = Counter()
@@ -128,7 +130,7 @@ def test_predictions_are_written_and_what_spark_reads_itself_is_refused_by_name(
     ]
     run(*predict)
     assert names(predictions) == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
-    fs, path = publishing.filesystem(predictions)
+    fs, path = filesystem(predictions)
     with fs.open(f"{path}/part-00000.parquet", "rb") as stream:
         rows = pq.read_table(stream).num_rows
     assert rows == manifest.read(f"{ROOT}/samples")["counts"]["impressions"]
@@ -143,15 +145,15 @@ def test_predictions_are_written_and_what_spark_reads_itself_is_refused_by_name(
 def test_a_profile_is_read_and_written_by_our_own_code(road: Path):
     profile = f"{ROOT}/profiles/train.json"
     run("jobs.profile_samples", "--samples", f"{ROOT}/samples", "--out", profile)
-    assert publishing.read_json(profile)["duplicate_sample_ids"] == 0
+    assert read_json(profile)["duplicate_sample_ids"] == 0
 
 
 def test_a_copy_that_fails_keeps_what_was_staged(store: None, monkeypatch: pytest.MonkeyPatch):
     out = f"{ROOT}/failing"
     staging = publishing.staging_name(out)
-    fs, path = publishing.filesystem(staging)
+    fs, path = filesystem(staging)
     fs.pipe_file(f"{path}/part-0.parquet", b"content")
-    publishing.write_json(f"{staging}/_manifest.json", {})
+    write_json(f"{staging}/_manifest.json", {})
     copy = type(fs)._cp_file
 
     async def cp_file(self: object, source: str, target: str, **options: object) -> None:
@@ -173,14 +175,14 @@ def test_a_copy_that_fails_keeps_what_was_staged(store: None, monkeypatch: pytes
 
 def test_an_object_replaced_by_one_of_the_same_size_is_refused(store: None, tmp_path: Path):
     for path in write_logs(tmp_path, random_logs(seed=11, num_contexts=20)):
-        fs, target = publishing.filesystem(f"{ROOT}/changed/{Path(path).name}")
+        fs, target = filesystem(f"{ROOT}/changed/{Path(path).name}")
         fs.put_file(path, target)
     files = raw_files.find_logs(f"{ROOT}/changed", f"{ROOT}/changed")
     assert sum(len(chunk.lines) for task in split_ranges(files, 5000) for chunk in read_range(task)) == sum(
         file.size for file in files
     )
     skeleton = files[-1]
-    fs, target = publishing.filesystem(skeleton.path)
+    fs, target = filesystem(skeleton.path)
     fs.pipe_file(target, fs.cat_file(target).replace(b",0,0,", b",1,0,"))
     with pytest.raises(InputError, match=f"{skeleton.path}: it was replaced .* {skeleton.size} bytes"):
         list(read_range(split_ranges([skeleton], 5000)[0]))

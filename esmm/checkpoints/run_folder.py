@@ -30,8 +30,8 @@ from esmm.checkpoints import choosing, former
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.state import State
 from esmm.config import Config
-from schemas.samples import SUCCESS_NAME
 from storage import publishing
+from storage.publishing import SUCCESS_NAME
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cli.errors import InputError
-from esmm.batch import field_offsets
 from esmm.checkpoints import choosing
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.state import ROWS, State
 from esmm.checkpoints.writing import Origin
+from esmm.embedding.bags import field_offsets
 from esmm.embedding.optimizers import STEPS_BEFORE
 from esmm.embedding.sharded_table import owned_rows
 from esmm.training.train_step import TrainStep

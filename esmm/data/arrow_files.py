@@ -12,7 +12,7 @@ from pyarrow.filesystem import FileSystem
 from esmm.data.sample_check import ReplacedError
 from esmm.data.schedule import RowGroup
 from schemas import samples
-from storage import publishing
+from storage.filesystems import filesystem, is_local
 
 FOOTERS_KEPT = 1024  # of files; each takes about 50 kB per row group of the file
 
@@ -27,7 +27,7 @@ class ArrowFiles(FileSystem):
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._fs, self._path = publishing.filesystem(folder)
+        self._fs, self._path = filesystem(folder)
         self._footers: dict[str, pq.FileMetaData] = {}
         self._reads_footer = threading.Lock()
 
@@ -72,7 +72,7 @@ class ArrowFiles(FileSystem):
 def open_file(fs: AbstractFileSystem, path: str) -> Any:
     """A file for reading at random places."""
     # Arrow reads a local file without Python's lock, an fsspec stream only with it.
-    if publishing.is_local(fs):
+    if is_local(fs):
         return pa.OSFile(path)
     # Row groups are read in a random order: nothing is gained by reading on.
     return fs.open(path, "rb", cache_type="none")

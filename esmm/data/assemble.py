@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from esmm.batch import Bags, Batch, field_offsets
+from esmm.batch import Batch
 from esmm.data.gather_kernel import gather_bags, gather_labels
 from esmm.data.row_group import KEY_SCHEMA, Rows
+from esmm.embedding.bags import Bags, field_offsets
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
 
 IntArray = npt.NDArray[np.int64]

@@ -21,7 +21,6 @@ from esmm.data.prefetch import prefetch
 from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from esmm.data.sample_check import REPAIR, ReplacedError, check_files, check_num_rows, is_damage, unreadable
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
-from esmm.embedding.row_request import with_request
 from schemas import manifest as manifests
 
 log = logging.getLogger(__name__)
@@ -186,7 +185,7 @@ class Loader:
 
     def _make_batch(self, ranges: Ranges) -> Batch:
         """The one place where a batch is made, empty ones too; on the loader's thread."""
-        return with_request(self._gather(ranges), self._num_rows, self.world_size, self.pin_memory)
+        return self._gather(ranges).with_request(self._num_rows, self.world_size, self.pin_memory)
 
     def _read(self, wanted: list[RowGroup]) -> Generator[Rows | Exception, None, None]:
         """The contents of row groups, or what kept them from being read, in the order given."""

@@ -5,7 +5,7 @@ import pyarrow as pa
 from cli.errors import InputError, StoreError
 from esmm.data.schedule import RowGroup
 from schemas.manifest import Manifest
-from storage import publishing
+from storage.filesystems import filesystem
 
 MAX_ROWS = 2**31 - 1  # ids are 32 bits wide
 REPAIR = "Restore the file or build the samples again."
@@ -29,7 +29,7 @@ def check_num_rows(folder: str, manifest: Manifest) -> int:
 
 def check_files(folder: str, manifest: Manifest) -> None:
     """Every file of the manifest is there and as long as it was: one listing, nothing is opened."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     found = {info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(path, detail=True)}
     for entry in manifest["files"]:
         name, size = entry["name"], found.get(entry["name"])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esmm.batch import Bags, Batch
+from esmm.embedding.bags import Bags
 from esmm.embedding.pooling import Pooling
 from esmm.embedding.pooling_kernel import ask, by_owner, read_questions
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
@@ -54,12 +54,6 @@ def make_request(user: Bags, impression: Bags, num_rows: int, world_size: int) -
     message, lengths, answers, *bags = ask(ids, weights, offsets, num_lists, rows_per_rank, world_size)
     pooling = Pooling.of(bags[0], bags[1], bags[2], max(1, int(answers.sum())))
     return Request(pooling, torch.from_numpy(message), lengths.tolist(), answers.tolist())
-
-
-def with_request(batch: Batch, num_rows: int, world_size: int, pin_memory: bool = False) -> Batch:
-    """The batch with its request."""
-    request = make_request(batch.user, batch.impression, num_rows, world_size)
-    return replace(batch, request=request.pin_memory() if pin_memory else request)
 
 
 def read_requests(message: Tensor, counts: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:

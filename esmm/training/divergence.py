@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from esmm.batch import Bags, Batch
+from esmm.batch import Batch
+from esmm.embedding.bags import Bags
 from esmm.workers.world import AgreedError, World
 
 NEVER = 2**62

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cli.errors import InputError
 from jobs.ali_ccp_archives.archives import Counted, Progress, count, unpack_gzip, unpack_tar
-from storage import publishing
+from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class _Record:
     def __init__(self, raw: Path) -> None:
         self._path = raw / RECORD_NAME
         self._writable = os.access(raw, os.W_OK)
-        self._entries = publishing.read_json(str(self._path)) if self._path.exists() else {}
+        self._entries = read_json(str(self._path)) if self._path.exists() else {}
 
     def known(self, path: Path) -> Counted | None:
         entry = self._entries.get(str(path))
@@ -157,7 +157,7 @@ class _Record:
     def add(self, path: Path, counted: Counted) -> None:
         self._entries[str(path)] = {"counted": asdict(counted), "state": self._state(path)}
         if self._writable:
-            publishing.write_json(str(self._path), self._entries)
+            write_json(str(self._path), self._entries)
 
     @staticmethod
     def _state(path: Path) -> list[int]:

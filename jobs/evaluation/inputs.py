@@ -19,6 +19,7 @@ from jobs.session import spark_path
 from schemas.predictions import arrow_schema, read_manifest
 from schemas.samples import MANIFEST_NAME
 from storage import publishing
+from storage.filesystems import filesystem
 
 TRUTH_COLUMNS = ("sample_id", "p_ctr", "p_cvr")
 LABELS = ("click", "conversion")
@@ -51,7 +52,7 @@ def check_paths(predictions: str, truth: str | None) -> None:
 
 def _parquet_files(folder: str) -> list[str]:
     """Names of the files, in order; those that begin with _ or . hold something else."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     names = sorted(file.rpartition("/")[2] for file in fs.glob(f"{path}/*.parquet"))
     return [name for name in names if name[0] not in "._"]
 
@@ -88,7 +89,7 @@ def _rows_text(rows: int | None) -> str:
 
 
 def _num_rows(folder: str, name: str) -> int:
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     try:
         with fs.open(f"{path}/{name}", "rb") as stream:
             return int(pq.ParquetFile(stream).metadata.num_rows)
@@ -101,7 +102,7 @@ def _not_parquet(path: str) -> InputError:
 
 
 def _check_truth_header(truth: str) -> None:
-    fs, pattern = publishing.filesystem(truth)
+    fs, pattern = filesystem(truth)
     files = [path for path in fs.glob(pattern) if fs.isfile(path)]
     if not files:
         raise InputError(
@@ -227,7 +228,7 @@ def _csv_paths(pattern: str) -> list[str]:
     # Spark warns with a stack trace about a pattern of local files, not about their list.
     if "://" in pattern:
         return [pattern]
-    fs, local = publishing.filesystem(pattern)
+    fs, local = filesystem(pattern)
     return [spark_path(path) for path in sorted(fs.glob(local))]
 
 

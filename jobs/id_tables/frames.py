@@ -15,7 +15,7 @@ from jobs.session import spark_path
 from schemas import ids
 from schemas.fields import FIELDS
 from schemas.hashing import POSITIVE
-from storage import publishing
+from storage.filesystems import filesystem
 
 SEEN_AT_LEAST = (2, 5, 20)
 ROWS_PER_FILE = 2_000_000
@@ -90,7 +90,7 @@ def checksums(spark: SparkSession, folder: str) -> dict[str, int]:
     """What the content of a written table comes to, whatever the order of its rows."""
     hashed = F.xxhash64("field", "id", "bucket")
     low = F.sum(hashed.bitwiseAND(F.lit((1 << 31) - 1)))
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     files = [fs.unstrip_protocol(name) for name in fs.glob(f"{path}/*.parquet")]
     rows = spark.read.parquet(*files)  # Spark warns about the folder, whose name is hidden
     found = rows.agg(F.count(F.lit(1)).alias("rows"), F.bit_xor(hashed).alias("xor"), low.alias("sum"))

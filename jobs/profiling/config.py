@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cli import config_files
 from cli.errors import InputError
-from schemas.fields import FIELD_INDEX
+from schemas.fields import FIELD_INDEX, field_names
 
 ANY = "any"  # the limit of every field that has none of its own
 
@@ -26,7 +26,7 @@ def _known_fields(limits: dict[str, float]) -> dict[str, float]:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-Names = BeforeValidator(config_files.field_names)
+Names = BeforeValidator(field_names)
 Known = AfterValidator(_known_fields)
 ShareByField = Annotated[dict[str, Share], Names, Known]
 LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], Names, Known]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from cli.errors import InputError
 from jobs.profiling.tally import COUNTED_COLUMNS, OURS, RANKING, THEIRS, Tally
 from schemas.hashing import SPARK_SEED, xxh64
-from storage import publishing
+from storage.filesystems import filesystem
 
 HALVES_SEED = xxh64(b"profile", SPARK_SEED)
 ROWS_PER_BATCH = 2048  # some million tokens of Ali-CCP
@@ -64,7 +64,7 @@ def _positions(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
 
 def read_batches(path: str, columns: list[str]) -> Batches:
     """Some columns of a file, `ROWS_PER_BATCH` rows at a time; an `InputError` where it holds no samples."""
-    fs, target = publishing.filesystem(path)
+    fs, target = filesystem(path)
     try:
         with fs.open(target, "rb") as stream:
             file = pq.ParquetFile(stream)

@@ -16,7 +16,7 @@ from cli.errors import InputError
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.file_checks import has_lines
 from jobs.raw_logs.listing import Listed, listed, open_as_listed
-from storage import publishing
+from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _each_once(paths: list[str]) -> list[str]:
 
 def _expand(pattern: str, common: bool) -> dict[str, Listed]:
     """The files of a path or glob; an `InputError` where there is none."""
-    fs, path = publishing.filesystem(pattern)
+    fs, path = filesystem(pattern)
     files: dict[str, Listed] = {}
     for name, info in _matches(fs, path).items():
         if name != path and _is_hidden(name.rpartition("/")[2]):

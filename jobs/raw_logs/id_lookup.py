@@ -19,7 +19,7 @@ from cli.errors import InputError
 from jobs.raw_logs.packed_rows import NUM_FIELDS, frozen, salts
 from schemas import ids
 from schemas.fields import FIELD_INDEX, FIELDS
-from storage import publishing
+from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def num_slots_for(num_ids: int) -> int:
 
 def _rows(path: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Field index, id and bucket of all known ids, a batch at a time."""
-    fs, folder = publishing.filesystem(path)
+    fs, folder = filesystem(path)
     for name in sorted(fs.glob(f"{folder}/*.parquet")):
         with fs.open(name, "rb") as stream:
             file = pq.ParquetFile(stream, read_dictionary=["field"])

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple, cast
 from fsspec.spec import AbstractBufferedFile
 
 from cli.errors import InputError
-from storage import publishing
+from storage.filesystems import filesystem
 
 # What changes with a file's content: of object stores, local disks, HDFS.
 VERSION_KEYS = ("ETag", "etag", "mtime", "modificationTime")
@@ -32,7 +32,7 @@ def listed(info: dict[str, Any]) -> Listed:
 
 def open_as_listed(path: str, before: Listed, block_size: int) -> IO[bytes]:
     """The stored bytes of a file; an `InputError` where it is not what was listed."""
-    fs, name = publishing.filesystem(path)
+    fs, name = filesystem(path)
     try:
         stream = fs.open(name, "rb", block_size=block_size)
     except FileNotFoundError as error:
@@ -49,7 +49,7 @@ def require_as_listed(path: str, before: Listed, stream: Any) -> None:
 
     A stream of a remote file has asked for the details when it was opened, so this costs no request.
     """
-    fs, name = publishing.filesystem(path)
+    fs, name = filesystem(path)
     now = listed(getattr(stream, "details", None) or fs.info(name))
     if now.size != before.size:
         raise InputError(

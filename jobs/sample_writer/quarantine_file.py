@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import LogFile, open_log
 from schemas.raw_log import QUARANTINE_REASONS
-from storage import publishing
+from storage.filesystems import filesystem
 
 SCHEMA = pa.schema(
     [("reason", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("text", pa.binary())]
@@ -40,7 +40,7 @@ class QuarantineFile:
     """
 
     def __init__(self, path: str, files: list[LogFile]) -> None:
-        self._fs, self._path = publishing.filesystem(path)
+        self._fs, self._path = filesystem(path)
         self._files = {file.number: file for file in files}
         self._buffered: list[Rejected] = []
         self._buffered_bytes = 0

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from schemas import samples
 from schemas.fields import USER_FIELDS
-from storage import publishing
+from storage.filesystems import filesystem
 
 # In order, or nearly so (unpack_kernel): their differences take far fewer bytes than a dictionary.
 ASCENDING = ("sample_id", *(field.column for field in USER_FIELDS if field.multi))
@@ -36,7 +36,7 @@ class SampleFile:
     """
 
     def __init__(self, path: str, rows_per_row_group: int) -> None:
-        self._fs, self._path = publishing.filesystem(path)
+        self._fs, self._path = filesystem(path)
         self._group_rows = rows_per_row_group
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = 0

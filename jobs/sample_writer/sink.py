@@ -27,6 +27,8 @@ from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import files_from_json
 from schemas import ids, manifest, samples
 from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import write_json
 
 if TYPE_CHECKING:
     from jobs.sample_writer.quarantine_file import QuarantineFile
@@ -133,12 +135,12 @@ class SampleWriter(DataSourceArrowWriter):
         done = [cast(TaskMessage, message) for message in messages if message is not None]
         for part, staging in enumerate(self._staging):
             written = {m.partition: m.parts[part] for m in done if part < len(m.parts)}
-            fs, whole = publishing.filesystem(f"{staging}/{WHOLE}")
+            fs, whole = filesystem(f"{staging}/{WHOLE}")
             fs.makedirs(whole)
             _move(staging, {n: m.name for n, m in written.items() if m.bytes})
             _move(staging, {n: m.name for n, m in written.items() if m.quarantine}, samples.QUARANTINE_FOLDER)
             made = self._manifest(part, written)
-            publishing.write_json(f"{staging}/{WHOLE}/{samples.MANIFEST_NAME}", dict(made))
+            write_json(f"{staging}/{WHOLE}/{samples.MANIFEST_NAME}", dict(made))
 
     def abort(self, messages: list[WriterCommitMessage | None]) -> None:
         for staging in self._staging:
@@ -187,7 +189,7 @@ def _final_name(partition: int) -> str:
 
 def _move(staging: str, names: dict[int, str], folder: str = "") -> None:
     """Move the files that count to where they are published. names: of the attempts, by partition."""
-    fs, path = publishing.filesystem(staging)
+    fs, path = filesystem(staging)
     source, target = (f"{path}/{place}/{folder}".rstrip("/") for place in (ATTEMPTS, WHOLE))
     if names:
         fs.makedirs(target, exist_ok=True)

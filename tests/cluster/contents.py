@@ -10,7 +10,8 @@ import pytest
 from schemas import ids, manifest
 from schemas.fields import USER_FIELDS
 from schemas.samples import QUARANTINE_FOLDER
-from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json
 
 HISTORIES = [field for field in USER_FIELDS if field.multi and field.weighted]
 # What depends on how the work was cut and on where things lie, not on the logs. An id table's digest is
@@ -20,7 +21,7 @@ PLACE = ("files", "source", "id_table")
 
 def table(folder: str) -> pa.Table:
     """All rows of all Parquet files of a folder."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     tables = []
     for name in sorted(fs.glob(f"{path}/*.parquet")):
         with fs.open(name, "rb") as stream:
@@ -44,7 +45,7 @@ def rows_in_order(rows: pa.Table) -> list[dict[str, Any]]:
 
 def names(folder: str) -> list[str]:
     """The names in a folder."""
-    fs, path = publishing.filesystem(folder)
+    fs, path = filesystem(folder)
     return sorted(name.rpartition("/")[2] for name in fs.ls(path, detail=False))
 
 
@@ -84,7 +85,7 @@ def assert_same_ids(found: str, expected: str) -> None:
 
 def assert_same_values(found: str, expected: str, least: int = 20) -> None:
     """Two JSON files of metrics or profiles hold the same values, but for the paths they name."""
-    one, two = (dict(leaves(publishing.read_json(path) | {"source": None})) for path in (found, expected))
+    one, two = (dict(leaves(read_json(path) | {"source": None})) for path in (found, expected))
     assert len(two) >= least
     assert one.keys() == two.keys()
     for name, value in two.items():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from esmm.checkpoints import state
-from storage import publishing
+from storage.filesystems import filesystem
 from tests.cluster.hadoop import Hadoop
 from tests.cluster.processes import LOOPBACK, PROJECT, daemon, python_environment, run, wait_until
 from tests.cluster.standalone import Standalone
@@ -91,7 +91,7 @@ def test_yarn_trains_on_samples_that_lie_on_hdfs(
     hadoop_cluster: Hadoop, place: Path, local_curve: np.ndarray, tmp_path: Path
 ) -> None:
     for folder in ("train", "valid"):
-        fs, target = publishing.filesystem(f"{hadoop_cluster.url}/to_train_on/{folder}")
+        fs, target = filesystem(f"{hadoop_cluster.url}/to_train_on/{folder}")
         for path in (place / folder).iterdir():
             fs.put_file(str(path), f"{target}/{path.name}")
     settings = {

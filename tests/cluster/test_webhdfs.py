@@ -17,6 +17,8 @@ from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from schemas import predictions
 from storage import outputs, publishing, staging
+from storage.filesystems import filesystem
+from storage.json_files import write_json
 from storage.webhdfs import WebHdfs, hadoop_user
 from tests.cluster.hadoop import Hadoop
 from tests.esmm.sample_files import write_samples
@@ -27,7 +29,7 @@ CONTENT = os.urandom(1 << 20) + b"no line end \n here" * 3
 
 @pytest.fixture(scope="module")
 def fs(hadoop_cluster: Hadoop) -> WebHdfs:
-    fs, _ = publishing.filesystem(f"{hadoop_cluster.url}/")
+    fs, _ = filesystem(f"{hadoop_cluster.url}/")
     with fs.open("/in/file", "wb") as stream:
         stream.write(CONTENT)
     return fs
@@ -110,7 +112,7 @@ def test_renaming_is_what_it_is_locally(fs: WebHdfs):
 def test_what_may_be_replaced_is_what_it_is_locally(fs: WebHdfs, hadoop_cluster: Hadoop):
     out = f"{hadoop_cluster.url}/replaced"
     outputs.refuse_taken(out, predictions.OUTPUT, overwrite=True)
-    publishing.write_json(f"{out}/_manifest.json", {"rows": 1, "run": "runs/a", "step": 1})
+    write_json(f"{out}/_manifest.json", {"rows": 1, "run": "runs/a", "step": 1})
     outputs.refuse_taken(out, predictions.OUTPUT, overwrite=True)
     fs.touch("/replaced/.thesis")
     with pytest.raises(InputError, match=r"found a folder with \.thesis in it"):
@@ -128,16 +130,16 @@ def test_leftovers_of_killed_jobs_are_swept_when_nothing_in_them_changes(
         publishing.staging_name(out),
         f"{hadoop_cluster.url}/swept/.other.staging-0123456789ab",
     ):
-        publishing.write_json(f"{folder}/attempts/x.json", {})
+        write_json(f"{folder}/attempts/x.json", {})
     staging.sweep(out)
     assert len(fs.ls("/swept")) == 3
     with staging.beside(out) as living:
         monkeypatch.setattr(staging, "SECONDS_ON_HDFS", 2)
         time.sleep(2.1)
-        publishing.write_json(f"{living}/attempts/x.json", {})
+        write_json(f"{living}/attempts/x.json", {})
         staging.sweep(out)
         assert sorted(fs.ls("/swept", detail=False)) == sorted(
-            ["/swept/.other.staging-0123456789ab", "/swept/out", publishing.filesystem(living)[1]]
+            ["/swept/.other.staging-0123456789ab", "/swept/out", filesystem(living)[1]]
         )
 
 
@@ -148,9 +150,9 @@ def test_errors_name_the_place_and_what_to_do(fs: WebHdfs, hadoop_cluster: Hadoo
     with pytest.raises(StoreError, match="webhdfs://127.0.0.1:1/a: expected a namenode .* found none"):
         publishing.require_published("webhdfs://127.0.0.1:1/a", "samples", "x")
     with pytest.raises(InputError, match="expected webhdfs://NAMENODE:PORT/path"):
-        publishing.filesystem("webhdfs://namenode/a")
+        filesystem("webhdfs://namenode/a")
     with pytest.raises(InputError, match="Give webhdfs://namenode:9870/a/b "):
-        publishing.filesystem("hdfs://namenode:8020/a/b")
+        filesystem("hdfs://namenode:8020/a/b")
 
 
 def test_the_user_is_hadoop_s(fs: WebHdfs, hadoop_cluster: Hadoop, monkeypatch: pytest.MonkeyPatch):
@@ -158,7 +160,7 @@ def test_the_user_is_hadoop_s(fs: WebHdfs, hadoop_cluster: Hadoop, monkeypatch: 
     assert hadoop_user() == "sparks"
     monkeypatch.setenv("HADOOP_USER_NAME", "hadoops")
     assert hadoop_user() == "hadoops"
-    publishing.write_json(f"{hadoop_cluster.url}/owned/x.json", {"a": 1})
+    write_json(f"{hadoop_cluster.url}/owned/x.json", {"a": 1})
     assert fs.info("/owned/x.json")["owner"] == "hadoops"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json
 from tests.cluster.conftest import Logs, WithIds
 from tests.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names, table
 from tests.cluster.hadoop import Hadoop
@@ -78,7 +79,7 @@ def yarn(hadoop_cluster: Hadoop, logs: Logs, tmp_path_factory: pytest.TempPathFa
 
 
 def put(path: Path, url: str) -> None:
-    fs, target = publishing.filesystem(url)
+    fs, target = filesystem(url)
     fs.put_file(str(path), target)
 
 
@@ -181,7 +182,7 @@ def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(
     arguments = ["--predictions", predictions, "--truth", truth, "--out", out]
     yarn.submit(mode, "jobs/evaluate.py", *arguments)
     assert_same_values(out, local_metrics)
-    assert 0.5 < publishing.read_json(out)["ctr"]["auc"] < 1
+    assert 0.5 < read_json(out)["ctr"]["auc"] < 1
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def test_a_failing_job_says_why(yarn: Yarn):
     out = yarn.url("samples/failed")
     output = yarn.submit("client", "jobs/build_samples.py", *raw, "--out", out, code=2)
     assert f"error: {yarn.url('nowhere')}/common_features_train.csv: no such file" in output
-    assert not publishing.filesystem(out)[0].exists("/samples/failed")
+    assert not filesystem(out)[0].exists("/samples/failed")
 
 
 def test_a_failing_driver_in_a_container_fails_the_command(yarn: Yarn):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from esmm.batch import Bags, Batch
-from esmm.embedding.row_request import with_request
+from esmm.batch import Batch
+from esmm.embedding.bags import Bags
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 Bag = list[tuple[int, float]]  # (row of the table, weight)
@@ -58,7 +58,7 @@ def to_batch(plain: PlainBatch, num_rows: int, world_size: int = 1) -> Batch:
         _field_major(plain.contexts, len(USER_FIELDS)),
         _field_major([i.fields for i in plain.impressions], len(IMPRESSION_FIELDS)),
     )
-    return with_request(batch, num_rows, world_size)
+    return batch.with_request(num_rows, world_size)
 
 
 def _field_major(owners: list[list[Bag]], num_fields: int) -> Bags:

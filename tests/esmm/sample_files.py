@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from schemas import manifest, samples
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
 from storage import publishing
+from storage.json_files import write_json
 
 # Small enough that ids repeat within and across contexts.
 TEST_BUCKETS: dict[str, int] = {field.name: 50 + 7 * index for index, field in enumerate(FIELDS)}
@@ -54,8 +55,8 @@ def write_samples(
     content = manifest.build(
         hash_seed=hash_seed, buckets=buckets, counts=_counts(rows), quarantine={}, source={}, files=files
     )
-    publishing.write_json(f"{out}/{samples.MANIFEST_NAME}", dict(content))
-    (out / samples.SUCCESS_NAME).touch()
+    write_json(f"{out}/{samples.MANIFEST_NAME}", dict(content))
+    (out / publishing.SUCCESS_NAME).touch()
     return content
 
 

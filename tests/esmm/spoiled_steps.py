@@ -8,9 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from esmm.batch import Bags, Batch
+from esmm.batch import Batch
 from esmm.config import Config
-from esmm.embedding.row_request import with_request
+from esmm.embedding.bags import Bags
 from esmm.training.divergence import Guard
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import World, run
@@ -36,7 +36,7 @@ def spoil(batch: Batch, world_size: int = 1) -> Batch:
     weights = batch.impression.weights.clone()
     weights[3] = float("inf")
     bags = Bags(batch.impression.ids, weights, batch.impression.offsets)
-    return with_request(replace(batch, impression=bags), NUM_ROWS, world_size)
+    return replace(batch, impression=bags).with_request(NUM_ROWS, world_size)
 
 
 def take_steps(folder: Path, world: World) -> None:

@@ -14,15 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.errors import InputError
-from esmm.batch import Bags, Batch, field_offsets
+from esmm.batch import Batch
 from esmm.data import arrow_files
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.loader import Loader
 from esmm.data.petastorm_reader import OrderedResults
 from esmm.data.schedule import Leg, Position, RowGroup
+from esmm.embedding.bags import Bags, field_offsets
 from schemas import samples
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
 from storage import publishing
+from storage.json_files import read_json, write_json
 from tests.esmm.loaders import epoch_ids, ids_from, open_loaders, sample_ids
 from tests.esmm.sample_files import TEST_BUCKETS, read_rows, write_samples
 
@@ -358,9 +360,9 @@ def rewrite(folder: Path, change: Any) -> None:
     """Replace the second file by a changed table of which the manifest knows the size only."""
     file = folder / "part-00001.parquet"
     pq.write_table(change(pq.read_table(file)), file, row_group_size=4)
-    content = publishing.read_json(str(folder / samples.MANIFEST_NAME))
+    content = read_json(str(folder / samples.MANIFEST_NAME))
     content["files"][1]["bytes"] = file.stat().st_size
-    publishing.write_json(str(folder / samples.MANIFEST_NAME), content)
+    write_json(str(folder / samples.MANIFEST_NAME), content)
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_unpublished_folder(broken: Path) -> None:
-    (broken / samples.SUCCESS_NAME).unlink()
+    (broken / publishing.SUCCESS_NAME).unlink()
     with pytest.raises(InputError, match="expected published samples"):
         load(broken)
 
@@ -510,9 +512,9 @@ def test_no_impressions(tmp_path: Path) -> None:
 
 
 def test_more_buckets_than_ids_can_tell_apart(broken: Path) -> None:
-    content = publishing.read_json(str(broken / samples.MANIFEST_NAME))
+    content = read_json(str(broken / samples.MANIFEST_NAME))
     content["buckets"]["205"] = 2**31
-    publishing.write_json(str(broken / samples.MANIFEST_NAME), content)
+    write_json(str(broken / samples.MANIFEST_NAME), content)
     with pytest.raises(InputError, match="expected at most 2147483647 buckets over all fields, found 214748"):
         load(broken)
 

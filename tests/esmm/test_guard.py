@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from esmm.batch import Batch
-from esmm.embedding.row_request import with_request
 from esmm.training.divergence import Guard, bad_batch_name, load_batch
 from esmm.workers.world import AgreedError
 from tests.esmm.spoiled_steps import (
@@ -31,7 +30,7 @@ def test_a_bad_batch_is_named_saved_and_still_bad_when_read_back(tmp_path: Path)
     for part in ("training diverged", "loss is not finite in step 3, on rank 0", str(path), "learning_rate"):
         assert part in str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    again = with_request(load_batch(path), NUM_ROWS, 1)
+    again = load_batch(path).with_request(NUM_ROWS, 1)
     _assert_same(again, spoil(make_batch(SPOILED)))
     assert not make_trained(ONE_WORKER)(again, IMPRESSIONS).isfinite().all()
     assert make_trained(ONE_WORKER)(make_batch(SPOILED), IMPRESSIONS).isfinite().all()

@@ -82,7 +82,7 @@ def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
     killed_at: int,
 ) -> None:
     """Its first rename finds the old run in the way, the second moves that aside, the third succeeds."""
-    copy, rename, calls = shutil.copytree(run, tmp_path / "copy"), publishing._rename, list[str]()
+    copy, rename, calls = shutil.copytree(run, tmp_path / "copy"), publishing.rename, list[str]()
 
     def killed(fs: Any, source: str, target: str) -> None:
         if len(calls) == killed_at:

@@ -21,7 +21,8 @@ from cli.errors import InputError
 from jobs import evaluate
 from jobs.evaluation.inputs import check_paths
 from schemas.predictions import arrow_schema
-from schemas.samples import MANIFEST_NAME, SUCCESS_NAME
+from schemas.samples import MANIFEST_NAME
+from storage.publishing import SUCCESS_NAME
 
 PROJECT = Path(__file__).resolve().parents[2]
 Columns = dict[str, Any]

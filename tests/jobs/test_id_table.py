@@ -19,7 +19,7 @@ from jobs.raw_logs.source import Parser
 from jobs.sample_writer.unpack import Unpacker
 from schemas import ids
 from schemas.fields import FIELD_INDEX, FIELDS
-from storage import publishing
+from storage.json_files import write_json
 from tests.jobs import few_ids, raw_lines
 
 BUCKETS = {f.name: 97 + i for i, f in enumerate(FIELDS)}
@@ -99,7 +99,7 @@ def publish(folder: Path, known: dict[str, dict[int, int]], digest: str, num_fil
         "version": ids.VERSION, "digest": digest, "hash_seed": SEED, "buckets": BUCKETS,
         "min_count": MIN_COUNT, "vocabulary": list(VOCABULARY), "fields": fields,
     }  # fmt: skip
-    publishing.write_json(f"{folder}/{ids.MANIFEST_NAME}", content)
+    write_json(f"{folder}/{ids.MANIFEST_NAME}", content)
     (folder / "_SUCCESS").touch()
     reference = ids.require_fit(str(folder), SETTINGS)
     assert reference is not None

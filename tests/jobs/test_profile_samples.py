@@ -29,7 +29,7 @@ from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.profile import MEANING, Profile
-from storage import publishing
+from storage.json_files import write_json
 from tests.esmm.sample_files import write_samples
 from tests.jobs import plain_profile
 from tests.jobs.raw_lines import RawLogs, expected_impressions, random_logs, write_logs
@@ -400,7 +400,7 @@ def test_files_that_disagree_with_the_manifest_are_refused(spark, tmp_path: Path
     folder = tmp_path / "set"
     content = write_samples(folder, num_rows=10)
     content["counts"]["clicks"] += 1
-    publishing.write_json(f"{folder}/{manifest.samples.MANIFEST_NAME}", dict(content))
+    write_json(f"{folder}/{manifest.samples.MANIFEST_NAME}", dict(content))
     with pytest.raises(InputError, match=r"set: its manifest and its files disagree \(clicks: "):
         profiled(spark, str(folder), tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()

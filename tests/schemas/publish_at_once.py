@@ -6,6 +6,8 @@ from typing import Any
 
 from cli.errors import InputError
 from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json, write_json
 
 FILES_OF_A_JOB = 4
 
@@ -35,7 +37,7 @@ def _job(name: str, out: str, rounds: int, overwrite: bool, barrier: Barrier, re
     for turn in range(rounds):
         staging = publishing.staging_name(out)
         for number in range(FILES_OF_A_JOB):
-            publishing.write_json(f"{staging}/{number}.json", {"job": name})
+            write_json(f"{staging}/{number}.json", {"job": name})
         barrier.wait(60)
         try:
             publishing.publish(staging, out, overwrite)
@@ -51,13 +53,13 @@ def _job(name: str, out: str, rounds: int, overwrite: bool, barrier: Barrier, re
 
 
 def _remove(out: str) -> None:
-    fs, path = publishing.filesystem(out)
+    fs, path = filesystem(out)
     fs.rm(path, recursive=True)
 
 
 def _content(out: str) -> list[str]:
     """The job of every file; a folder within the folder would be a file that cannot be read."""
-    fs, path = publishing.filesystem(out)
+    fs, path = filesystem(out)
     names = sorted(name.rpartition("/")[2] for name in fs.ls(path, detail=False))
     assert "_SUCCESS" in names
-    return [str(publishing.read_json(f"{out}/{name}")["job"]) for name in names if name != "_SUCCESS"]
+    return [str(read_json(f"{out}/{name}")["job"]) for name in names if name != "_SUCCESS"]

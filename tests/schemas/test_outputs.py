@@ -9,6 +9,7 @@ from cli.errors import InputError
 from jobs import build_samples, make_demo_logs
 from schemas import ids, manifest, predictions
 from storage import outputs, publishing
+from storage.filesystems import filesystem
 
 # What the outputs of every command held before there were kinds.
 OUTPUTS: dict[str, tuple[outputs.Kind, dict[str, str]]] = {
@@ -128,7 +129,7 @@ def test_what_came_there_during_the_work_is_not_replaced_either(tmp_path: Path):
 
 
 def test_on_other_file_systems_it_is_the_same():
-    fs, path = publishing.filesystem("memory://outputs/samples")
+    fs, path = filesystem("memory://outputs/samples")
     for name, text in OUTPUTS["samples"][1].items():
         fs.pipe_file(f"{path}/{name}", text.encode())
     outputs.refuse_taken("memory://outputs/samples", manifest.OUTPUT, overwrite=True)

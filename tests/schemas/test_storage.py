@@ -13,6 +13,8 @@ from cli.errors import InputError
 from schemas import manifest, samples
 from schemas.fields import FIELDS
 from storage import outputs, publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json, write_json
 from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
 
 BUCKETS = {field.name: 10 for field in FIELDS}
@@ -65,7 +67,7 @@ class Store:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = f"memory://{uuid.uuid4().hex}/out"
-        self.fs, self.path = publishing.filesystem(self.url)
+        self.fs, self.path = filesystem(self.url)
         self.copied: list[str] = []
         self.fail_at = ""
         copy = type(self.fs).cp_file
@@ -85,13 +87,13 @@ class Store:
 
     def stage(self, content: dict[str, str]) -> str:
         staging = publishing.staging_name(self.url)
-        fs, path = publishing.filesystem(staging)
+        fs, path = filesystem(staging)
         for name, text in content.items():
             fs.pipe_file(f"{path}/{name}", text.encode())
         return staging
 
     def read(self, url: str) -> dict[str, str]:
-        fs, path = publishing.filesystem(url)
+        fs, path = filesystem(url)
         return {name.removeprefix(f"{path}/"): fs.cat_file(name).decode() for name in fs.find(path)}
 
 
@@ -140,16 +142,16 @@ def test_a_copy_that_fails_is_not_taken_for_the_whole_and_nothing_is_lost(
 
 
 def test_json_on_an_object_store_is_one_object(store: Store):
-    publishing.write_json(f"{store.url}/x.json", {"n": 1})
-    publishing.write_json(f"{store.url}/x.json", {"n": 2})
-    assert publishing.read_json(f"{store.url}/x.json") == {"n": 2}
+    write_json(f"{store.url}/x.json", {"n": 1})
+    write_json(f"{store.url}/x.json", {"n": 2})
+    assert read_json(f"{store.url}/x.json") == {"n": 2}
     assert list(store.read(store.url)) == ["x.json"]
     assert store.copied == []
 
 
 def test_a_path_of_an_unknown_file_system_is_refused():
     with pytest.raises(InputError, match="foo://x: .*Protocol not known"):
-        publishing.filesystem("foo://x")
+        filesystem("foo://x")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -165,14 +167,14 @@ def test_of_jobs_that_publish_at_once_one_wins_whole(tmp_path: Path, overwrite: 
 
 def test_json_is_written_whole_and_read_with_clear_errors(tmp_path: Path):
     path = tmp_path / "a" / "x.json"
-    publishing.write_json(str(path), {"n": 1})
-    publishing.write_json(str(path), {"n": 2})
-    assert publishing.read_json(str(path)) == {"n": 2}
+    write_json(str(path), {"n": 1})
+    write_json(str(path), {"n": 2})
+    assert read_json(str(path)) == {"n": 2}
     assert names(path.parent) == ["x.json"]
     for text, message in (("{", "expected JSON"), ("[]", "expected a JSON object, found list")):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
-            publishing.read_json(str(path))
+            read_json(str(path))
 
 
 def write_manifest(folder: Path, hash_seed: int = 0, **changes: object) -> str:
@@ -181,7 +183,7 @@ def write_manifest(folder: Path, hash_seed: int = 0, **changes: object) -> str:
         hash_seed=hash_seed, buckets=BUCKETS, counts={}, quarantine={}, source={}, files=[]
     )
     (folder / samples.MANIFEST_NAME).write_text(json.dumps({**content, **changes}))
-    (folder / samples.SUCCESS_NAME).touch()
+    (folder / publishing.SUCCESS_NAME).touch()
     return str(folder)
 
 
@@ -191,10 +193,10 @@ def test_samples_of_another_version_or_not_published_are_refused(tmp_path: Path)
     with pytest.raises(InputError, match="schema version 1, found 99.*Build them again"):
         manifest.read(write_manifest(tmp_path / "future", schema_version=99))
     unpublished = Path(write_manifest(tmp_path / "unpublished"))
-    (unpublished / samples.SUCCESS_NAME).unlink()
+    (unpublished / publishing.SUCCESS_NAME).unlink()
     with pytest.raises(InputError, match="expected published samples"):
         manifest.read(str(unpublished))
-    (unpublished / samples.SUCCESS_NAME).touch()
+    (unpublished / publishing.SUCCESS_NAME).touch()
     (unpublished / samples.MANIFEST_NAME).unlink()
     with pytest.raises(InputError, match="found a folder of something else"):
         manifest.read(str(unpublished))
