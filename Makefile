@@ -77,23 +77,23 @@ bench: setup ## Measure the stages on this machine
 
 .PHONY: bench-data
 bench-data: setup ## Measure raw logs to samples at 1x, 4x and 16x, beside plain Spark SQL and polars
-	@.venv/bin/python -m benchmarks.data
+	@.venv/bin/python -m benchmarks.building.data
 
 .PHONY: bench-train
 bench-train: setup ## Measure training beside torch-rechub, deepctr-torch and FBGEMM, workers, memory and traffic
-	@.venv/bin/python -m benchmarks.train
+	@.venv/bin/python -m benchmarks.training.train
 
 .PHONY: bench-choices
 bench-choices: setup ## AUC and speed for three shuffle windows, and bf16 against fp32, on the demo's samples
-	@.venv/bin/python -m benchmarks.choices
+	@.venv/bin/python -m benchmarks.training.choices
 
 .PHONY: bench-long
 bench-long: setup ## Train ten million impressions on two workers, with a table of 2^24 rows, and watch the memory
-	@.venv/bin/python -m benchmarks.long_run
+	@.venv/bin/python -m benchmarks.training.long_run
 
 .PHONY: profile
 profile: setup ## Where the time of a training step goes (WORKERS=2 for two workers)
-	@.venv/bin/python -m benchmarks.profile_step --workers $(WORKERS)
+	@.venv/bin/python -m benchmarks.training.profile_step --workers $(WORKERS)
 
 .PHONY: airflow
 airflow: setup-airflow ## Run Airflow with the DAG on this machine, on SQLite (http://localhost:8080)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import loader, train_step
-from benchmarks.machine import machine
-from benchmarks.plain_spark import plain_samples
+from benchmarks.building.plain_spark import plain_samples
+from benchmarks.common.machine import machine
+from benchmarks.training import loader, train_step
 from cli.errors import exit_with_message
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files

@@ -1,4 +1,4 @@
-"""Which file system a path is on: local, HDFS (`webhdfs://namenode:9870/path`) or whatever else fsspec opens."""
+"""Which file system a path is on: local, HDFS (`webhdfs://namenode:9870/path`) or what else fsspec opens."""
 
 from typing import Any
 

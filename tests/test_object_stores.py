@@ -21,7 +21,7 @@ from schemas.fields import FIELDS
 from storage import publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json, write_json
-from tests.jobs.raw_lines import random_logs, write_logs
+from tests.fixtures.raw_lines import random_logs, write_logs
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROOT = "s3://esmm-tests"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.plain_spark import plain_samples
+from benchmarks.building.plain_spark import plain_samples
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from jobs import build_samples
@@ -18,7 +18,7 @@ from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.samples import QUARANTINE_FOLDER
-from tests.jobs.raw_lines import impressions_of_samples
+from tests.fixtures.raw_lines import impressions_of_samples
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIG = """

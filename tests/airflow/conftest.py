@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.processes import PROJECT, Daemon, daemon
+from tests.fixtures.cluster.processes import PROJECT, Daemon, daemon
 
 DAY = "2026-11-22"
 PYTHON = str(PROJECT / ".venv/bin/python")

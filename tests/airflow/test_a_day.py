@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.conftest import Airflow
-from tests.cluster.processes import wait_until
+from tests.fixtures.cluster.processes import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.airflow.conftest import PYTHON, Airflow
-from tests.cluster.processes import PROJECT
+from tests.fixtures.cluster.processes import PROJECT
 
 
 def test_imports_without_errors_or_deprecations(airflow: Airflow):

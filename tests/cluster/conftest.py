@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hadoop import Hadoop, hadoop
-from tests.cluster.processes import PROJECT, python_environment, run
-from tests.cluster.standalone import Standalone, standalone
+from tests.fixtures.cluster.hadoop import Hadoop, hadoop
+from tests.fixtures.cluster.processes import PROJECT, python_environment, run
+from tests.fixtures.cluster.standalone import Standalone, standalone
 
 CONFIG = """
 samples: {max_broken_share: 0.05, rows_per_row_group: 8, raw_bytes_per_file: 600000, buckets: {BUCKETS}}

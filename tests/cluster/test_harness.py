@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.jars import VARIABLE, find_jars, locked_jars
-from tests.cluster.processes import PROJECT, daemon, python_environment, run
+from tests.fixtures.cluster.jars import VARIABLE, find_jars, locked_jars
+from tests.fixtures.cluster.processes import PROJECT, daemon, python_environment, run
 
 # Like YARN's NodeManager: a child in a session of its own, which the end of its parent does not end.
 FAMILY = "import subprocess, time; subprocess.Popen(['sleep', '{0}'], start_new_session=True); {1}"
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from tests.cluster.processes import daemon, python_environment
+from tests.fixtures.cluster.processes import daemon, python_environment
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 with daemon([sys.executable, "-c", {family!r}], Path({log!r}), python_environment()):
     print("up", flush=True)
@@ -89,7 +89,7 @@ def test_without_jars_and_without_maven_the_message_says_what_to_do(tmp_path, mo
 
 
 def test_the_minicluster_is_of_spark_s_hadoop():
-    from tests.cluster.hadoop import SPARK_JARS
+    from tests.fixtures.cluster.hadoop import SPARK_JARS
 
     [client] = SPARK_JARS.glob("hadoop-client-api-*.jar")
     version = client.stem.removeprefix("hadoop-client-api-")

@@ -12,10 +12,10 @@ import yaml
 from safetensors.torch import load_file
 
 from esmm.checkpoints import state as checkpoint
-from tests.cluster import hosts
-from tests.cluster.hosts import INTERFACE, Hosts, listener
-from tests.cluster.processes import Daemon, daemon, python_environment, run, wait_until
-from tests.esmm.sample_files import write_samples
+from tests.fixtures.cluster import hosts
+from tests.fixtures.cluster.hosts import INTERFACE, Hosts, listener
+from tests.fixtures.cluster.processes import Daemon, daemon, python_environment, run, wait_until
+from tests.fixtures.sample_files import write_samples
 
 pytestmark = [
     pytest.mark.timeout(400),

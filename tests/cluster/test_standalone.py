@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Logs
-from tests.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names
-from tests.cluster.processes import addresses_listened_on, daemon, run, wait_until
-from tests.cluster.standalone import Standalone
+from tests.fixtures.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names
+from tests.fixtures.cluster.processes import addresses_listened_on, daemon, run, wait_until
+from tests.fixtures.cluster.standalone import Standalone
 
 pytestmark = pytest.mark.timeout(600)
 SECONDS = 400  # for one job; a busy machine takes its time

@@ -12,11 +12,11 @@ import yaml
 
 from esmm.checkpoints import state
 from storage.filesystems import filesystem
-from tests.cluster.hadoop import Hadoop
-from tests.cluster.processes import LOOPBACK, PROJECT, daemon, python_environment, run, wait_until
-from tests.cluster.standalone import Standalone
 from tests.cluster.test_yarn import SPARK_HOME
-from tests.esmm.sample_files import write_samples
+from tests.fixtures.cluster.hadoop import Hadoop
+from tests.fixtures.cluster.processes import LOOPBACK, PROJECT, daemon, python_environment, run, wait_until
+from tests.fixtures.cluster.standalone import Standalone
+from tests.fixtures.sample_files import write_samples
 
 pytestmark = pytest.mark.timeout(600)
 SECONDS = 400  # for one training; a busy machine takes its time

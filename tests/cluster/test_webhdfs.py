@@ -20,8 +20,8 @@ from storage import outputs, publishing, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
 from storage.webhdfs import WebHdfs, hadoop_user
-from tests.cluster.hadoop import Hadoop
-from tests.esmm.sample_files import write_samples
+from tests.fixtures.cluster.hadoop import Hadoop
+from tests.fixtures.sample_files import write_samples
 
 pytestmark = pytest.mark.timeout(300)
 CONTENT = os.urandom(1 << 20) + b"no line end \n here" * 3

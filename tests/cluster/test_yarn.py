@@ -12,10 +12,16 @@ import pytest
 from storage.filesystems import filesystem
 from storage.json_files import read_json
 from tests.cluster.conftest import Logs, WithIds
-from tests.cluster.contents import assert_same_ids, assert_same_samples, assert_same_values, names, table
-from tests.cluster.hadoop import Hadoop
-from tests.cluster.processes import LOOPBACK, PROJECT, addresses_listened_on, run
-from tests.schemas.publish_at_once import FILES_OF_A_JOB, publish_at_once
+from tests.fixtures.cluster.contents import (
+    assert_same_ids,
+    assert_same_samples,
+    assert_same_values,
+    names,
+    table,
+)
+from tests.fixtures.cluster.hadoop import Hadoop
+from tests.fixtures.cluster.processes import LOOPBACK, PROJECT, addresses_listened_on, run
+from tests.programs.publish_at_once import FILES_OF_A_JOB, publish_at_once
 
 pytestmark = pytest.mark.timeout(900)
 SECONDS = 600  # for one job; a busy machine takes its time

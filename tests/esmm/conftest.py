@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.esmm.runs import Inputs
-from tests.esmm.workers import PROJECT, Command
+from tests.fixtures.runs import Inputs
+from tests.fixtures.workers import PROJECT, Command
 
 
 @pytest.fixture(scope="session", autouse=True)

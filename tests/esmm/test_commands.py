@@ -18,9 +18,9 @@ from esmm.data.schedule import Position
 from esmm.train import train
 from esmm.training.validation import auc
 from schemas import predictions
-from tests.esmm.runs import Inputs, log_of, predictions_of, read_predictions
-from tests.esmm.sample_files import read_rows, write_samples
-from tests.esmm.workers import ONE_WORKER, Command
+from tests.fixtures.runs import Inputs, log_of, predictions_of, read_predictions
+from tests.fixtures.sample_files import read_rows, write_samples
+from tests.fixtures.workers import ONE_WORKER, Command
 
 
 @pytest.fixture(scope="module")

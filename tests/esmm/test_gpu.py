@@ -16,10 +16,10 @@ from esmm.train import train
 from esmm.training.divergence import Guard, bad_batch_name, load_batch
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import AgreedError, World
-from tests.esmm.plain_batches import random_batch, to_batch
-from tests.esmm.runs import Inputs, log_of, numbers_of, predictions_of
-from tests.esmm.spoiled_steps import make_batch, spoil
-from tests.esmm.workers import ONE_WORKER, Command
+from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.runs import Inputs, log_of, numbers_of, predictions_of
+from tests.fixtures.workers import ONE_WORKER, Command
+from tests.programs.spoiled_steps import make_batch, spoil
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch sees none")
 GPU = World(1, 0, 0, 1, torch.device("cuda", 0))

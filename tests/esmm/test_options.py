@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from esmm.train import train
-from tests.esmm.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
-from tests.esmm.workers import ONE_WORKER
+from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
+from tests.fixtures.workers import ONE_WORKER
 
 ALL = (
     "model.dropout=0.2",

@@ -1,7 +1,7 @@
 """Bad logs through the whole job on real Spark: set aside with reason and text, or nothing is published.
 
 What spoils a whole file (byte-order mark, Windows line ends from the first line on, empty files) is
-refused before Spark starts: tests/jobs/test_raw_files.py.
+refused before Spark starts: tests/jobs/raw_logs/test_files.py.
 """
 
 import gzip
@@ -20,7 +20,7 @@ from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
-from tests.jobs.raw_lines import (
+from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
     feature,

@@ -13,7 +13,7 @@ from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import ids, manifest
 from schemas.fields import FIELDS
-from tests.jobs import few_ids, raw_lines
+from tests.fixtures import few_ids, raw_lines
 
 BUCKETS = {f.name: 83 + i for i, f in enumerate(FIELDS)}
 MIN_COUNT = {"205": 3, "110_14": 4, "853": 9}

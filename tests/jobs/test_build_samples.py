@@ -17,7 +17,7 @@ from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
 from schemas.fields import FIELDS
-from tests.jobs.raw_lines import (
+from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
     impressions_of_samples,

@@ -25,7 +25,7 @@ from schemas import manifest, samples
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
 from storage.webhdfs import WebHdfs
-from tests.jobs.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
+from tests.fixtures.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
 
 BUCKETS = {f.name: 1000 for f in FIELDS}
 SETTINGS = SamplesConfig(

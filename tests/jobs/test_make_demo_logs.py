@@ -409,9 +409,7 @@ def test_only_demo_logs_are_replaced_and_only_when_told(tmp_path: Path) -> None:
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(
-        make_demo_logs.storage, "write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
-    )
+    monkeypatch.setattr(make_demo_logs, "write_json", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         make_logs(str(tmp_path / "raw"), Options(contexts=4), 1, overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -30,9 +30,9 @@ from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.profile import MEANING, Profile
 from storage.json_files import write_json
-from tests.esmm.sample_files import write_samples
-from tests.jobs import plain_profile
-from tests.jobs.raw_lines import RawLogs, expected_impressions, random_logs, write_logs
+from tests.fixtures import plain_profile
+from tests.fixtures.raw_lines import RawLogs, expected_impressions, random_logs, write_logs
+from tests.fixtures.sample_files import write_samples
 
 # So few that ids collide, buckets repeat and some fields are small enough for a bin per bucket.
 BUCKETS = {f.name: 15 if f.name in ("124", "216", "301") else 300 for f in FIELDS}

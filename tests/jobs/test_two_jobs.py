@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas import manifest
-from tests.jobs.raw_lines import RawLogs, random_logs, write_logs
+from tests.fixtures.raw_lines import RawLogs, random_logs, write_logs
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
 from storage import publishing
-from tests.jobs.raw_lines import RawLogs, random_logs, write_logs
+from tests.fixtures.raw_lines import RawLogs, random_logs, write_logs
 
 SETTINGS = SamplesConfig(
     buckets={f.name: 1000 for f in FIELDS},
@@ -145,5 +145,5 @@ def test_validation_parts_go_with_training_samples_of_other_logs_and_sets_withou
     manifest.require_apart(str(train), str(tmp_path / "b/valid"))
     manifest.require_apart(str(train), str(tmp_path / "b/train"))
     manifest.require_apart(str(train), str(train))
-    old = str(Path(__file__).parents[1] / "data/v1/samples")
+    old = str(Path(__file__).parents[1] / "fixtures/samples_v1/samples")
     manifest.require_apart(old, old)

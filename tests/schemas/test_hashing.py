@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.plain_spark import bucket as spark_bucket
+from benchmarks.building.plain_spark import bucket as spark_bucket
 from schemas.fields import FIELD_INDEX, FIELDS
 from schemas.hashing import bucket, field_salt, xxh64
 

@@ -1,0 +1,1 @@
+"""Measurements of raw logs to samples: `make bench-data`."""

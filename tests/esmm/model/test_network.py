@@ -1,0 +1,119 @@
+"""ESMM's forward pass and loss against an independent calculation on plain lists."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from esmm.batch import Batch
+from esmm.config import Config
+from esmm.model.loss import loss_sums, probabilities
+from esmm.model.network import Esmm
+from esmm.train import base_rates
+from esmm.training.train_step import TrainStep, initialise, make_model
+from tests.fixtures.plain_batches import PlainBatch, random_batch, to_batch
+from tests.fixtures.workers import ONE_WORKER
+
+NUM_ROWS, DIM, TOWERS = 60, 5, (12, 7)
+CONFIG = Config.model_validate(
+    {"model": {"embedding_dim": DIM, "towers": list(TOWERS), "embedding_init": 0.5}}
+)
+
+
+@pytest.fixture
+def model() -> Esmm:
+    made = make_model(CONFIG.model, NUM_ROWS, ONE_WORKER)
+    initialise(made, CONFIG)
+    return made
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + np.exp(-x))
+
+
+def _by_hand(model: Esmm, plain: PlainBatch) -> tuple[list[list[float]], list[float]]:
+    """Logits per impression and the two summed losses: impression by impression, tower by tower."""
+    table = model.embedding.table.double().numpy()
+    weights = {name: p.detach().double().numpy() for name, p in model.network.named_parameters()}
+    first = np.hstack([weights["context.weight"], weights["item.weight"]])
+    logits, losses = [], [0.0, 0.0]
+    for impression in plain.impressions:
+        bags = plain.contexts[impression.context] + impression.fields
+        x = np.concatenate([sum((w * table[row] for row, w in bag), np.zeros(DIM)) for bag in bags])
+        towers = []
+        for task in range(2):
+            rows = slice(task * TOWERS[0], (task + 1) * TOWERS[0])
+            h = np.maximum(first[rows] @ x + weights["context.bias"][rows], 0)
+            h = np.maximum(weights[f"towers.{task}.0.weight"] @ h + weights[f"towers.{task}.0.bias"], 0)
+            towers.append((weights[f"towers.{task}.2.weight"] @ h + weights[f"towers.{task}.2.bias"]).item())
+        logits.append(towers)
+        p_ctr, p_ctcvr = _sigmoid(towers[0]), _sigmoid(towers[0]) * _sigmoid(towers[1])
+        both = impression.click * impression.conversion
+        losses[0] -= np.log(p_ctr if impression.click else 1 - p_ctr)
+        losses[1] -= np.log(p_ctcvr if both else 1 - p_ctcvr)
+    return logits, losses
+
+
+def test_forward_and_loss_equal_a_calculation_by_hand(model: Esmm) -> None:
+    plain = random_batch(random.Random(0), num_contexts=6, num_impressions=40, num_rows=NUM_ROWS)
+    batch = to_batch(plain, NUM_ROWS)
+    ctr, cvr, _ = model.forward(batch)
+    logits, losses = _by_hand(model, plain)
+    np.testing.assert_allclose(torch.stack([ctr, cvr], 1).detach().numpy(), logits, rtol=1e-4, atol=1e-6)
+    found = loss_sums(ctr, cvr, batch.click, batch.conversion).detach().numpy()
+    np.testing.assert_allclose(found, losses, rtol=1e-6)
+
+
+def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Esmm) -> None:
+    network = model.network
+    bound = (23 * DIM) ** -0.5
+    for parameter in (network.context.weight, network.item.weight, network.context.bias):
+        assert parameter.abs().max() <= bound
+        assert parameter.abs().max() > 0.8 * bound
+
+
+def _empty() -> Batch:
+    return to_batch(PlainBatch([], []), NUM_ROWS)
+
+
+def test_an_empty_batch_has_zero_gradients(model: Esmm) -> None:
+    ctr, cvr, lookup = model.forward(_empty())
+    batch = _empty()
+    loss_sums(ctr, cvr, batch.click, batch.conversion).sum().backward()
+    assert ctr.shape == cvr.shape == (0,)
+    assert lookup.pooled.grad is not None and lookup.pooled.grad.shape == (0, DIM)
+    for name, parameter in model.network.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "lazy_adam"])
+def test_training_learns_a_batch_by_heart(optimizer: str) -> None:
+    values = CONFIG.model_dump()
+    values["optimizer"] = {
+        "dense": {"learning_rate": 0.01},
+        "sparse": {"name": optimizer, "learning_rate": 0.05},
+    }
+    config = Config.model_validate(values)
+    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    initialise(model, config)
+    trained = TrainStep(config, model, ONE_WORKER)
+    batch = to_batch(random_batch(random.Random(4), 6, 40, NUM_ROWS), NUM_ROWS)
+    first = trained(batch, 40).sum()
+    for _ in range(100):
+        last = trained(batch, 40).sum()
+    assert last < 0.1 * first
+
+
+def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
+    config = Config.model_validate({"model": {"embedding_dim": DIM, "towers": list(TOWERS)}})
+    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    initialise(model, config)
+    model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
+    plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)
+    ctr, cvr, _ = model.forward(to_batch(plain, NUM_ROWS))
+    p_ctr, p_cvr, p_ctcvr = probabilities(ctr, cvr)
+    assert p_ctr.mean().item() == pytest.approx(41 / 1002, rel=0.3)
+    assert p_cvr.mean().item() == pytest.approx(1 / 42, rel=0.3)
+    assert torch.equal(p_ctcvr, p_ctr * p_cvr)

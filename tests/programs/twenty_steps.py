@@ -1,0 +1,77 @@
+"""Trains 20 steps on any number of workers, for workers/test_one_and_several.py: losses, norms, checkpoints.
+
+horovodrun -np 2 python -m tests.programs.twenty_steps OUT
+"""
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from esmm.batch import Batch
+from esmm.checkpoints import writing
+from esmm.checkpoints.writing import Origin
+from esmm.config import Config
+from esmm.data.schedule import Position
+from esmm.training.progress import Progress
+from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.workers.world import World
+from tests.fixtures.plain_batches import random_batch, to_batch
+
+NUM_ROWS = 101  # odd, so that shards differ in size
+STEPS, STEPS_OF_ALL = 20, 15  # after STEPS_OF_ALL only rank 0 has impressions left
+IMPRESSIONS = 24  # of a step
+CASES = ("rowwise_adagrad", "lazy_adam", "sgd", "sgd clipped", "sgd clipped unannounced")
+
+
+def make_config(case: str) -> Config:
+    """SGD with what changes gradients and rows besides: L2, weight decay, clipping.
+
+    Lazy Adam with batch norm, whose statistics are those of all workers.
+    """
+    optimizer, *more = case.split()
+    sparse: dict[str, Any] = {"name": optimizer, "learning_rate": 0.02}
+    options: dict[str, Any] = {"sparse": sparse}
+    if optimizer == "sgd":
+        sparse |= {"learning_rate": 1.0, "l2": 0.01, "weight_decay": 0.02}
+        options |= {"dense": {"weight_decay": 0.1}}
+    if "clipped" in more:
+        options |= {"clip_grad_norm": 0.05}
+    model = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
+    return Config.model_validate({"model": model, "optimizer": options})
+
+
+def batches(world: World) -> Iterator[Batch]:
+    """Each step's impressions are the same whatever the number of workers: they share them."""
+    rng = random.Random(1)
+    for step in range(STEPS):
+        whole = random_batch(rng, num_contexts=5, num_impressions=IMPRESSIONS, num_rows=NUM_ROWS)
+        share = whole.part(world.rank, world.size)
+        if step >= STEPS_OF_ALL:
+            share = whole.part(0, 1) if world.is_first else whole.part(1, 1)
+        yield to_batch(share, NUM_ROWS, world.size)
+
+
+def train(case: str, out: Path, world: World) -> None:
+    """As training does it, each batch's request sent while the step before it runs, or without."""
+    config = make_config(case)
+    model = make_model(config.model, NUM_ROWS, world)
+    initialise(model, config)
+    trained, losses = TrainStep(config, model, world), []
+    for batch in batches(world) if "unannounced" in case else trained.ahead(batches(world)):
+        sums = trained(batch, IMPRESSIONS)
+        world.sum_([sums], "losses")
+        losses.append([*(sums / IMPRESSIONS).tolist(), float(trained.grad_norm())])
+    run = out / case
+    origin = Origin(config, "0" * 16, schema={}, samples="")
+    writing.save(run, origin, Position.start(2), Progress(), trained, world)
+    if world.is_first:
+        (run / "losses.json").write_text(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    started = World.start()
+    for name in CASES:
+        train(name, Path(sys.argv[1]), started)
