@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from esmm.embedding.bags import Bags
-from esmm.embedding.row_request import Request, make_request
+from esmm.embedding.row_request import Request, encode_requests
 from schemas.fields import USER_FIELDS
 
 
@@ -40,7 +40,7 @@ class Batch:
 
     def with_request(self, num_rows: int, world_size: int, pin_memory: bool = False) -> "Batch":
         """The batch with its request; num_rows: of the fused table."""
-        request = make_request(self.user, self.impression, num_rows, world_size)
+        request = encode_requests(self.user, self.impression, num_rows, world_size)
         return replace(self, request=request.pin_memory() if pin_memory else request)
 
     def asked(self) -> Request:

@@ -57,18 +57,18 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def predict(world: World, arguments: list[str]) -> None:
     """One prediction run, on this worker."""
     options = parse_arguments(arguments)
-    world.on_first(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
-    config = world.together(lambda: run_folder.read_config(Path(options.run)))
+    world.on_rank_zero(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
+    config = world.agree(lambda: run_folder.read_config(Path(options.run)))
     world = world.use(options.device or config.train.device)
-    loader = world.together(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
+    loader = world.agree(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
     model, state = load(Path(options.run), options.checkpoint, config, loader, world)
     with ExitStack() as stack:
-        staged = world.on_first(lambda: stack.enter_context(staging.beside(options.out)))
+        staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
         rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", score(model, loader, world))
-        world.sum_([rows], "rows")
+        world.all_reduce_([rows], "rows")
         world.barrier()
-        if world.is_first:
+        if world.is_rank_zero:
             total = int(rows.sum())
             content = predictions.Manifest(
                 rows=total,
@@ -88,10 +88,10 @@ def load(
     """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
     path, state = choosing.named(run, name, world) if name else choosing.for_predictions(run, world)
     rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
-    world.together(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
-    world.together(lambda: require_room(config, rows, training=False, world=world))
+    world.agree(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
+    world.agree(lambda: require_room(config, rows, training=False, world=world))
     model = make_model(config.model, rows, world)
-    world.together(lambda: checkpoint.load_model(path, state, model))
+    world.agree(lambda: checkpoint.load_model(path, state, model))
     return model, state
 
 

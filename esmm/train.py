@@ -94,8 +94,8 @@ class Job:
         window = config.loader.shuffle_window
         train_loader = world.qualify(lambda: open_loader(options.train, config, world, window))
         valid_loader = world.qualify(lambda: open_loader(options.valid, config, world, 0))
-        world.on_first(lambda: manifest.require_same(options.train, options.valid))
-        world.on_first(lambda: manifest.require_apart(options.train, options.valid))
+        world.on_rank_zero(lambda: manifest.require_same(options.train, options.valid))
+        world.on_rank_zero(lambda: manifest.require_apart(options.train, options.valid))
         job = cls(options, arguments, config, train_loader, valid_loader, world)
         world.qualify(job._refuse)
         return job
@@ -129,14 +129,16 @@ def train(world: World, arguments: list[str]) -> None:
 
     def open_folder() -> RunFolder | None:
         return (
-            RunFolder.start(Path(options.run), options.overwrite, options.resume) if world.is_first else None
+            RunFolder.start(Path(options.run), options.overwrite, options.resume)
+            if world.is_rank_zero
+            else None
         )
 
     with ExitStack() as stack:
-        folder = world.together(open_folder)
+        folder = world.agree(open_folder)
         if folder:
             stack.callback(folder.close)
-        path, token = world.on_first(lambda: (folder.path, folder.token) if folder else (Path(), ""))
+        path, token = world.on_rank_zero(lambda: (folder.path, folder.token) if folder else (Path(), ""))
         world.qualify(lambda: require_shared(path, token))
         world.begun()
         found = _find(job, path, folder) if options.resume else None
@@ -163,9 +165,9 @@ def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] 
     except (DamagedError, resume.UnfitError) as error:
         if not job.options.overwrite:
             raise
-        if job.world.is_first:
+        if job.world.is_rank_zero:
             log.warning("starting anew, as --overwrite allows: %s", error)
-    job.world.together(lambda: folder.begin_anew() if folder else None)
+    job.world.agree(lambda: folder.begin_anew() if folder else None)
     return None
 
 
@@ -177,12 +179,12 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
         folder.describe(job.config, job.command, world.size)
     trained = job.start()
     if found:
-        world.together(lambda: checkpoint.load_training(*found, trained))
+        world.agree(lambda: checkpoint.load_training(*found, trained))
     elif job.options.warm_start:
         warm_start.load(Path(job.options.warm_start), Origin.of(job.config, job.train.manifest), trained)
     with world.stop.awaited():
         with ExitStack() as stack:
-            record = world.together(lambda: stack.enter_context(_recording(job.config, folder, trained.step)))
+            record = world.agree(lambda: stack.enter_context(_recording(job.config, folder, trained.step)))
             trainer = Trainer(job.config, trained, job.train, job.valid, path, record, state)
             trainer.fit()
         if folder:

@@ -56,7 +56,7 @@ class Trainer:
         self.meter = Meter(self.world, train, self.progress.window)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
         self.total_steps = self._total_steps()
-        self.factor = 1.0  # of the learning rates
+        self.lr_factor = 1.0  # of the learning rates
         self.saved = self._stand() if state else None
 
     @property
@@ -97,7 +97,7 @@ class Trainer:
             if self.pulse.stop or self.done:
                 return
         before = sum(leg.steps for leg in begin.legs)
-        hidden = not (self.world.is_first and sys.stderr.isatty())
+        hidden = not (self.world.is_rank_zero and sys.stderr.isatty())
         bar = tqdm(
             total=before + schedule.steps,
             initial=before,
@@ -122,8 +122,8 @@ class Trainer:
 
     def _step(self, batch: Batch, impressions: int) -> None:
         schedule = self.config.optimizer.schedule
-        self.factor = learning_rate.factor(schedule, self.trained.step + 1, self.total_steps)
-        self.trained.set_learning_rates(self.factor)
+        self.lr_factor = learning_rate.lr_factor(schedule, self.trained.step + 1, self.total_steps)
+        self.trained.set_learning_rates(self.lr_factor)
         losses = self.trained(batch, impressions)
         self.meter.add(losses, batch.num_impressions, impressions)
         self.guard.watch(self.trained.step, batch, losses, [self.trained.gradient, self.trained.row_squares])
@@ -155,7 +155,7 @@ class Trainer:
         if scores is None:
             return False
         step, epoch = self.trained.step, self.position.epoch
-        auc = self.world.on_first(lambda: scores["auc_ctcvr"])
+        auc = self.world.on_rank_zero(lambda: scores["auc_ctcvr"])
         self.progress = self.progress.after_validation(auc, step)
         self.record({"kind": kind, "epoch": epoch, "step": step, **more, **scores})
         log.info(
@@ -184,7 +184,7 @@ class Trainer:
     def _left_out(self) -> tuple[int, ...]:
         """For the position, on rank 0: what windows of any rank lack. All ranks call it together."""
         mine = torch.tensor([-1, *self.train.left_out(self.position)]).unsqueeze(1)
-        found = self.world.gather_to_first(mine, "left_out")
+        found = self.world.gather(mine, "left_out")
         return () if found is None else tuple(sorted(set(found.flatten().tolist()) - {-1}))
 
     def _stand(self) -> tuple[int, Position, Progress, int]:
@@ -217,8 +217,8 @@ class Trainer:
         self.guard.check()
         optimizer = self.config.optimizer
         rates = {
-            "learning_rate_dense": self.factor * optimizer.dense.learning_rate,
-            "learning_rate_sparse": self.factor * optimizer.sparse.learning_rate,
+            "learning_rate_dense": self.lr_factor * optimizer.dense.learning_rate,
+            "learning_rate_sparse": self.lr_factor * optimizer.sparse.learning_rate,
         }
         self.record({"kind": "train", "epoch": epoch, "step": self.trained.step, **values, **rates})
         try:

@@ -23,7 +23,7 @@ from cli.errors import exit_with_message
 from jobs.evaluation.inputs import check_paths, read_predictions, read_truth, with_truth
 from jobs.evaluation.task_metrics import compute_metrics
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas.metrics import OVER, Metrics, Source
+from schemas.metrics import OVER, Metrics, PredictionSource
 from storage.json_files import write_json
 
 SPARK_OPTIONS = {"spark.driver.memory": "2g"}  # in local mode all tasks sort and count in it
@@ -65,7 +65,7 @@ def run(spark: SparkSession, args: argparse.Namespace) -> Metrics:
         truth = read_truth(spark, args.truth)
         rows = with_truth(rows, truth, args.predictions, args.truth)
     log.info("computing the metrics of %s", args.predictions)
-    metrics = compute_metrics(rows, Source(predictions=args.predictions, truth=args.truth))
+    metrics = compute_metrics(rows, PredictionSource(predictions=args.predictions, truth=args.truth))
     write_json(args.out, dict(metrics))
     return metrics
 

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cli.errors import InputError, exit_with_message
-from jobs.demo_logs.chunks import CHUNK, SPLITS, Drawer, Result, Sampler, Task, calibrate
+from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.plan import Plan, draw_plan
-from jobs.demo_logs.world import MAX_CONTEXTS, World, build_world
+from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
 from schemas.fields import FIELDS
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -61,12 +61,12 @@ class Options:
             raise InputError("; ".join(wrong) + ". See --help.")
 
 
-def make_tasks(plans: tuple[Plan, ...]) -> list[Task]:
+def make_tasks(plans: tuple[Plan, ...]) -> list[ChunkTask]:
     """All chunks; within a file in the order of the file."""
     tasks = []
     for split, plan in enumerate(plans):
         for kind, total in (("skeleton", plan.segment_context.shape[0]), ("common", plan.contexts)):
-            tasks += [Task(split, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
+            tasks += [ChunkTask(split, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
     return tasks
 
 
@@ -78,18 +78,20 @@ def _start_worker(*arguments: Any) -> None:
     _drawer = Drawer(*arguments)
 
 
-def _draw_in_worker(task: Task) -> Result:
+def _draw_in_worker(task: ChunkTask) -> ChunkResult:
     assert _drawer is not None  # the pool's initializer ran first
     return _drawer.draw(task)
 
 
-def draw_in_order(tasks: list[Task], processes: int, drawer_arguments: tuple[Any, ...]) -> Iterator[Result]:
+def draw_in_order(
+    tasks: list[ChunkTask], processes: int, drawer_arguments: tuple[Any, ...]
+) -> Iterator[ChunkResult]:
     """The drawn tasks in order; at most four chunks per process are in memory."""
     if processes == 1:
         yield from map(Drawer(*drawer_arguments).draw, tasks)
         return
     with ProcessPoolExecutor(processes, initializer=_start_worker, initargs=drawer_arguments) as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[ChunkResult]] = deque()
         for task in tasks:
             waiting.append(pool.submit(_draw_in_worker, task))
             if len(waiting) >= 4 * processes:
@@ -98,7 +100,7 @@ def draw_in_order(tasks: list[Task], processes: int, drawer_arguments: tuple[Any
             yield waiting.popleft().result()
 
 
-def with_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
+def with_progress(results: Iterator[ChunkResult], total: int) -> Iterator[ChunkResult]:
     """Pass results on: a bar on a terminal, else a log line per tenth."""
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -111,7 +113,7 @@ def with_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
             log.info("drawn %d of %d chunks", done, total)
 
 
-def write_files(folder: str, results: Iterator[Result]) -> dict[str, dict[str, int]]:
+def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[str, int]]:
     """Append the chunks to their files in `folder`; returns the counts per split."""
     counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
     fs, path = filesystem(folder)
@@ -147,14 +149,14 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
     return summary
 
 
-def describe_world(world: World) -> dict[str, int]:
+def describe_world(world: PlantedWorld) -> dict[str, int]:
     """How many of each kind there are."""
     kinds = ("categories", "shops", "brands", "nodes")
     sizes = {kind: int(size) for kind, size in zip(kinds, world.sizes, strict=True)}
     return {"users": world.num_users, "items": world.num_items, **sizes, "largest_id": largest_id(world)}
 
 
-def largest_id(world: World) -> int:
+def largest_id(world: PlantedWorld) -> int:
     """The last id of the last field (position)."""
     return int(world.id_start[len(FIELDS) - 1] + 2 * world.id_stride)
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from cli.errors import InputError, exit_with_message
-from jobs.ali_ccp_archives.logs import HALVES, Half, Source, check_files, find_sources, report, unpack
+from jobs.ali_ccp_archives.logs import HALVES, ArchiveSource, Half, check_files, find_sources, report, unpack
 from jobs.profiling.config import load_profile_config
 from jobs.samples_config import SamplesConfig, load_samples_config
 from schemas import manifest
@@ -87,7 +87,7 @@ def check_labels(out: str, half: Half, allow_differences: bool) -> None:
     report(wrong, "the samples are not those of Ali-CCP as known", advice, allow_differences)
 
 
-def check_space(raw: Path, out: str, sources: list[Source], num_halves_to_build: int) -> None:
+def check_space(raw: Path, out: str, sources: list[ArchiveSource], num_halves_to_build: int) -> None:
     """Stop before any work where the disks can't hold what it will write."""
     plain = sum(s.path.stat().st_size * (UNPACKED_SHARE if s.packed else 1) for s in sources)
     half = plain / len(HALVES)

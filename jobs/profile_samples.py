@@ -36,7 +36,7 @@ from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest
-from schemas.profile import GateReport, Profile, Source
+from schemas.profile import GateReport, Profile, ProfileSource
 from storage.json_files import write_json
 
 # Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
@@ -138,7 +138,7 @@ def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings
     """The profile before its gates are judged; an `InputError` where files and manifests disagree."""
     counts, with_drift = content.counts_of(inputs.ours), inputs.theirs is not None
     content.check_counts(inputs.samples, counts, found, "ours")
-    source = Source(
+    source = ProfileSource(
         samples=inputs.samples,
         against=inputs.against,
         ids=inputs.ids,

@@ -5,7 +5,7 @@ from functools import cache
 
 
 @cache
-def settle() -> None:
+def freeze_imports() -> None:
     """Import the kernels, then take everything imported out of the garbage collector's sight.
 
     Spark collects after every task, and numba alone brings hundreds of thousands of objects: 0.15 s

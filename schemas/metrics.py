@@ -43,7 +43,7 @@ class AllImpressions(TypedDict):
     reason: NotRequired[str]
 
 
-class Source(TypedDict):
+class PredictionSource(TypedDict):
     """The paths as they were given."""
 
     predictions: str
@@ -57,7 +57,7 @@ class Metrics(TypedDict):
     cvr: TaskMetrics
     ctcvr: TaskMetrics
     cvr_all_impressions: NotRequired[AllImpressions]
-    source: Source
+    source: PredictionSource
 
 
 # Which impressions a task is judged on, to stand beside its numbers in every table.

@@ -10,7 +10,7 @@ from typing import NotRequired, TypedDict
 from schemas.ids import Mode
 
 
-class Source(TypedDict):
+class ProfileSource(TypedDict):
     """The paths as they were given, that of an id table also as the samples name it."""
 
     samples: str
@@ -113,7 +113,7 @@ class GateReport(TypedDict):
 class Profile(TypedDict):
     """The file as a whole."""
 
-    source: Source
+    source: ProfileSource
     counts: Counts
     rates: Rates
     impressions_per_context: Lengths

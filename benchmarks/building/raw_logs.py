@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.errors import InputError
-from jobs.demo_logs.chunks import Result, Sampler, calibrate
+from jobs.demo_logs.chunks import ChunkResult, Sampler, calibrate
 from jobs.demo_logs.plan import draw_plan
 from jobs.demo_logs.world import build_world
 from jobs.make_demo_logs import Options, draw_in_order, make_tasks, num_cores, with_progress, write_files
@@ -63,7 +63,7 @@ def draw(out: str, contexts: int) -> None:
         outputs.publish(staged, out, OUTPUT, overwrite=True)
 
 
-def _without_truth(results: Iterator[Result]) -> Iterator[Result]:
+def _without_truth(results: Iterator[ChunkResult]) -> Iterator[ChunkResult]:
     for result in results:
         parts = {name: part for name, part in result.parts.items() if not name.startswith("truth")}
         yield result._replace(parts=parts)

@@ -21,7 +21,7 @@ class CountingWorld(World):
         self.sent[name] += to_others * rows[:1].numel() * rows.element_size()
         return super().start_all_to_all(rows, send_counts, name)
 
-    def start_sum(self, tensor: Tensor, name: str) -> Handle[Tensor]:
+    def start_all_reduce(self, tensor: Tensor, name: str) -> Handle[Tensor]:
         # A ring: every part of the tensor passes through all ranks but one, twice.
         self.sent[name] += 2 * (self.size - 1) * tensor.numel() * tensor.element_size() // self.size
-        return super().start_sum(tensor, name)
+        return super().start_all_reduce(tensor, name)

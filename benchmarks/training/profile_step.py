@@ -90,7 +90,7 @@ def work(args: argparse.Namespace) -> None:
     world = World.start().use("auto")
     profiler, cores = measure(args, world)
     profiler.export_chrome_trace(f"{args.out}/trace-{world.rank}.json")
-    if world.is_first:
+    if world.is_rank_zero:
         Path(args.out, REPORT).write_text(report(args, profiler, cores))
 
 

@@ -114,7 +114,7 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
         traffic[str(case)] = {name: sent / TABLE_STEPS for name, sent in world.sent.items()}
     marks = MemoryMarks(os.getpid())
     marks.sample()
-    memory = world.gather_to_first(torch.tensor([marks.resident["driver"]]), "memory")
+    memory = world.gather(torch.tensor([marks.resident["driver"]]), "memory")
     return {
         "rows": args.rows,
         "workers": world.size,
@@ -125,7 +125,7 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
 
 def main() -> None:
     args, world = parse_args(), CountingWorld.start().use("auto")
-    if not world.is_first:
+    if not world.is_rank_zero:
         args.out = os.devnull
     if args.route == "table":
         Path(args.out).write_text(json.dumps(measure_table(args, world)))

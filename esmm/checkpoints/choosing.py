@@ -37,7 +37,7 @@ def newest_good(run: Path, world: World) -> tuple[Path, State]:
     `DamagedError` where a run has only others, `InputError` where it has none or one cannot be read. All
     ranks call it together: they share the reading.
     """
-    candidates = world.on_first(lambda: [latest(run), *reversed(complete(run)[:-1])])
+    candidates = world.on_rank_zero(lambda: [latest(run), *reversed(complete(run)[:-1])])
     damage: list[str] = []
     for candidate in candidates:
         try:
@@ -45,7 +45,7 @@ def newest_good(run: Path, world: World) -> tuple[Path, State]:
         except DamagedError as error:
             damage.append(str(error))
             continue
-        if damage and world.is_first:
+        if damage and world.is_rank_zero:
             log.warning("%s Using %s instead.", damage[0], candidate)
         return candidate, state
     raise DamagedError(damage[0])
@@ -65,8 +65,8 @@ def checked(checkpoint: Path, world: World) -> State:
 
 def _require_files(checkpoint: Path, names: list[str], world: World) -> None:
     """A file that nobody finds is damage; one that only some miss is not: their machine lacks the folder."""
-    found = world.together(lambda: torch.tensor([int(is_there(checkpoint / name)) for name in names]))
-    world.sum_([found], "files")
+    found = world.agree(lambda: torch.tensor([int(is_there(checkpoint / name)) for name in names]))
+    world.all_reduce_([found], "files")
     for name, count in zip(names, found.tolist(), strict=True):
         if count == 0:
             raise DamagedError(f"{checkpoint / name}: file not found. Restore it or train again.")
@@ -90,7 +90,7 @@ def _check_sums(checkpoint: Path, state: State, world: World) -> None:
 
 
 def _together(world: World, work: Callable[[], T]) -> T:
-    """`World.together`, where any rank's `DamagedError` is one on all. Any other `InputError` goes first."""
+    """`World.agree`, where any rank's `DamagedError` is one on all. Any other `InputError` goes first."""
 
     def outcome() -> T | DamagedError:
         try:
@@ -98,9 +98,9 @@ def _together(world: World, work: Callable[[], T]) -> T:
         except DamagedError as error:
             return error
 
-    mine = world.together(outcome)
+    mine = world.agree(outcome)
     try:
-        return world.together(lambda: _result(mine))
+        return world.agree(lambda: _result(mine))
     except AgreedError as error:
         raise DamagedError(str(error)) from error
 
@@ -138,7 +138,7 @@ def named(run: Path, name: str, world: World) -> tuple[Path, State]:
             raise InputError(f"--checkpoint {name}: expected one of {', '.join(names) or 'none'} in {run}.")
         return run / FOLDER / name
 
-    path = world.together(find)
+    path = world.agree(find)
     return path, checked(path, world)
 
 

@@ -29,15 +29,15 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     `DamagedError` where the checkpoints are all damaged, `UnfitError` where they are of another model or
     other samples, `InputError` where they cannot be read.
     """
-    if not world.on_first(lambda: checkpoint.complete(run)):
+    if not world.on_rank_zero(lambda: checkpoint.complete(run)):
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
     path, state = choosing.newest_good(run, world)
     try:
-        changed = world.together(lambda: compare(path, state, origin))
+        changed = world.agree(lambda: compare(path, state, origin))
     except AgreedError as error:
         raise UnfitError(str(error)) from error
-    world.on_first(lambda: choosing.set_newer_aside(run, state.step))
+    world.on_rank_zero(lambda: choosing.set_newer_aside(run, state.step))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
     return path, _with_kept_best(run, origin.config, state, world)
@@ -46,7 +46,7 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
 def is_complete(run: Path, config: Config, state: State, world: World) -> bool:
     """Is there nothing to go on with?"""
     done = state.progress.is_done(config.train, state.position)
-    return done and world.on_first(lambda: run_folder.is_complete(run))
+    return done and world.on_rank_zero(lambda: run_folder.is_complete(run))
 
 
 def _with_kept_best(run: Path, config: Config, state: State, world: World) -> State:
@@ -57,7 +57,7 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
     if not config.train.early_stopping_patience:
         return state
     best, was_on = state.progress.best_step, state.config.train.early_stopping_patience > 0
-    kept = world.on_first(lambda: best is None or checkpoint.is_there(checkpoint.folder_of(run, best)))
+    kept = world.on_rank_zero(lambda: best is None or checkpoint.is_there(checkpoint.folder_of(run, best)))
     if was_on and kept:
         return state
     log.info("early stopping counts from step %d: no checkpoint was kept for it before", state.step)

@@ -75,20 +75,20 @@ def save(
     partial = final.with_name(f".{final.name}.partial")
     name = table_file(world.rank, world.size)
     try:
-        world.on_first(lambda: _writing(partial, lambda: _make_empty(partial)))
-        world.together(lambda: _writing(partial, lambda: _write(partial / name, _table_tensors(trained))))
+        world.on_rank_zero(lambda: _writing(partial, lambda: _make_empty(partial)))
+        world.agree(lambda: _writing(partial, lambda: _write(partial / name, _table_tensors(trained))))
         sums = _table_sums(partial / name, world)
-        world.on_first(
+        world.on_rank_zero(
             lambda: _writing(
                 partial, lambda: _finish(partial, final, origin, position, progress, trained, sums)
             )
         )
     except InputError:
-        if world.is_first:
+        if world.is_rank_zero:
             shutil.rmtree(partial, ignore_errors=True)
             choosing.put_back(run)
         raise
-    if world.is_first:
+    if world.is_rank_zero:
         former.forget(run)
         config = origin.config.train
         _remove_old(
@@ -102,7 +102,7 @@ def _refuse_broken(trained: TrainStep) -> None:
     tensors = [trained.model.embedding.table, *trained.model.network.state_dict().values()]
     extremes = [torch.stack(torch.aminmax(tensor.float())) for tensor in tensors if tensor.numel()]
     broken = (~torch.isfinite(torch.cat(extremes))).sum()
-    trained.world.sum_([broken], "broken")
+    trained.world.all_reduce_([broken], "broken")
     if broken:
         raise AgreedError(
             f"training diverged: numbers of the model are not finite after step {trained.step}. {ADVICE}"
@@ -136,7 +136,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 def _table_sums(path: Path, world: World) -> dict[str, str]:
     """Checksums of all ranks' files by name, on rank 0; nothing on the others."""
     mine = torch.frombuffer(bytearray(sha256_of(path)), dtype=torch.uint8).unsqueeze(0)
-    sums = world.gather_to_first(mine, "checksums")
+    sums = world.gather(mine, "checksums")
     if sums is None:
         return {}
     return {table_file(rank, world.size): bytes(row.tolist()).hex() for rank, row in enumerate(sums)}

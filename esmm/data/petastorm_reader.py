@@ -82,7 +82,7 @@ class ScheduledReader(Reader):
 
 
 @dataclass
-class Result:
+class ReadResult:
     """What became of one row group. order: how many this worker did before, and which worker it is."""
 
     order: tuple[int, int]
@@ -100,10 +100,10 @@ class OrderedResults:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[int, int], Result] = {}
+        self._waiting: dict[tuple[int, int], ReadResult] = {}
         self._next = 0
 
-    def read_next(self, workers_pool: thread_pool.ThreadPool, schema: Any, ngram: Any) -> Result:
+    def read_next(self, workers_pool: thread_pool.ThreadPool, schema: Any, ngram: Any) -> ReadResult:
         wanted = divmod(self._next, workers_pool.workers_count)
         while wanted not in self._waiting:
             try:
@@ -124,7 +124,9 @@ class RowGroupWorker(ArrowReaderWorker):
     results: raised here, Petastorm would print their traceback.
     """
 
-    def __init__(self, worker_id: int, publish_func: Callable[[Result], None], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, worker_id: int, publish_func: Callable[[ReadResult], None], args: tuple[Any, ...]
+    ) -> None:
         super().__init__(worker_id, publish_func, args)
         self._num_done = 0
 
@@ -143,4 +145,4 @@ class RowGroupWorker(ArrowReaderWorker):
             content = self._transform_spec.func(self._filesystem.read(group, list(self._schema.fields)))
         except Exception as error:  # raised again by the reader's thread
             content = error
-        self.publish_func(Result(order, group, content))
+        self.publish_func(ReadResult(order, group, content))

@@ -42,7 +42,7 @@ class Request:
         return replace(self, pooling=self.pooling.pin_memory())
 
 
-def make_request(user: Bags, impression: Bags, num_rows: int, world_size: int) -> Request:
+def encode_requests(user: Bags, impression: Bags, num_rows: int, world_size: int) -> Request:
     """The request of a batch's bags of rows in 0..num_rows-1."""
     ids, weights, offsets = _owner_major(user, impression)
     if world_size == 1:
@@ -56,7 +56,7 @@ def make_request(user: Bags, impression: Bags, num_rows: int, world_size: int) -
     return Request(pooling, torch.from_numpy(message), lengths.tolist(), answers.tolist())
 
 
-def read_requests(message: Tensor, counts: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:
+def decode_requests(message: Tensor, counts: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:
     """Bags of local rows that the ranks ask of this one, and how many each of them asks for.
 
     message: what the ranks have sent, counts[r] numbers from rank r.

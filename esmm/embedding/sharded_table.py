@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from esmm.embedding.pooling import Pooling
-from esmm.embedding.row_request import Request, read_requests
+from esmm.embedding.row_request import Request, decode_requests
 from esmm.workers.world import Handle, World
 
 ROWS_AT_ONCE = 1 << 14  # initial values are made in chunks that stay in the cache
@@ -62,7 +62,7 @@ class ShardedEmbedding:
             local = torch.arange(start, start + chunk.shape[0])
             chunk.copy_(initial_rows(local * self.world.size + self.world.rank, self.dim, seed, bound))
 
-    def send(self, request: Request) -> None:
+    def start_input_dist(self, request: Request) -> None:
         """Send a request to the owners ahead of its `lookup`, in the background. All ranks, in one order."""
         if self.world.size > 1:
             used = {sent.slot for sent in self._sent.values()}
@@ -71,7 +71,7 @@ class ShardedEmbedding:
             message = self.world.start_all_to_all(request.message, request.message_counts, f"ids.{slot}")
             self._sent[id(request)] = UnderWay(slot, message)
 
-    def answer_next(self) -> None:
+    def start_output_dist(self) -> None:
         """Answer, in the background, the first request that was sent and still waits for its `lookup`.
 
         To be called when the rows are as that lookup shall find them. All ranks call it together.
@@ -79,18 +79,18 @@ class ShardedEmbedding:
         for sent in islice(self._sent.values(), 1):
             self._answer(sent)
 
-    def forget_sent(self) -> None:
+    def drain(self) -> None:
         """Take in what was sent ahead and will not be looked up."""
         while self._sent:
             _, sent = self._sent.popitem()
             (sent.vectors or sent.message).wait()
 
     def lookup(self, request: Request) -> Lookup:
-        """The pooled vectors of a batch. All ranks call it together, with `send` before it or without."""
+        """The pooled vectors of a batch. All ranks call it; `start_input_dist` may have come before."""
         if self.world.size == 1:
             return Lookup(self._scaled(request.pooling.sums(self.table)), request, request.pooling)
         if id(request) not in self._sent:
-            self.send(request)
+            self.start_input_dist(request)
         sent = self._sent.pop(id(request))
         if sent.vectors is None:
             self._answer(sent)
@@ -102,7 +102,7 @@ class ShardedEmbedding:
         """Send the sums of this rank's rows that the ranks have asked for."""
         message, counts = _received(sent.message)
         with record_function("plan"):
-            owned, asked_counts = read_requests(message, counts, self.table.shape[0])
+            owned, asked_counts = decode_requests(message, counts, self.table.shape[0])
         sent.owned = owned.to(self.table.device)
         sums = sent.owned.sums(self.table)
         sent.vectors = self.world.start_all_to_all(sums, asked_counts, f"vectors.{sent.slot}")

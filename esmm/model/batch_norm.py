@@ -39,10 +39,10 @@ class BatchNorm(nn.Module):
     def forward(self, hidden: Sequence[Tensor]) -> list[Tensor]:
         """T tensors [B, H] -> the same, normalised. In training all ranks call it together; B may be 0."""
         inputs = [x.float() for x in hidden]
-        outputs = self._by_the_step(inputs) if self.training else self._by_the_past(inputs)
+        outputs = self._batch_statistics(inputs) if self.training else self._running_statistics(inputs)
         return [y.to(x.dtype) for x, y in zip(hidden, outputs, strict=True)]
 
-    def _by_the_step(self, hidden: list[Tensor]) -> Sequence[Tensor]:
+    def _batch_statistics(self, hidden: list[Tensor]) -> Sequence[Tensor]:
         mean, variance, count = _moments([x.detach() for x in hidden], self.world, self.name)
         momentum = self.MOMENTUM * (count > 0)
         self.running_mean.lerp_(mean, momentum)
@@ -54,7 +54,7 @@ class BatchNorm(nn.Module):
         )
         return outputs
 
-    def _by_the_past(self, hidden: list[Tensor]) -> list[Tensor]:
+    def _running_statistics(self, hidden: list[Tensor]) -> list[Tensor]:
         towers = zip(hidden, self.running_mean, self.running_var, self.weight, self.bias, strict=True)
         return [F.batch_norm(*tower, training=False, eps=self.EPS) for tower in towers]
 
@@ -64,7 +64,7 @@ def _moments(hidden: list[Tensor], world: World, name: str) -> tuple[Tensor, Ten
     num_rows = hidden[0].shape[0]
     mean, variance = (part.double() for part in _local_moments(hidden))
     sums, squares, count = num_rows * mean, num_rows * (variance + mean.square()), mean.new_full((), num_rows)
-    world.sum_([sums, squares, count], f"{name}.moments")
+    world.all_reduce_([sums, squares, count], f"{name}.moments")
     rows = count.clamp(min=1)  # all ranks' batches are empty where a broken row group is left out
     mean = sums / rows
     # In float64, so that little is lost where the mean is far larger than the deviation.
@@ -116,7 +116,7 @@ class _Normalise(Function):
         to_bias = torch.stack([g.sum(0) for g in gradients])
         to_weight = torch.stack([(g * n).sum(0) for g, n in zip(gradients, normal, strict=True)])
         averages = torch.stack([to_bias, to_weight])
-        ctx.world.sum_([averages], f"{ctx.name}.gradients")
+        ctx.world.all_reduce_([averages], f"{ctx.name}.gradients")
         averages /= count
         to_hidden = [
             torch.addcmul(g, n, tilt, value=-1).sub_(level).mul_(s)

@@ -7,13 +7,13 @@ from torch import Tensor
 LEVELS = 1 << 16  # a share is a multiple of 1 / LEVELS
 
 
-def noise_of_step(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
+def step_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
     """The random numbers of one rank in one step. They differ with the number of workers."""
     (mixed,) = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(mixed))
 
 
-def drop_out(x: Tensor, share: float, noise: torch.Generator) -> Tensor:
+def drop_out(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """x with about this share of its numbers set to 0 and the others raised, so that the mean stays.
 
     Srivastava et al., JMLR 2014. A number costs 16 random bits; torch's own dropout draws 32 or more for
@@ -21,7 +21,7 @@ def drop_out(x: Tensor, share: float, noise: torch.Generator) -> Tensor:
     """
     dropped = min(round(share * LEVELS), LEVELS - 1)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-    words.random_(torch.iinfo(torch.int64).min, None, generator=noise)  # all 64 bits
+    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)  # all 64 bits
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     kept = bits >= dropped - LEVELS // 2
     return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))

@@ -68,36 +68,36 @@ class EsmmNetwork(nn.Module):
         self,
         pooled: Tensor,
         context_index: Tensor,
-        precision: torch.dtype = torch.float32,
-        noise: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits of CTR and CVR, each float32 [B].
 
         pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
-        context_index: int64 [B], ascending. precision: of the matrix products. noise: of dropout, if wanted.
+        context_index: int64 [B], ascending. dtype: of the matrix products. generator: of dropout, if wanted.
         """
         parameters = (self.context.weight, self.context.bias, self.item.weight)
-        hidden = FirstLayer.apply(pooled, context_index, *parameters, precision, not self.norms)
+        hidden = FirstLayer.apply(pooled, context_index, *parameters, dtype, not self.norms)
         towers = cast(list[nn.Sequential], self.towers)
         for level in range(self.num_hidden):
-            hidden = self._regularised(level, hidden, noise)
+            hidden = self._regularised(level, hidden, generator)
             hidden = [tower[2 * level](x) for tower, x in zip(towers, hidden, strict=True)]
         ctr, cvr = hidden
         return ctr.float().squeeze(1), cvr.float().squeeze(1)
 
     def _regularised(
-        self, level: int, hidden: Sequence[Tensor], noise: torch.Generator | None
+        self, level: int, hidden: Sequence[Tensor], generator: torch.Generator | None
     ) -> Sequence[Tensor]:
         """What becomes of both towers' hidden layer `level`, [B, H] each, before the next layer."""
         if self.norms:
             hidden = [F.relu_(x) for x in self.norms[level](hidden)]
-        if self.dropout and noise is not None:
-            hidden = [drop_out(x, self.dropout, noise) for x in hidden]
+        if self.dropout and generator is not None:
+            hidden = [drop_out(x, self.dropout, generator) for x in hidden]
         return hidden
 
 
 class DenseLayer(nn.Linear):
-    """A linear layer, with or without ReLU, in the precision of its input."""
+    """A linear layer, with or without ReLU, in the dtype of its input."""
 
     def __init__(self, inputs: int, outputs: int, relu: bool) -> None:
         super().__init__(inputs, outputs)
@@ -130,10 +130,10 @@ class Esmm:
     def forward(
         self,
         batch: Batch,
-        precision: torch.dtype = torch.float32,
-        noise: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Lookup]:
         """Logits of CTR and CVR, each [B], and the lookup; its pooled vectors get the gradient."""
         lookup = self.embedding.lookup(batch.asked())
-        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, precision, noise)
+        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, dtype, generator)
         return ctr, cvr, lookup

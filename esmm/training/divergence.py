@@ -52,14 +52,14 @@ class Guard:
         """
         seen = torch.zeros(self.world.size, dtype=torch.int64)
         seen[self.world.rank] = self.first.cpu()
-        self.world.sum_([seen], "guard")
+        self.world.all_reduce_([seen], "guard")
         first = int(seen.min())
         if first == NEVER:
             return
         step, what = first // 2, "gradient" if first % 2 else "loss"
         ranks = (seen == first).nonzero().view(-1).tolist()
         saved = self.knows_at_once or self.step == step
-        self.world.together(lambda: self._save(step) if saved and self.world.rank in ranks else None)
+        self.world.agree(lambda: self._save(step) if saved and self.world.rank in ranks else None)
         raise AgreedError(
             f"training diverged: the {what} is not finite in step {step}, on rank "
             f"{', '.join(map(str, ranks))}. {self._where(step, ranks, saved)} {ADVICE}"

@@ -5,7 +5,7 @@ import math
 from esmm.config import ScheduleConfig
 
 
-def factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
+def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
     """What to multiply both learning rates with in `step`, counted from 1 to total_steps over the whole run.
 
     Step k of the warm-up has k / warmup_steps. The n steps after it fall from 1, which the first of them

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esmm.data.loader import Loader
-from esmm.training.progress import Window
+from esmm.training.progress import LogWindow
 from esmm.workers.world import World
 
 
@@ -18,17 +18,17 @@ class Meter:
     window: what a checkpoint says of the steps before, where one was loaded.
     """
 
-    def __init__(self, world: World, loader: Loader, window: Window) -> None:
+    def __init__(self, world: World, loader: Loader, window: LogWindow) -> None:
         self.world, self.loader = world, loader
         self._begin(window)
 
-    def _begin(self, window: Window) -> None:
+    def _begin(self, window: LogWindow) -> None:
         self.steps = window.steps
-        self.impressions = window.impressions if self.world.is_first else 0
+        self.impressions = window.impressions if self.world.is_rank_zero else 0
         self.planned = window.impressions + window.skipped  # of all ranks
         self.losses = self._mine(window.losses)
         self.started = time.perf_counter() - window.seconds
-        self.waited = self.loader.wait_seconds - (window.waited if self.world.is_first else 0.0)
+        self.waited = self.loader.wait_seconds - (window.waited if self.world.is_rank_zero else 0.0)
 
     def _mine(self, losses: list[list[float]]) -> Tensor:
         """This rank's part of the stored sums; with another number of ranks rank 0 takes them all."""
@@ -36,7 +36,7 @@ class Meter:
         stored = torch.tensor(losses, dtype=torch.float64).view(-1, 2)
         if len(losses) == self.world.size:
             sums += stored[self.world.rank].to(sums.device)
-        elif self.world.is_first:
+        elif self.world.is_rank_zero:
             sums += stored.sum(0).to(sums.device)
         return sums
 
@@ -54,16 +54,16 @@ class Meter:
         yield
         self.started += time.perf_counter() - before
 
-    def window(self) -> Window:
+    def window(self) -> LogWindow:
         """The steps since the last report, for a checkpoint: whole on rank 0. All ranks call it together."""
         mine = self._totals().unsqueeze(0)
-        rows = self.world.gather_to_first(mine, "window")
+        rows = self.world.gather(mine, "window")
         if rows is None:
-            return Window()
+            return LogWindow()
         seconds = time.perf_counter() - self.started
         impressions, waited = rows[:, 2:].sum(0).tolist()
         skipped = self.planned - int(impressions)
-        return Window(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited, skipped)
+        return LogWindow(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited, skipped)
 
     def report(self) -> dict[str, float]:
         """Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
@@ -72,7 +72,7 @@ class Meter:
         steps took. Then it begins anew.
         """
         totals = self._totals()
-        self.world.sum_([totals], "report")
+        self.world.all_reduce_([totals], "report")
         ctr, ctcvr, impressions, waited_all = totals.tolist()
         seconds = time.perf_counter() - self.started
         present = max(impressions, 1.0)  # all may be missing where broken row groups are skipped
@@ -84,7 +84,7 @@ class Meter:
             "skipped_impressions": self.planned - int(impressions),
             "seconds": seconds,
         }
-        self._begin(Window())
+        self._begin(LogWindow())
         return result
 
     def _totals(self) -> Tensor:

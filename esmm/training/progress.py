@@ -7,7 +7,7 @@ from esmm.data.schedule import Position
 
 
 @dataclass(frozen=True)
-class Window:
+class LogWindow:
     """Steps since the last line of the log.
 
     losses: summed CTR and CTCVR losses of each rank. seconds: that they took; waited: for data, by all ranks.
@@ -27,7 +27,7 @@ class Progress:
     """best_auc, best_step: the best validation CTCVR AUC and the step it was reached at. since_best:
     validations since then. epoch_seconds: that the unfinished epoch has taken. skipped, epoch_skipped:
     impressions of the run and of the unfinished epoch, up to the last line of the log, that lay in row
-    groups that could not be read. window: see `Window`. validated: the step of the last validation, 0
+    groups that could not be read. window: see `LogWindow`. validated: the step of the last validation, 0
     before any; None in checkpoints of before it was kept.
     """
 
@@ -37,12 +37,12 @@ class Progress:
     epoch_seconds: float = 0.0
     skipped: int = 0
     epoch_skipped: int = 0
-    window: Window = field(default_factory=Window)
+    window: LogWindow = field(default_factory=LogWindow)
     validated: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.window, dict):  # from JSON
-            object.__setattr__(self, "window", Window(**self.window))
+            object.__setattr__(self, "window", LogWindow(**self.window))
 
     def after_validation(self, auc: float | None, step: int) -> "Progress":
         """One more validation; an AUC that is undefined is no better than any."""

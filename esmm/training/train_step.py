@@ -11,14 +11,14 @@ from esmm.batch import Batch
 from esmm.config import Config, ModelConfig
 from esmm.embedding.optimizers import make_sparse_optimizer
 from esmm.embedding.sharded_table import ShardedEmbedding
-from esmm.model.dropout import noise_of_step
+from esmm.model.dropout import step_generator
 from esmm.model.loss import loss_sums
 from esmm.model.network import Esmm, EsmmNetwork
 from esmm.workers.world import Handle, World
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make_model(config: ModelConfig, num_rows: int, world: World) -> Esmm:
@@ -40,12 +40,12 @@ class TrainStep:
     """A model with its optimisers. `step` counts the steps taken over the whole run.
 
     row_squares: squared length of the last step's gradient of this rank's rows, before clipping.
-    kept: what clipping has multiplied the last step's gradient with.
+    clip_coefficient: what clipping has multiplied the last step's gradient with.
     """
 
     def __init__(self, config: Config, model: Esmm, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
-        self.config, self.precision = config.optimizer, PRECISIONS[config.train.precision]
+        self.config, self.dtype = config.optimizer, DTYPES[config.train.precision]
         if config.train.precision == "bf16" and not _computes_bf16(world.device):
             log.warning("this processor has no bf16 instructions: train.precision fp32 is faster on it")
         self.class_weights, self.dropout = config.loss.class_weights, config.model.dropout
@@ -63,13 +63,13 @@ class TrainStep:
             self.parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay, fused=True
         )
         self.row_squares = torch.zeros((), device=world.device)
-        self.kept = torch.ones((), device=world.device)
+        self.clip_coefficient = torch.ones((), device=world.device)
 
-    def set_learning_rates(self, factor: float) -> None:
+    def set_learning_rates(self, lr_factor: float) -> None:
         """Multiply both configured learning rates."""
-        self.sparse.learning_rate = factor * self.config.sparse.learning_rate
+        self.sparse.learning_rate = lr_factor * self.config.sparse.learning_rate
         for group in self.dense.param_groups:
-            group["lr"] = factor * self.config.dense.learning_rate
+            group["lr"] = lr_factor * self.config.dense.learning_rate
 
     def ahead(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
         """The batches on this worker's device, each one's request sent while the step before it runs."""
@@ -77,12 +77,12 @@ class TrainStep:
         try:
             for batch in batches:
                 waiting.append(batch.to(self.world.device))
-                embedding.send(waiting[-1].asked())
+                embedding.start_input_dist(waiting[-1].asked())
                 if len(waiting) == 2:
                     yield waiting.pop(0)
             yield from waiting
         finally:
-            embedding.forget_sent()
+            embedding.drain()
 
     def __call__(self, batch: Batch, global_impressions: int) -> Tensor:
         """Train on this rank's batch, which may be empty; return its two summed losses, [2].
@@ -92,7 +92,7 @@ class TrainStep:
         """
         self.step += 1
         with record_function("forward"):
-            ctr, cvr, lookup = self.model.forward(batch, self.precision, self._noise())
+            ctr, cvr, lookup = self.model.forward(batch, self.dtype, self._generator())
             losses = loss_sums(ctr, cvr, batch.click, batch.conversion, self.class_weights)
         with record_function("backward"):
             self.gradient.zero_()
@@ -101,17 +101,17 @@ class TrainStep:
         # The rows' gradients go first: while the dense sum travels, the rows are updated, and the next
         # step's vectors set out.
         row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
-        dense_sum = self.world.start_sum(self.gradient, "dense")
+        dense_sum = self.world.start_all_reduce(self.gradient, "dense")
         rows, gradient = lookup.owned.rows, self._row_gradient(lookup.owned.rows, row_sums)
         if self.config.clip_grad_norm is None:
             self._update_rows(rows, gradient)
             dense_sum.wait()
         else:
             dense_sum.wait()
-            self.kept.fill_(1.0)
-            self.kept = (self.config.clip_grad_norm / self.grad_norm("clip")).clamp(max=1.0)
-            self.gradient.mul_(self.kept)
-            self._update_rows(rows, gradient.mul_(self.kept))
+            self.clip_coefficient.fill_(1.0)
+            self.clip_coefficient = (self.config.clip_grad_norm / self.grad_norm("clip")).clamp(max=1.0)
+            self.gradient.mul_(self.clip_coefficient)
+            self._update_rows(rows, gradient.mul_(self.clip_coefficient))
         with record_function("dense_update"):
             self.dense.step()
         return losses.detach()
@@ -119,13 +119,13 @@ class TrainStep:
     def grad_norm(self, name: str = "norm") -> Tensor:
         """Length of the last step's gradient before clipping. All ranks call it together."""
         rows = self.row_squares.clone()
-        self.world.sum_([rows], name)
-        return ((self.gradient.norm() / self.kept).square() + rows).sqrt_()
+        self.world.all_reduce_([rows], name)
+        return ((self.gradient.norm() / self.clip_coefficient).square() + rows).sqrt_()
 
-    def _noise(self) -> torch.Generator | None:
+    def _generator(self) -> torch.Generator | None:
         if not self.dropout:
             return None
-        return noise_of_step(self.seed, self.step, self.world.rank, self.world.device)
+        return step_generator(self.seed, self.step, self.world.rank, self.world.device)
 
     def _row_gradient(self, rows: Tensor, row_sums: Handle[Tensor]) -> Tensor:
         """The gradient of this rank's rows of the step, L2 included."""
@@ -142,7 +142,7 @@ class TrainStep:
             embedding = self.model.embedding
             embedding.shrink(1 - self.sparse.learning_rate * self.config.sparse.weight_decay)
             self.sparse.update(embedding.table, rows, gradient, self.step, embedding.scale)
-        embedding.answer_next()
+        embedding.start_output_dist()
 
 
 def _computes_bf16(device: torch.device) -> bool:

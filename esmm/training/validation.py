@@ -44,9 +44,9 @@ def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> d
     model.network.train(training)
     if pulse.stop:
         return None
-    rows = world.gather_to_first(torch.cat(scored), "validation")
+    rows = world.gather(torch.cat(scored), "validation")
     skipped = 0 if rows is None else loader.num_impressions - len(rows)
-    world.together(lambda: loader.require_enough(skipped))
+    world.agree(lambda: loader.require_enough(skipped))
     if rows is None:
         return {}
     p_ctr, p_cvr, p_ctcvr, click, conversion = rows.numpy().T

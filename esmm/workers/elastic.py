@@ -79,7 +79,7 @@ def run_elastic(train: Train, arguments: list[str]) -> None:
 def _begin(world: World, attempts: _Attempts) -> bool:
     """Whether any worker's training has begun before; an `AgreedError` where that leads nowhere."""
     counts = torch.tensor([int(attempts.begun), int(attempts.futile > MOST_FUTILE)])
-    world.sum_([counts], "elastic")
+    world.all_reduce_([counts], "elastic")
     again, futile = counts.tolist()
     if futile:
         raise AgreedError(

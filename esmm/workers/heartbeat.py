@@ -35,9 +35,9 @@ class Pulse:
         now = time.perf_counter()
         due = self.save_minutes and now - self._saved >= 60 * self.save_minutes
         mine = [int(self.world.stop.requested)]
-        mine += [int(bool(due)), self._steps_per_exchange(now)] if self.world.is_first else [0, 0]
+        mine += [int(bool(due)), self._steps_per_exchange(now)] if self.world.is_rank_zero else [0, 0]
         agreed = torch.tensor(mine)
-        self.world.sum_([agreed], "pulse")
+        self.world.all_reduce_([agreed], "pulse")
         stop, save, self._every = agreed.tolist()
         self.stop, self.save_due = stop > 0, save > 0
         self._left, self._last = self._every, time.perf_counter()

@@ -97,7 +97,7 @@ class World:
         return replace(self, device=device)
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
     def workers_in(self, group: str) -> int:
@@ -128,7 +128,7 @@ class World:
         """
         return self.start_all_to_all(rows, send_counts, name).wait()
 
-    def start_sum(self, tensor: Tensor, name: str) -> Handle[Tensor]:
+    def start_all_reduce(self, tensor: Tensor, name: str) -> Handle[Tensor]:
         """Replace a contiguous tensor by its sum over the ranks, in the background.
 
         A name may be under way once at a time.
@@ -140,12 +140,12 @@ class World:
         handle = hvd.allreduce_async_(tensor, op=hvd.Sum, name=name)
         return Handle(lambda: cast(Tensor, _finished(handle)))
 
-    def sum_(self, tensors: list[Tensor], name: str) -> None:
+    def all_reduce_(self, tensors: list[Tensor], name: str) -> None:
         """Replace each tensor by its sum over the ranks, all in one allreduce. One dtype."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self.start_sum(flat, name).wait()
+        self.start_all_reduce(flat, name).wait()
         parts = flat.split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
@@ -158,10 +158,10 @@ class World:
         for index, tensor in enumerate(tensors):
             hvd.broadcast_(tensor, root_rank=0, name=f"{name}.{index}")
 
-    def gather_to_first(self, rows: Tensor, name: str) -> Tensor | None:
+    def gather(self, rows: Tensor, name: str) -> Tensor | None:
         """All ranks' rows, in rank order, on rank 0; None on the others."""
         received, _ = self.all_to_all(rows, [rows.shape[0]] + [0] * (self.size - 1), name)
-        return received if self.is_first else None
+        return received if self.is_rank_zero else None
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
@@ -170,22 +170,22 @@ class World:
 
             hvd.barrier()
 
-    def together(self, work: Callable[[], T]) -> T:
+    def agree(self, work: Callable[[], T]) -> T:
         """Do something on every rank; where any of them meets an `InputError`, all raise the first one."""
         result, message = _attempted(work)
-        first = next((text for text in self._gathered(message, "together") if text is not None), None)
+        first = next((text for text in self._gathered(message, "agree") if text is not None), None)
         if first is not None:
             raise AgreedError(first)
         return cast(T, result)
 
     def qualify(self, work: Callable[[], T]) -> T:
-        """`together` for what a worker must be able to do to take part: find its files, hold its rows.
+        """`agree` for what a worker must be able to do to take part: find its files, hold its rows.
 
         Every rank does the same. Elastic workers that cannot raise their own error, and so leave; the others
         form a new world without them. What none of them can do ends all.
         """
         if not self.elastic:
-            return self.together(work)
+            return self.agree(work)
         result, message = _attempted(work)
         messages = dict(enumerate(self._gathered(message, "qualify")))
         found = {rank: text for rank, text in messages.items() if text is not None}
@@ -207,13 +207,13 @@ class World:
 
         return cast(list[T], hvd.allgather_object(value, name=name))
 
-    def on_first(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 alone and give its result, or its `InputError`, to all ranks."""
-        result = self.together(lambda: work() if self.is_first else None)
+        result = self.agree(lambda: work() if self.is_rank_zero else None)
         if self.size > 1:
             import horovod.torch as hvd
 
-            result = hvd.broadcast_object(result, root_rank=0, name="on_first")
+            result = hvd.broadcast_object(result, root_rank=0, name="on_rank_zero")
         return cast(T, result)
 
 
@@ -272,7 +272,7 @@ def one_message(world: World) -> Iterator[None]:
     try:
         yield
     except AgreedError:
-        if world.is_first:
+        if world.is_rank_zero:
             raise
         time.sleep(PRINT_SECONDS)
         sys.exit(EXIT_BAD_INPUT)

@@ -33,7 +33,7 @@ class StoppedError(Exception):
     """Another thread failed or the user interrupted."""
 
 
-class Progress:
+class CopyProgress:
     """Bytes done by several threads: a bar on a terminal, else a log line per tenth."""
 
     def __init__(self, total: int, what: str) -> None:
@@ -65,7 +65,7 @@ class Progress:
             self._bar.close()
 
 
-def unpack_tar(archive: Path, names: set[str], folder: Path, progress: Progress) -> dict[str, Counted]:
+def unpack_tar(archive: Path, names: set[str], folder: Path, progress: CopyProgress) -> dict[str, Counted]:
     """Unpack the members with these base names, whatever their folders, from a .tar.gz into `folder`.
 
     They appear together, when the archive was read to its end and its checksum is right. All other
@@ -90,13 +90,13 @@ def unpack_tar(archive: Path, names: set[str], folder: Path, progress: Progress)
     return counted
 
 
-def unpack_gzip(source: Path, target: Path, progress: Progress) -> Counted:
+def unpack_gzip(source: Path, target: Path, progress: CopyProgress) -> Counted:
     """Unpack a .gz file; it appears when it was read to its end and its checksum is right."""
     with _whole(target) as file, _gzip_stream(source, progress) as (stream, watch):
         return _copy(stream, file, watch)
 
 
-def count(path: Path, progress: Progress) -> Counted:
+def count(path: Path, progress: CopyProgress) -> Counted:
     """Count the lines and bytes of a plain file."""
     with path.open("rb", buffering=0) as stream:
         return _copy(stream, None, _watch(stream, progress))
@@ -115,7 +115,7 @@ def _copy(source: IO[bytes], target: IO[bytes] | None, watch: Callable[[], None]
 
 
 @contextmanager
-def _gzip_stream(path: Path, progress: Progress) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+def _gzip_stream(path: Path, progress: CopyProgress) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
     """The uncompressed bytes, and what to call while reading them. A damaged file is an `InputError`.
 
     pyarrow's zlib is a quarter faster than the gzip module and, other than tarfile's own, looks at the
@@ -137,7 +137,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: expected a whole archive, found a damaged one ({error}). Fetch it again.")
 
 
-def _watch(raw: IO[bytes], progress: Progress) -> Callable[[], None]:
+def _watch(raw: IO[bytes], progress: CopyProgress) -> Callable[[], None]:
     """A function that reports how far `raw` was read since its last call."""
     seen = 0
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cli.errors import InputError
-from jobs.ali_ccp_archives.archives import Counted, Progress, count, unpack_gzip, unpack_tar
+from jobs.ali_ccp_archives.archives import CopyProgress, Counted, count, unpack_gzip, unpack_tar
 from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ HALVES: dict[str, Half] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ArchiveSource:
     """A file in the raw folder, and the logs it holds: an archive, a .csv.gz or an unpacked .csv."""
 
     path: Path
@@ -59,7 +59,7 @@ class Source:
     def packed(self) -> bool:
         return self.path.name.endswith(".gz")
 
-    def read(self, folder: Path, progress: Progress) -> dict[str, Counted]:
+    def read(self, folder: Path, progress: CopyProgress) -> dict[str, Counted]:
         """Count the logs, and unpack them into `folder` unless they are."""
         if self.path.name.endswith(".tar.gz"):
             return unpack_tar(self.path, set(self.names), folder, progress)
@@ -69,7 +69,7 @@ class Source:
         return {name: count(self.path, progress)}
 
 
-def find_sources(raw: Path) -> list[Source]:
+def find_sources(raw: Path) -> list[ArchiveSource]:
     """Where each of the four logs comes from: unpacked, else compressed, else from an archive."""
     if not raw.is_dir():
         raise InputError(f"{raw}: expected a folder with the Ali-CCP archives, found none. {HOW_TO_GET}")
@@ -78,10 +78,10 @@ def find_sources(raw: Path) -> list[Source]:
         packed = []
         for name in half.files:
             paths = [path for path in _places(raw, name) if path.is_file()]
-            found += [Source(path, (name,)) for path in paths[:1]]
+            found += [ArchiveSource(path, (name,)) for path in paths[:1]]
             packed += [] if paths else [name]
         if packed and (raw / half.archive).is_file():
-            found.append(Source(raw / half.archive, tuple(packed)))
+            found.append(ArchiveSource(raw / half.archive, tuple(packed)))
         elif packed:
             missing.append(f"neither {half.archive} nor {' and '.join(packed)}")
     if missing:
@@ -99,12 +99,12 @@ def _places(raw: Path, name: str) -> Iterator[Path]:
         yield from sorted(raw.glob(f"*/{name}{ending}"))
 
 
-def unpack(raw: Path, sources: list[Source]) -> dict[str, tuple[Path, Counted]]:
+def unpack(raw: Path, sources: list[ArchiveSource]) -> dict[str, tuple[Path, Counted]]:
     """All logs unpacked, side by side as far as there are cores: by name the path and what is in it."""
     record = _Record(raw)
     done = {s.names[0]: (s.path, known) for s in sources if (known := record.known(s.path))}
     todo = [source for source in sources if source.names[0] not in done]
-    progress = Progress(sum(source.path.stat().st_size for source in todo), "reading the archives")
+    progress = CopyProgress(sum(source.path.stat().st_size for source in todo), "reading the archives")
     with _only_run(raw), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             jobs = {pool.submit(source.read, raw, progress): source for source in todo}

@@ -8,14 +8,14 @@ from jobs.demo_logs.draw import DIRT_CONVERSION, DIRT_NO_ITEM, draw_records, dra
 from jobs.demo_logs.plan import Plan
 from jobs.demo_logs.render import make_texts, render
 from jobs.demo_logs.scratch import MAX_FEATURES, MAX_ROW_FEATURES, Lines, new_history, new_lines
-from jobs.demo_logs.world import Array, World
+from jobs.demo_logs.world import Array, PlantedWorld
 
 SPLITS = ("train", "test")
 CHUNK = 200  # contexts or segments of a task: about 3 MB of log
 CALIBRATION_SEGMENTS = 4000  # enough for the mean rates to hold within a few percent
 
 
-class Task(NamedTuple):
+class ChunkTask(NamedTuple):
     """One chunk of one file: contexts of the common file or segments of the skeleton."""
 
     split: int
@@ -24,7 +24,7 @@ class Task(NamedTuple):
     end: int
 
 
-class Result(NamedTuple):
+class ChunkResult(NamedTuple):
     """A drawn chunk: bytes per file name, and what to add to the split's counts."""
 
     split: int
@@ -40,7 +40,7 @@ def sigmoid(logit: Array) -> Array:
 class Sampler:
     """Draws lines of one plan; a line depends on its numbers alone, not on what was drawn before."""
 
-    def __init__(self, world: World, plan: Plan, list_scale: float) -> None:
+    def __init__(self, world: PlantedWorld, plan: Plan, list_scale: float) -> None:
         self.world, self.plan, self.history = world, plan, new_history(world)
         self.contexts = plan.contexts_for(list_scale)
 
@@ -62,20 +62,22 @@ class Sampler:
 class Drawer:
     """Draws tasks: lines to bytes, and counts."""
 
-    def __init__(self, world: World, plans: tuple[Plan, ...], list_scale: float, intercepts: Array) -> None:
+    def __init__(
+        self, world: PlantedWorld, plans: tuple[Plan, ...], list_scale: float, intercepts: Array
+    ) -> None:
         self.plans, self.intercepts, self.texts = plans, intercepts, make_texts()
         self.samplers = [Sampler(world, plan, list_scale) for plan in plans]
 
-    def draw(self, task: Task) -> Result:
+    def draw(self, task: ChunkTask) -> ChunkResult:
         """The bytes and counts of a task."""
         return self._common(task) if task.kind == "common" else self._skeleton(task)
 
-    def _common(self, task: Task) -> Result:
+    def _common(self, task: ChunkTask) -> ChunkResult:
         lines = render(self.texts, self.samplers[task.split].common(task.first, task.end))
         counts = {"contexts": task.end - task.first, "common_bytes": len(lines)}
-        return Result(task.split, {f"common_features_{SPLITS[task.split]}.csv": lines}, counts)
+        return ChunkResult(task.split, {f"common_features_{SPLITS[task.split]}.csv": lines}, counts)
 
-    def _skeleton(self, task: Task) -> Result:
+    def _skeleton(self, task: ChunkTask) -> ChunkResult:
         plan, name = self.plans[task.split], SPLITS[task.split]
         drawn = self.samplers[task.split].skeleton(task.first, task.end, self.intercepts)
         first_row = int(plan.segment_row[task.first])
@@ -84,7 +86,9 @@ class Drawer:
         rows = render(self.texts, drawn, first_row + 1)
         counts = count_rows(drawn.labels, kinds) | {"skeleton_bytes": len(rows)}
         counts["rows_without_user_id"] = rows_without_user(plan, task.first, task.end)
-        return Result(task.split, {f"sample_skeleton_{name}.csv": rows, f"truth_{name}.csv": truth}, counts)
+        return ChunkResult(
+            task.split, {f"sample_skeleton_{name}.csv": rows, f"truth_{name}.csv": truth}, counts
+        )
 
 
 def count_rows(labels: Array, kinds: Array) -> dict[str, int]:

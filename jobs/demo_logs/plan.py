@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.demo_logs.draw import CLEAN, DIRT_CONVERSION, DIRT_NO_ITEM
 from jobs.demo_logs.scratch import Contexts
-from jobs.demo_logs.world import Array, World
+from jobs.demo_logs.world import Array, PlantedWorld
 
 MEAN_IMPRESSIONS = 57.9
 SHARE_OF_SINGLE = 0.012  # contexts with exactly one impression
@@ -131,7 +131,7 @@ def draw_activity(rng: np.random.Generator, habit: Array) -> Array:
     return np.where(cold, 0.02 * rng.random(contexts), habit * chance / (1 - SHARE_COLD))
 
 
-def draw_plan(seed: int, split: int, contexts: int, world: World) -> Plan:
+def draw_plan(seed: int, split: int, contexts: int, world: PlantedWorld) -> Plan:
     """The plan of a split; the same seed and split give the same plan."""
     rng = np.random.default_rng([seed, PLAN_STREAM, split])
     habits = np.random.default_rng([seed, PLAN_STREAM])  # the users' own, the same in both halves

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs.demo_logs.world import Array, World
+from jobs.demo_logs.world import Array, PlantedWorld
 
 MAX_FEATURES = 2706  # of a common record
 MAX_ROW_FEATURES = 50  # of a skeleton row
@@ -51,7 +51,7 @@ def new_lines(lines: int, features: int) -> Lines:
     return Lines(start, field, ids, value, context, np.zeros((lines, 4)))
 
 
-def new_history(world: World) -> History:
+def new_history(world: PlantedWorld) -> History:
     """Empty scratch space for a world."""
     shape = (4, MAX_FEATURES)
     return History(

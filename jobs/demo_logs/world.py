@@ -65,7 +65,7 @@ class Strengths:
     cvr_cross: tuple[float, float, float, float] = (0.14, 0.25, 0.18, 0.08)  # slopes of 508, 509, 702, 853
 
 
-class World(NamedTuple):
+class PlantedWorld(NamedTuple):
     """Read-only arrays that the compiled kernels draw from. Lists are ordered category, shop, brand, node.
 
     Few arrays, all of 8-byte numbers: the time to compile the kernels grows with their number and kinds.
@@ -201,7 +201,7 @@ def _appeal(rng: np.random.Generator, profile: Array, strength: float) -> Array:
 def _draw_users(
     rng: np.random.Generator, users: int, categories: int, strengths: Strengths
 ) -> dict[str, Array]:
-    """The user columns of `World`."""
+    """The user columns of `PlantedWorld`."""
     profile = _draw_profiles(rng, users)
     latent = (
         rng.normal(size=(users, LATENT_DIM))
@@ -243,7 +243,7 @@ def _draw_nodes(rng: np.random.Generator, category: Array, nodes: int) -> tuple[
 
 
 def _draw_items(rng: np.random.Generator, sizes: Sizes, strengths: Strengths) -> dict[str, Array]:
-    """The item columns of `World`."""
+    """The item columns of `PlantedWorld`."""
     categories, shops, brands, nodes = sizes.inside
     weight = (np.arange(categories) + 5.0) ** -0.75
     per_category = np.maximum(3, np.round(sizes.items * weight / weight.sum())).astype(np.int64)
@@ -280,13 +280,13 @@ def _draw_items(rng: np.random.Generator, sizes: Sizes, strengths: Strengths) ->
     }
 
 
-def build_world(seed: int, contexts: int, strengths: Strengths = Strengths()) -> World:
+def build_world(seed: int, contexts: int, strengths: Strengths = Strengths()) -> PlantedWorld:
     """The world of a seed, sized for `contexts` training contexts; both halves are drawn from it."""
     rng = np.random.default_rng([seed, WORLD_STREAM])
     sizes = world_sizes(contexts)
     columns = _draw_users(rng, sizes.users, sizes.inside[0], strengths) | _draw_items(rng, sizes, strengths)
     id_start, id_stride = id_ranges(sizes, items=columns["item_ids"].shape[0])
-    return World(
+    return PlantedWorld(
         inside=np.array(sizes.inside, dtype=np.int64),
         sizes=np.array(sizes.all, dtype=np.int64),
         id_start=id_start,

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.evaluation.auc import Pairs, Ranking, compute_auc
-from schemas.metrics import AllImpressions, Calibration, Metrics, Source, TaskMetrics
+from schemas.metrics import AllImpressions, Calibration, Metrics, PredictionSource, TaskMetrics
 
 # A probability of exactly 0 or 1 against the other label would cost infinitely much: take float32's
 # neighbours instead. No other float32 is changed.
@@ -42,7 +42,7 @@ def _tasks() -> tuple[Task, ...]:
     )
 
 
-def compute_metrics(rows: DataFrame, source: Source) -> Metrics:
+def compute_metrics(rows: DataFrame, source: PredictionSource) -> Metrics:
     """All metrics of checked predictions, in two Spark jobs."""
     with_truth = "true_p_cvr" in rows.columns
     pairs = compute_auc(rows, _rankings(with_truth))

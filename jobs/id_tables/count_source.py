@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
-from jobs.python_worker import settle
+from jobs.python_worker import freeze_imports
 from jobs.raw_logs.chunks import Chunk
 from jobs.raw_logs.files import files_from_json
 from jobs.raw_logs.source import LogRange, parse, parse_layout, read_range, split_ranges
@@ -90,7 +90,7 @@ class IdCountReader(DataSourceReader):
         return split_ranges(self._files, self._range_bytes)
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
-        settle()
+        freeze_imports()
         task = cast(LogRange, partition)
         counter = IdCounter(task.file.common)
         for chunk in read_range(task):

@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 class IdTable(NamedTuple):
     """fields: int64, those with ids in the table. firsts, masks: int64, uint64 [23], where the slots of
-    each field begin and their number - 1. known, exact: see `parse_kernel.Layout`. All read-only."""
+    each field begin and their number - 1. known, exact: see `parse_kernel.ParseLayout`. All read-only."""
 
     fields: np.ndarray
     firsts: np.ndarray

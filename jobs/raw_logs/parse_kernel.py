@@ -73,7 +73,7 @@ FIELD_DTYPE = np.dtype(
 )
 
 
-class Layout(NamedTuple):
+class ParseLayout(NamedTuple):
     """What the kernels must know of the fields and of `jobs.raw_logs.packed_rows`; all arrays read-only.
 
     fields: FIELD_DTYPE [23]; the first num_user_fields are user fields. field_of_code: int8 [codes], index
@@ -511,7 +511,7 @@ def list_ids(data, base, common, max_run, layout, words, floats, keys, orders, s
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def put_ids(row_fields, row_ids, row_buckets, fields, known, exact, room):
-    """Put rows of an id table into known and exact of a Layout, which can be written to here.
+    """Put rows of an id table into known and exact of a ParseLayout, which can be written to here.
 
     room: int64 [23], how many more ids each field takes. Returns whether there was room for all, and none
     of them twice.

@@ -16,7 +16,7 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
 from cli.errors import InputError
-from jobs.python_worker import settle
+from jobs.python_worker import freeze_imports
 from jobs.raw_logs import id_lookup, packed_rows
 from jobs.raw_logs.chunks import Chunk, read_chunks
 from jobs.raw_logs.files import LogFile, files_from_json, open_log
@@ -100,7 +100,7 @@ class Parser:
 
 
 def parse(
-    lines: bytes, base: int, common: bool, layout: "parse_kernel.Layout", only_ids: bool = False
+    lines: bytes, base: int, common: bool, layout: "parse_kernel.ParseLayout", only_ids: bool = False
 ) -> tuple[np.ndarray, ...]:
     """Keys, orders, starts and words of the packed rows, and the broken lines; see the kernels."""
     from jobs.raw_logs import parse_kernel
@@ -123,7 +123,7 @@ def parse(
 
 def parse_layout(
     hash_seed: int, buckets: dict[str, int], table: IdTable = NO_TABLE, only_ids: bool = False
-) -> "parse_kernel.Layout":
+) -> "parse_kernel.ParseLayout":
     """What the kernels must know; only_ids: for `list_ids`."""
     from jobs.raw_logs import parse_kernel
 
@@ -134,7 +134,7 @@ def parse_layout(
     fields["multi"], fields["weighted"] = packed_rows.FIELD_MULTI, packed_rows.FIELD_WEIGHTED
     fields["raw"][table.fields] = True
     fields["raw"] |= only_ids
-    return parse_kernel.Layout(
+    return parse_kernel.ParseLayout(
         packed_rows.frozen(fields),
         packed_rows.FIELD_OF_CODE,
         table.fields,
@@ -176,7 +176,7 @@ class RawLogReader(DataSourceReader):
         return split_ranges(self._files, self._range_bytes)
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
-        settle()
+        freeze_imports()
         task = cast(LogRange, partition)
         parser = Parser(task.file, self._hash_seed, self._buckets, id_lookup.load(self._table))
         for chunk in read_range(task):

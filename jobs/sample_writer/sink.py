@@ -22,7 +22,7 @@ from pyspark import TaskContext
 from pyspark.sql.datasource import DataSource, DataSourceArrowWriter, WriterCommitMessage
 from pyspark.sql.types import StructType
 
-from jobs.python_worker import settle
+from jobs.python_worker import freeze_imports
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import files_from_json
 from schemas import ids, manifest, samples
@@ -109,7 +109,7 @@ class SampleWriter(DataSourceArrowWriter):
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
         from jobs.sample_writer.quarantine_file import QuarantineFile
 
-        settle()
+        freeze_imports()
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
         aside = f"{self._staging[0]}/{ATTEMPTS}/{samples.QUARANTINE_FOLDER}/{name}"

@@ -18,7 +18,7 @@ NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
 DUPLICATE_SAMPLE_ID = QUARANTINE_REASONS.index("duplicate_sample_id")
 
-LAYOUT = unpack_kernel.Layout(
+LAYOUT = unpack_kernel.UnpackLayout(
     packed_rows.FIELD_MULTI,
     packed_rows.FIELD_WEIGHTED,
     packed_rows.NUM_USER_FIELDS,

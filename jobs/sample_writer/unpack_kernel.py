@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 
-class Layout(NamedTuple):
+class UnpackLayout(NamedTuple):
     """What the kernels must know of the fields and of `jobs.raw_logs.packed_rows`.
 
     multi, weighted: bool [23], read-only. The first num_user_fields are user fields.

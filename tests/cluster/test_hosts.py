@@ -63,7 +63,7 @@ def test_two_hosts_train_what_two_local_workers_train(two_hosts: Hosts, place: P
     launcher = horovodrun("-np", "2", "-H", "localhost:2")
     run([*launcher, *train(place, near)], tmp_path / "near.log", ENVIRONMENT, SECONDS)
     before = two_hosts.sent_bytes()
-    launcher = two_hosts.on_first(horovodrun("-np", "2", "-H", "host1:1,host2:1", *NETWORK))
+    launcher = two_hosts.on_rank_zero(horovodrun("-np", "2", "-H", "host1:1,host2:1", *NETWORK))
     run([*launcher, *train(place, far)], tmp_path / "far.log", ENVIRONMENT, SECONDS)
     sent = [after - start for start, after in zip(before, two_hosts.sent_bytes(), strict=True)]
     states = [checkpoint.read_state(checkpoint.latest(folder)) for folder in (near, far)]
@@ -82,7 +82,7 @@ def test_a_host_that_is_lost_costs_no_more_than_the_work_since_the_last_checkpoi
     script.write_text("#!/bin/sh\nprintf 'host1:1\\nhost2:1\\n'\n")
     script.chmod(0o755)
     elastic = ["--min-np", "1", "--max-np", "2", "--host-discovery-script", str(script)]
-    launcher = two_hosts.on_first(horovodrun("-np", "2", *elastic, *NETWORK))
+    launcher = two_hosts.on_rank_zero(horovodrun("-np", "2", *elastic, *NETWORK))
     command = [*launcher, *train(place, run_folder), "--set", "train.epochs=4"]
     with daemon(command, tmp_path / "log", ENVIRONMENT) as process:
         wait_until(lambda: bool(checkpoint.complete(run_folder)), SECONDS, [process])

@@ -19,7 +19,7 @@ import pytest
 from cli.errors import InputError
 from jobs import build_samples, prepare_ali_ccp
 from jobs.ali_ccp_archives import logs as ali_ccp_logs
-from jobs.ali_ccp_archives.archives import Counted, Progress, unpack_tar
+from jobs.ali_ccp_archives.archives import CopyProgress, Counted, unpack_tar
 from jobs.ali_ccp_archives.logs import HALVES, Half, check_files, find_sources, unpack
 from jobs.profiling.config import load_profile_config
 from jobs.profiling.estimators import collision_rate
@@ -147,7 +147,7 @@ def test_of_a_damaged_archive_nothing_is_left(raw: Path, spoil, message: str):
     archive.write_bytes(spoil(archive.read_bytes()))
     before = names_in(raw)
     with pytest.raises(InputError, match=message) as error:
-        unpack_tar(archive, set(HALVES["train"].files), raw, Progress(1, "test"))
+        unpack_tar(archive, set(HALVES["train"].files), raw, CopyProgress(1, "test"))
     assert str(archive) in str(error.value)
     assert names_in(raw) == before
 
@@ -167,10 +167,10 @@ def test_no_member_leads_out_of_the_folder(tmp_path: Path):
         link.type, link.linkname = tarfile.SYMTYPE, str(outside)
         tar.addfile(link)
     with pytest.raises(InputError, match=f"expected {common} in it"):
-        unpack_tar(archive, {skeleton, common}, folder, Progress(1, "test"))
+        unpack_tar(archive, {skeleton, common}, folder, CopyProgress(1, "test"))
     assert names_in(tmp_path) == ["deep"]
     assert names_in(tmp_path / "deep") == ["raw"]
-    assert unpack_tar(archive, {skeleton}, folder, Progress(1, "test")) == {skeleton: Counted(1, 4)}
+    assert unpack_tar(archive, {skeleton}, folder, CopyProgress(1, "test")) == {skeleton: Counted(1, 4)}
     assert names_in(tmp_path / "deep") == ["raw"]
 
 
@@ -178,7 +178,7 @@ def test_a_log_that_is_in_the_archive_twice_is_refused(tmp_path: Path):
     name = NAMES[0]
     archive = make_archive(tmp_path / "a.tar.gz", [(f"one/{name}", b"1\n"), (f"two/{name}", b"2\n")])
     with pytest.raises(InputError, match=f"found {name} twice"):
-        unpack_tar(archive, {name}, tmp_path, Progress(1, "test"))
+        unpack_tar(archive, {name}, tmp_path, CopyProgress(1, "test"))
     assert names_in(tmp_path) == ["a.tar.gz"]
 
 
@@ -188,7 +188,9 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(raw: Path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="too large") as error:
-            unpack_tar(raw / HALVES["train"].archive, set(HALVES["train"].files), raw, Progress(1, "test"))
+            unpack_tar(
+                raw / HALVES["train"].archive, set(HALVES["train"].files), raw, CopyProgress(1, "test")
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert Path(error.value.filename).name in HALVES["train"].files

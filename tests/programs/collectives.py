@@ -19,13 +19,13 @@ def collect(world: World) -> dict[str, Any]:
     """Every collective once, the asynchronous ones three at a time."""
     mine = torch.arange(4.0) + 10 * world.rank
     flat, matrix = mine.clone(), torch.full((2, 2), 1.0 + world.rank)
-    first, second = world.start_sum(flat, "first"), world.start_sum(matrix, "second")
+    first, second = world.start_all_reduce(flat, "first"), world.start_all_reduce(matrix, "second")
     counts = [[1, 3], [2, 0]][world.rank]
     rows = world.start_all_to_all(mine[: sum(counts)].reshape(-1, 1), counts, "rows")
     received, received_counts = rows.wait()
     parts = [torch.tensor([1.0]) * (1 + world.rank), torch.ones(2, 1)]
-    world.sum_(parts, "parts")
-    gathered = world.gather_to_first(mine[: 1 + world.rank], "gathered")
+    world.all_reduce_(parts, "parts")
+    gathered = world.gather(mine[: 1 + world.rank], "gathered")
     return {
         "in_place": second.wait() is matrix and first.wait() is flat,
         "sums": [flat.tolist(), matrix.tolist()],
@@ -33,18 +33,18 @@ def collect(world: World) -> dict[str, Any]:
         "counts": received_counts,
         "parts": [part.tolist() for part in parts],
         "gathered": None if gathered is None else gathered.tolist(),
-        "on_first": world.on_first(lambda: f"by {world.rank}"),
+        "on_rank_zero": world.on_rank_zero(lambda: f"by {world.rank}"),
         "agreed": agreed_message(world),
     }
 
 
 def agreed_message(world: World) -> str:
     def fail_on_the_last() -> None:
-        if not world.is_first:
+        if not world.is_rank_zero:
             raise InputError("bad news")
 
     try:
-        world.together(fail_on_the_last)
+        world.agree(fail_on_the_last)
     except AgreedError as error:
         return str(error)
     return ""

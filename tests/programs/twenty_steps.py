@@ -50,7 +50,7 @@ def batches(world: World) -> Iterator[Batch]:
         whole = random_batch(rng, num_contexts=5, num_impressions=IMPRESSIONS, num_rows=NUM_ROWS)
         share = whole.part(world.rank, world.size)
         if step >= STEPS_OF_ALL:
-            share = whole.part(0, 1) if world.is_first else whole.part(1, 1)
+            share = whole.part(0, 1) if world.is_rank_zero else whole.part(1, 1)
         yield to_batch(share, NUM_ROWS, world.size)
 
 
@@ -62,12 +62,12 @@ def train(case: str, out: Path, world: World) -> None:
     trained, losses = TrainStep(config, model, world), []
     for batch in batches(world) if "unannounced" in case else trained.ahead(batches(world)):
         sums = trained(batch, IMPRESSIONS)
-        world.sum_([sums], "losses")
+        world.all_reduce_([sums], "losses")
         losses.append([*(sums / IMPRESSIONS).tolist(), float(trained.grad_norm())])
     run = out / case
     origin = Origin(config, "0" * 16, schema={}, samples="")
     writing.save(run, origin, Position.start(2), Progress(), trained, world)
-    if world.is_first:
+    if world.is_rank_zero:
         (run / "losses.json").write_text(json.dumps(losses))
 
 

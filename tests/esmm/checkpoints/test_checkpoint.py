@@ -150,10 +150,10 @@ def test_what_cannot_be_read_is_not_damaged(
 class _OneOfTwo(World):
     """A worker on one machine beside a worker on another that finds every file, and no damage."""
 
-    def together(self, work: Callable[[], T]) -> T:
+    def agree(self, work: Callable[[], T]) -> T:
         return work()
 
-    def sum_(self, tensors: list[torch.Tensor], name: str) -> None:
+    def all_reduce_(self, tensors: list[torch.Tensor], name: str) -> None:
         for tensor in tensors:
             tensor.add_(1)
 

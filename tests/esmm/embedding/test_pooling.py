@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esmm.embedding.pooling import LONGEST_PIECE, Pooling
 from esmm.embedding.pooling_kernel import sort_by_key
-from esmm.embedding.row_request import Request, make_request, read_requests
+from esmm.embedding.row_request import Request, decode_requests, encode_requests
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.plain_batches import random_batch, to_batch
 
@@ -52,14 +52,14 @@ def test_owners_answer_what_is_asked(num_rows: int, workers: int) -> None:
     rng, dim = random.Random(num_rows), 3
     table = torch.randn(num_rows, dim)
     batches = [to_batch(random_batch(rng, 4, 9, num_rows), num_rows, workers) for _ in range(workers)]
-    whole = [make_request(batch.user, batch.impression, num_rows, 1) for batch in batches]
+    whole = [encode_requests(batch.user, batch.impression, num_rows, 1) for batch in batches]
     requests = [batch.request for batch in batches]
     answers: list[list[torch.Tensor]] = [[] for _ in requests]
     gradients = [torch.randn(len(request.pooling.offsets) - 1, dim) for request in whole]
     to_table, expected = torch.zeros_like(table), torch.zeros_like(table)
     owned = []
     for owner in range(workers):
-        pooling, asked = read_requests(*_messages(requests, owner), len(table[owner::workers]))
+        pooling, asked = decode_requests(*_messages(requests, owner), len(table[owner::workers]))
         owned.append(pooling)
         for rank, part in enumerate(pooling.sums(table[owner::workers]).split(asked)):
             answers[rank].append(part)

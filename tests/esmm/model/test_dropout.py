@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from esmm.config import Config
-from esmm.model.dropout import drop_out, noise_of_step
+from esmm.model.dropout import drop_out, step_generator
 from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.fixtures.plain_batches import random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
 def test_the_share_is_dropped_and_the_mean_stays(share: float) -> None:
     x = torch.ones(1000, 503)
-    found = drop_out(x, share, noise_of_step(1, 2, 3, CPU))
+    found = drop_out(x, share, step_generator(1, 2, 3, CPU))
     count = x.numel()
     deviation = (share * (1 - share) / count) ** 0.5
     assert (found == 0).sum().item() / count == pytest.approx(share, abs=5 * deviation + 1e-5)
@@ -28,26 +28,26 @@ def test_the_share_is_dropped_and_the_mean_stays(share: float) -> None:
 
 
 def test_the_smallest_remainder_is_not_nothing() -> None:
-    assert drop_out(torch.ones(3), 1 - 1e-9, noise_of_step(1, 2, 3, CPU)).isfinite().all()
+    assert drop_out(torch.ones(3), 1 - 1e-9, step_generator(1, 2, 3, CPU)).isfinite().all()
 
 
 def test_masks_repeat_for_the_same_seed_step_and_rank_and_only_then() -> None:
     x = torch.ones(40, 7)
     keys = list(itertools.product((1, 2), (1, 2), (0, 1)))
-    masks = [drop_out(x, 0.5, noise_of_step(*key, CPU)) for key in keys]
-    again = [drop_out(x, 0.5, noise_of_step(*key, CPU)) for key in keys]
+    masks = [drop_out(x, 0.5, step_generator(*key, CPU)) for key in keys]
+    again = [drop_out(x, 0.5, step_generator(*key, CPU)) for key in keys]
     assert all(torch.equal(mask, other) for mask, other in zip(masks, again, strict=True))
     assert len({mask.numpy().tobytes() for mask in masks}) == len(keys)
 
 
 def test_two_layers_of_one_step_have_different_masks() -> None:
-    noise, x = noise_of_step(1, 2, 3, CPU), torch.ones(40, 7)
+    noise, x = step_generator(1, 2, 3, CPU), torch.ones(40, 7)
     assert not torch.equal(drop_out(x, 0.5, noise), drop_out(x, 0.5, noise))
 
 
 def test_gradients_pass_where_numbers_did() -> None:
     x = torch.randn(20, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    found = drop_out(x, 0.25, noise_of_step(5, 6, 0, CPU))
+    found = drop_out(x, 0.25, step_generator(5, 6, 0, CPU))
     found.sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad * x.detach(), found.detach())
@@ -55,7 +55,7 @@ def test_gradients_pass_where_numbers_did() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtype_and_empty_batches(dtype: torch.dtype) -> None:
-    noise = noise_of_step(5, 6, 0, CPU)
+    noise = step_generator(5, 6, 0, CPU)
     assert drop_out(torch.ones(3, 3, dtype=dtype), 0.25, noise).dtype == dtype
     assert drop_out(torch.ones(0, 3, dtype=dtype), 0.25, noise).shape == (0, 3)
 
@@ -95,7 +95,7 @@ def test_without_noise_nothing_is_dropped() -> None:
     model = make_model(config.model, NUM_ROWS, ONE_WORKER)
     initialise(model, config)
     batch = to_batch(random_batch(random.Random(4), 6, IMPRESSIONS, NUM_ROWS), NUM_ROWS)
-    kept, dropped = (model.forward(batch, noise=noise)[0] for noise in (None, noise_of_step(1, 1, 0, CPU)))
+    kept, dropped = (model.forward(batch, noise=noise)[0] for noise in (None, step_generator(1, 1, 0, CPU)))
     model.network.dropout = 0.0
     assert torch.equal(kept, model.forward(batch)[0])
     assert not torch.equal(kept, dropped)

@@ -9,14 +9,14 @@ import pytest
 from esmm.checkpoints import state
 from esmm.config import ScheduleConfig
 from esmm.train import Job, train
-from esmm.training.learning_rate import factor
+from esmm.training.learning_rate import lr_factor
 from tests.fixtures.runs import Inputs, numbers_of
 from tests.fixtures.workers import ONE_WORKER
 
 
 def _course(total_steps: int, **options: object) -> list[float]:
     config = ScheduleConfig.model_validate(options)
-    return [factor(config, step, total_steps) for step in range(1, total_steps + 1)]
+    return [lr_factor(config, step, total_steps) for step in range(1, total_steps + 1)]
 
 
 def test_without_options_the_rates_stay() -> None:
@@ -49,8 +49,8 @@ def test_without_warm_up_the_first_step_has_the_full_rate_and_the_last_still_som
 @pytest.mark.parametrize("decay", ["linear", "cosine"])
 def test_steps_beyond_the_last_have_the_final_factor(decay: str) -> None:
     config = ScheduleConfig(decay=decay, final_factor=0.3)
-    assert factor(config, 10, 10) > factor(config, 11, 10) == pytest.approx(0.3)
-    assert factor(config, 1000, 10) == factor(config, 11, 10)
+    assert lr_factor(config, 10, 10) > lr_factor(config, 11, 10) == pytest.approx(0.3)
+    assert lr_factor(config, 1000, 10) == lr_factor(config, 11, 10)
 
 
 @pytest.mark.parametrize("decay", ["none", "linear", "cosine"])

@@ -5,7 +5,7 @@ import torch
 
 from esmm.data.loader import Loader
 from esmm.training.meter import Meter
-from esmm.training.progress import Window
+from esmm.training.progress import LogWindow
 from tests.fixtures.sample_files import write_samples
 from tests.fixtures.workers import ONE_WORKER
 
@@ -18,7 +18,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Loader:
 
 
 def test_steps_count_by_their_impressions(loader: Loader) -> None:
-    meter = Meter(ONE_WORKER, loader, Window())
+    meter = Meter(ONE_WORKER, loader, LogWindow())
     meter.add(torch.tensor([6.0, 2.0]), 8, 8)
     meter.add(torch.tensor([4.0, 0.5]), 2, 8)  # six of this batch lay in a broken row group
     found = meter.report()
@@ -29,7 +29,7 @@ def test_steps_count_by_their_impressions(loader: Loader) -> None:
 
 
 def test_a_resumed_meter_goes_on(loader: Loader) -> None:
-    first = Meter(ONE_WORKER, loader, Window())
+    first = Meter(ONE_WORKER, loader, LogWindow())
     first.add(torch.tensor([6.0, 2.0]), 8, 9)
     window = first.window()
     assert (window.steps, window.impressions, window.skipped) == (1, 8, 1)

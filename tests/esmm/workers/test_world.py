@@ -35,7 +35,7 @@ def test_collectives_of_two_workers(two: list[dict[str, Any]]) -> None:
         assert found["in_place"]
         assert found["sums"] == [[10, 12, 14, 16], [[3, 3], [3, 3]]]
         assert found["parts"] == [[3], [[2], [2]]]
-        assert found["on_first"] == "by 0"
+        assert found["on_rank_zero"] == "by 0"
         assert found["agreed"] == "bad news"
     # Rank 0 sends one row to itself and three to rank 1, which sends two to rank 0.
     assert [found["received"] for found in two] == [[[0], [10], [11]], [[1], [2], [3]]]
@@ -54,7 +54,7 @@ def test_one_worker_hears_itself() -> None:
     rows, total = torch.arange(3.0), torch.ones(2)
     received, counts = ONE_WORKER.start_all_to_all(rows, [3], "rows").wait()
     assert received is rows and counts == [3]
-    assert ONE_WORKER.start_sum(total, "total").wait() is total
+    assert ONE_WORKER.start_all_reduce(total, "total").wait() is total
     assert total.tolist() == [1, 1]
 
 
