@@ -17,6 +17,8 @@ FINE, UNEQUAL_IDS, UNEQUAL_LENGTHS, UNEQUAL_WEIGHTS, BAD_LENGTHS, BAD_ID, BAD_WE
 # The columns of a field, as `check_fields` takes them: addresses, 0 where there is none.
 IDS, ID_OFFSETS, LENGTHS, LENGTH_OFFSETS, WEIGHTS, WEIGHT_OFFSETS = range(6)
 
+SMALLEST_SUM = 2.0**-126  # the inverse of a smaller one is no float32
+
 
 @intrinsic
 def _pointer(typing_context, address):
@@ -206,9 +208,10 @@ def normalise_bags(weights, offsets):
         for i in range(offsets[bag], offsets[bag + 1]):
             total += weights[i]
         if total > 0.0:
-            scale = np.float32(1.0 / total)
+            scale = np.float32(1.0 / max(total, SMALLEST_SUM))
+            excess = np.float32(max(1.0, SMALLEST_SUM / total))
             for i in range(offsets[bag], offsets[bag + 1]):
-                weights[i] = weights[i] * scale
+                weights[i] = weights[i] * scale * excess
 
 
 @njit(cache=True, nogil=True)

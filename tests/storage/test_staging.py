@@ -13,7 +13,7 @@ from storage import publishing, staging
 
 WRITE_FOR_EVER = """
 import sys, time
-from schemas import staging
+from storage import staging
 with staging.beside(sys.argv[1]) as place:
     open(place + "/part", "w").close()
     print(place, flush=True)

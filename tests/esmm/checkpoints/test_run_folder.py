@@ -91,7 +91,7 @@ def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
         rename(fs, source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "_rename", killed)
+        patch.setattr(publishing, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
     assert not copy.exists() or _seed_of(copy) == 42

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
@@ -94,6 +94,7 @@ def test_gathered_bags(case: tuple[list[str], list[list[list[Bag]]], list[tuple[
 
 
 @given(st.lists(st.lists(st.floats(0, 5, width=32), max_size=5), max_size=6))
+@example([[1e-45], [1e-45, 3.0], [5e-39, 1e-40]])
 def test_normalised_bags_sum_to_one(bags: list[list[float]]) -> None:
     weights = np.array([w for bag in bags for w in bag], np.float32)
     normalise_bags(weights, counted([len(bag) for bag in bags]))
