@@ -30,6 +30,7 @@ from esmm.checkpoints import choosing, former
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.state import State
 from esmm.config import Config
+from schemas.train_log import LOG_NAME
 from storage import publishing
 from storage.publishing import SUCCESS_NAME
 
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.yaml"
-LOG_NAME = "train.jsonl"
 COMMAND_NAME = "command.txt"
 SHARED_SECONDS, SHARED_POLL_SECONDS = 30.0, 0.1  # NFS may remember that long that there was no such file
 PACKAGES = ("torch", "horovod", "petastorm", "pyarrow", "numpy", "numba", "safetensors", "pydantic")

@@ -18,6 +18,7 @@ from esmm.data.schedule import Position
 from esmm.train import train
 from esmm.training.validation import auc
 from schemas import predictions
+from schemas.train_log import LogEntry
 from tests.fixtures.runs import Inputs, log_of, predictions_of, read_predictions
 from tests.fixtures.sample_files import read_rows, write_samples
 from tests.fixtures.workers import ONE_WORKER, Command
@@ -48,6 +49,10 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
         "kind", "epoch", "step", "loss_ctr", "loss_ctcvr", "grad_norm", "impressions_per_second",
         "loader_share", "skipped_impressions", "learning_rate_dense", "learning_rate_sparse",
     }  # fmt: skip
+    written = {key for entry in entries for key in entry}
+    assert {entry["kind"] for entry in entries} == {"train", "epoch"} and written == set(
+        LogEntry.__annotations__
+    )
 
 
 def test_predictions_are_every_impression_once_with_its_labels(

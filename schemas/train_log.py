@@ -1,0 +1,36 @@
+"""The contract of `train.jsonl`, the log of a training run: one JSON object per line.
+
+kind tells the three apart: `train` is the steps since the line before, `validation` one inside an epoch,
+`epoch` the one at its end. All numbers are those of all workers together. Logs of the first releases have
+fewer keys.
+"""
+
+from typing import Literal, NotRequired, TypedDict
+
+LOG_NAME = "train.jsonl"
+
+
+class LogEntry(TypedDict):
+    """One line."""
+
+    kind: Literal["train", "validation", "epoch"]
+    epoch: int  # from 1 on
+    step: int  # since the beginning of the run
+
+    # train: means over the impressions since the line before; natural logarithm
+    loss_ctr: NotRequired[float]
+    loss_ctcvr: NotRequired[float]
+    grad_norm: NotRequired[float]  # of the last step, before it was clipped
+    impressions_per_second: NotRequired[float]
+    loader_share: NotRequired[float]  # of the time, in which the workers waited for data
+    skipped_impressions: NotRequired[int]  # that lay in row groups that could not be read
+    learning_rate_dense: NotRequired[float]
+    learning_rate_sparse: NotRequired[float]
+
+    # validation and epoch: null where a class is missing
+    auc_ctr: NotRequired[float | None]
+    auc_cvr: NotRequired[float | None]  # over clicked impressions
+    auc_ctcvr: NotRequired[float | None]
+    skipped_validation_impressions: NotRequired[int]
+
+    train_seconds: NotRequired[float]  # epoch: of its steps alone
