@@ -16,7 +16,7 @@ from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints import state as checkpoint
 from esmm.config import Config
 from esmm.data.loader import Loader
-from esmm.model.network import Esmm
+from esmm.model.model import Model
 from esmm.train import num_rows, open_loader
 from esmm.training.memory_check import require_room
 from esmm.training.train_step import make_model
@@ -84,7 +84,7 @@ def predict(world: World, arguments: list[str]) -> None:
 
 def load(
     run: Path, name: str | None, config: Config, loader: Loader, world: World
-) -> tuple[Esmm, checkpoint.State]:
+) -> tuple[Model, checkpoint.State]:
     """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
     path, state = choosing.named(run, name, world) if name else choosing.for_predictions(run, world)
     rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]

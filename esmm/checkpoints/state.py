@@ -28,7 +28,7 @@ from esmm.config import Config, ModelConfig
 from esmm.data.schedule import Position
 from esmm.embedding.optimizers import STEPS_BEFORE
 from esmm.embedding.sharded_table import owned_rows
-from esmm.model.network import Esmm
+from esmm.model.model import Model
 from esmm.training.progress import Progress
 from esmm.training.train_step import TrainStep
 from esmm.workers.world import AgreedError, World
@@ -210,7 +210,7 @@ def require_fit(checkpoint: Path, state: State, model: ModelConfig, fingerprint:
 # ---- Loading ---------------------------------------------------------------------------------------
 
 
-def load_model(checkpoint: Path, state: State, model: Esmm) -> None:
+def load_model(checkpoint: Path, state: State, model: Model) -> None:
     """Fill the network, and this rank's rows of the table from whichever shards hold them."""
     model.network.load_state_dict(read_network(checkpoint))
     _fill_rows(checkpoint, state, model.embedding.world, {ROWS: model.embedding.table})

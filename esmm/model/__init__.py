@@ -1,1 +1,1 @@
-"""ESMM itself: embedding dealt over the workers, pooling, the two towers, the loss."""
+"""The models, each in a file of its own that begins with its equations: `esmm`. The rest are their parts."""

@@ -41,11 +41,11 @@ class Dense(Function):
 
 
 class FirstLayer(Function):
-    """Both towers' first layers, their context half computed once per context.
+    """The first layers of T towers, their context half computed once per context.
 
     W [context; item] = W_c context + W_i item. pooled [U*C + B*I, D]: C fields of each of U contexts, then
-    I fields of each of B impressions. context_index int64 [B], ascending. context_weight [2*H, C*D],
-    bias [2*H], item_weight [2*H, I*D]. Returns both towers' [B, H] in `precision`, with or without relu.
+    I fields of each of B impressions. context_index int64 [B], ascending. context_weight [T*H, C*D],
+    bias [T*H], item_weight [T*H, I*D]. Returns T tensors [B, H] of type `dtype`, with or without relu.
     """
 
     @staticmethod
@@ -56,28 +56,29 @@ class FirstLayer(Function):
         context_weight: Tensor,
         bias: Tensor,
         item_weight: Tensor,
-        precision: torch.dtype,
+        num_towers: int,
+        dtype: torch.dtype,
         relu: bool,
-    ) -> tuple[Tensor, Tensor]:
-        num_impressions, ctx.dim = context_index.shape[0], pooled.shape[1]
+    ) -> tuple[Tensor, ...]:
+        num_impressions = context_index.shape[0]
+        ctx.dim = pooled.shape[1]
         split = pooled.shape[0] - num_impressions * (item_weight.shape[1] // ctx.dim)
-        context = pooled[:split].view(-1, context_weight.shape[1]).to(precision)
-        item = pooled[split:].view(num_impressions, item_weight.shape[1]).to(precision)
-        weights = context_weight.to(precision), item_weight.to(precision)
-        shared = torch.addmm(bias.to(precision), context, weights[0].t())
+        context = pooled[:split].view(-1, context_weight.shape[1]).to(dtype)
+        item = pooled[split:].view(num_impressions, item_weight.shape[1]).to(dtype)
+        weights = context_weight.to(dtype), item_weight.to(dtype)
+        shared = torch.addmm(bias.to(dtype), context, weights[0].t())
         hidden = shared.index_select(0, context_index).addmm_(item, weights[1].t())
         if relu:
             hidden.relu_()
         ctx.save_for_backward(context, item, context_index, *weights, hidden if relu else None)
-        first, second = hidden.chunk(2, 1)
-        return first, second
+        return hidden.chunk(num_towers, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         context, item, context_index, context_weight, item_weight, hidden = ctx.saved_tensors
         width = gradients[0].shape[1]
-        sums = context.new_empty(context.shape[0], 2 * width)
+        sums = context.new_empty(context.shape[0], len(gradients) * width)
         to_item_weight = torch.empty_like(item_weight)
         to_item = torch.empty_like(item)
         for tower, gradient in enumerate(gradients):
@@ -95,6 +96,7 @@ class FirstLayer(Function):
             to_weight,
             sums.sum(0, dtype=torch.float32),
             to_item_weight.float(),
+            None,
             None,
             None,
         )

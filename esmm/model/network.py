@@ -1,7 +1,8 @@
-"""ESMM's network: one shared embedding, two towers, and a first layer whose context half is paid once."""
+"""What the models of this folder are made of: towers, and how they start."""
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -9,91 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.batch import Batch
 from esmm.config import ModelConfig
-from esmm.embedding.sharded_table import Lookup, ShardedEmbedding
 from esmm.model.batch_norm import BatchNorm
 from esmm.model.dropout import drop_out
-from esmm.model.layers import Dense, FirstLayer
+from esmm.model.layers import Dense
 from esmm.workers.world import World
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
-
-TASKS = 2  # the CTR tower and the CVR tower
-
-
-class EsmmNetwork(nn.Module):
-    """Pooled fields -> two logits per impression.
-
-    Both towers' first layers are one matrix, W [context; item] = W_c context + W_i item. A context's term
-    is computed once and handed to its impressions.
-    """
-
-    def __init__(self, config: ModelConfig, world: World) -> None:
-        super().__init__()
-        dim, first = config.embedding_dim, config.towers[0]
-        self.num_hidden, self.dropout = len(config.towers), config.dropout
-        self.context = nn.Linear(len(USER_FIELDS) * dim, TASKS * first)
-        self.item = nn.Linear(len(IMPRESSION_FIELDS) * dim, TASKS * first, bias=False)
-        self.towers = nn.ModuleList(_tower(config) for _ in range(TASKS))
-        self.context.bias.requires_grad_(not config.batch_norm)
-        normed = config.towers if config.batch_norm else []
-        self.norms = nn.ModuleList(BatchNorm(TASKS, h, world, f"norm{i}") for i, h in enumerate(normed))
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """torch's default for linear layers, from its global generator; the two halves count as one.
-
-        Drawn on the CPU wherever the parameters lie: a GPU's generator gives other numbers.
-        """
-        fan_in = self.context.in_features + self.item.in_features
-        for parameter in (*self.context.parameters(), *self.item.parameters()):
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
-        for module in self.towers.modules():
-            if isinstance(module, nn.Linear):
-                fresh = nn.Linear(module.in_features, module.out_features)
-                module.weight.copy_(fresh.weight)
-                module.bias.copy_(fresh.bias)
-
-    def start_at(self, p_ctr: float, p_cvr: float) -> None:
-        """Let the untrained towers predict about these rates.
-
-        From 0.5, all impressions without a click would push pCVR far below its rate first, and the few
-        conversions of an epoch are too few to bring it back.
-        """
-        for tower, rate in zip(self.towers, (p_ctr, p_cvr), strict=True):
-            *_, last = cast(nn.ModuleList, tower)
-            nn.init.constant_(cast(nn.Linear, last).bias, math.log(rate / (1 - rate)))
-
-    def forward(
-        self,
-        pooled: Tensor,
-        context_index: Tensor,
-        dtype: torch.dtype = torch.float32,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits of CTR and CVR, each float32 [B].
-
-        pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
-        context_index: int64 [B], ascending. dtype: of the matrix products. generator: of dropout, if wanted.
-        """
-        parameters = (self.context.weight, self.context.bias, self.item.weight)
-        hidden = FirstLayer.apply(pooled, context_index, *parameters, dtype, not self.norms)
-        towers = cast(list[nn.Sequential], self.towers)
-        for level in range(self.num_hidden):
-            hidden = self._regularised(level, hidden, generator)
-            hidden = [tower[2 * level](x) for tower, x in zip(towers, hidden, strict=True)]
-        ctr, cvr = hidden
-        return ctr.float().squeeze(1), cvr.float().squeeze(1)
-
-    def _regularised(
-        self, level: int, hidden: Sequence[Tensor], generator: torch.Generator | None
-    ) -> Sequence[Tensor]:
-        """What becomes of both towers' hidden layer `level`, [B, H] each, before the next layer."""
-        if self.norms:
-            hidden = [F.relu_(x) for x in self.norms[level](hidden)]
-        if self.dropout and generator is not None:
-            hidden = [drop_out(x, self.dropout, generator) for x in hidden]
-        return hidden
 
 
 class DenseLayer(nn.Linear):
@@ -107,33 +28,69 @@ class DenseLayer(nn.Linear):
         return cast(Tensor, Dense.apply(x, self.weight, self.bias, self.relu))
 
 
-def _tower(config: ModelConfig) -> nn.Sequential:
-    """[B, h1] -> [B, 1]: the layers after the first, at even places: a ReLU once stood between them.
+def tower(config: ModelConfig) -> nn.Sequential:
+    """[B, h1] -> [B, 1]: the layers after the first. Checkpoints name them by even numbers: 0, 2, 4.
 
     Where batch norm comes between a layer and its ReLU, the layer has no ReLU, and its bias, which the norm
     takes away again, is not trained.
     """
-    layers: list[nn.Module] = []
-    for width, following in pairwise(config.towers):
-        layer = DenseLayer(width, following, relu=not config.batch_norm)
+    layers = [DenseLayer(*widths, relu=not config.batch_norm) for widths in pairwise(config.towers)]
+    for layer in layers:
         layer.bias.requires_grad_(not config.batch_norm)
-        layers += [layer, nn.Identity()]
-    return nn.Sequential(*layers, DenseLayer(config.towers[-1], 1, relu=False))
+    layers.append(DenseLayer(config.towers[-1], 1, relu=False))
+    return nn.Sequential(OrderedDict((str(2 * level), layer) for level, layer in enumerate(layers)))
 
 
-class Esmm:
-    """The network and the embedding it reads: batches in, logits out."""
+def norms(config: ModelConfig, num_towers: int, world: World) -> nn.ModuleList:
+    """Batch norm of each hidden layer of all towers; none where the configuration has none."""
+    widths = config.towers if config.batch_norm else []
+    return nn.ModuleList(BatchNorm(num_towers, h, world, f"norm{level}") for level, h in enumerate(widths))
 
-    def __init__(self, network: EsmmNetwork, embedding: ShardedEmbedding) -> None:
-        self.network, self.embedding = network, embedding
 
-    def forward(
-        self,
-        batch: Batch,
-        dtype: torch.dtype = torch.float32,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor, Lookup]:
-        """Logits of CTR and CVR, each [B], and the lookup; its pooled vectors get the gradient."""
-        lookup = self.embedding.lookup(batch.asked())
-        ctr, cvr = self.network(lookup.pooled.requires_grad_(), batch.context_index, dtype, generator)
-        return ctr, cvr, lookup
+def tower_logits(
+    towers: nn.ModuleList,
+    hidden: Sequence[Tensor],
+    norms: nn.ModuleList,
+    dropout: float,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
+    """The layers after the first, level by level, so that a norm costs one exchange for all towers.
+
+    hidden: of T towers, [B, h1] each, before its ReLU where there are norms. generator: of dropout, if
+    wanted. Returns T logits, float32 [B].
+    """
+    chains = [cast(nn.Sequential, chain) for chain in towers]
+    for level in range(len(chains[0])):
+        if norms:
+            hidden = [F.relu_(x) for x in norms[level](hidden)]
+        if dropout and generator is not None:
+            hidden = [drop_out(x, dropout, generator) for x in hidden]
+        hidden = [chain[level](x) for chain, x in zip(chains, hidden, strict=True)]
+    return [logit.float().squeeze(1) for logit in hidden]
+
+
+@torch.no_grad()
+def initialise_first_layer(context: nn.Linear, item: nn.Linear) -> None:
+    """torch's default for linear layers, from its global generator; the two halves count as one.
+
+    Drawn on the CPU wherever the parameters lie: a GPU's generator gives other numbers.
+    """
+    fan_in = context.in_features + item.in_features
+    for parameter in (*context.parameters(), *item.parameters()):
+        parameter.copy_(torch.empty(parameter.shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
+
+
+@torch.no_grad()
+def initialise_towers(towers: Iterable[nn.Module]) -> None:
+    """torch's default for linear layers, tower by tower, drawn on the CPU too."""
+    for layer in (module for tower in towers for module in tower.modules()):
+        if isinstance(layer, nn.Linear):
+            fresh = nn.Linear(layer.in_features, layer.out_features)
+            layer.weight.copy_(fresh.weight)
+            layer.bias.copy_(fresh.bias)
+
+
+def start_at(tower: nn.Module, rate: float) -> None:
+    """Let an untrained tower predict about this rate: its last bias is the rate's log odds."""
+    last = cast(nn.Linear, cast(nn.Sequential, tower)[-1])
+    nn.init.constant_(last.bias, math.log(rate / (1 - rate)))

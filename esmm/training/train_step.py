@@ -12,8 +12,8 @@ from esmm.config import Config, ModelConfig
 from esmm.embedding.optimizers import make_sparse_optimizer
 from esmm.embedding.sharded_table import ShardedEmbedding
 from esmm.model.dropout import step_generator
-from esmm.model.loss import loss_sums
-from esmm.model.network import Esmm, EsmmNetwork
+from esmm.model.esmm import Esmm
+from esmm.model.model import Model
 from esmm.workers.world import Handle, World
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def make_model(config: ModelConfig, num_rows: int, world: World) -> Esmm:
+def make_model(config: ModelConfig, num_rows: int, world: World) -> Model:
     """A model for a fused table of `num_rows`, its numbers still to be filled."""
-    network = EsmmNetwork(config, world).to(world.device)
-    return Esmm(network, ShardedEmbedding(num_rows, config.embedding_dim, world))
+    network = Esmm(config, world).to(world.device)
+    return Model(network, ShardedEmbedding(num_rows, config.embedding_dim, world))
 
 
-def initialise(model: Esmm, config: Config) -> None:
+def initialise(model: Model, config: Config) -> None:
     """Start values that depend on the seed, and neither on the number of workers nor on their devices."""
     torch.manual_seed(config.train.seed)
     model.network.initialise()
@@ -43,7 +43,7 @@ class TrainStep:
     clip_coefficient: what clipping has multiplied the last step's gradient with.
     """
 
-    def __init__(self, config: Config, model: Esmm, world: World) -> None:
+    def __init__(self, config: Config, model: Model, world: World) -> None:
         self.model, self.world, self.step = model, world, 0
         self.config, self.dtype = config.optimizer, DTYPES[config.train.precision]
         if config.train.precision == "bf16" and not _computes_bf16(world.device):
@@ -92,8 +92,8 @@ class TrainStep:
         """
         self.step += 1
         with record_function("forward"):
-            ctr, cvr, lookup = self.model.forward(batch, self.dtype, self._generator())
-            losses = loss_sums(ctr, cvr, batch.click, batch.conversion, self.class_weights)
+            logits, lookup = self.model.forward(batch, self.dtype, self._generator())
+            losses = self.model.network.loss_sums(*logits, batch.click, batch.conversion, self.class_weights)
         with record_function("backward"):
             self.gradient.zero_()
             (losses @ self.task_weights / global_impressions).backward()

@@ -9,14 +9,13 @@ from torch import Tensor
 from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.model.loss import probabilities
-from esmm.model.network import Esmm
+from esmm.model.model import Model
 from esmm.training.auc import auc
 from esmm.workers.heartbeat import Pulse
 from esmm.workers.world import World
 
 
-def score(model: Esmm, loader: Loader, world: World) -> Generator[tuple[Batch, Tensor], None, None]:
+def score(model: Model, loader: Loader, world: World) -> Generator[tuple[Batch, Tensor], None, None]:
     """Batches of this rank with p_ctr, p_cvr, p_ctcvr [B, 3], on the CPU.
 
     All ranks take the same number of steps, since each step looks up rows on every rank.
@@ -24,11 +23,13 @@ def score(model: Esmm, loader: Loader, world: World) -> Generator[tuple[Batch, T
     model.network.eval()
     with torch.no_grad(), closing(loader.epoch(Position.start(0))) as batches:
         for batch in batches:
-            ctr, cvr, _ = model.forward(batch.to(world.device))
-            yield batch, torch.stack(probabilities(ctr, cvr), 1).cpu()
+            logits, _ = model.forward(batch.to(world.device))
+            yield batch, torch.stack(model.network.probabilities(*logits), 1).cpu()
 
 
-def validation_auc(model: Esmm, loader: Loader, world: World, pulse: Pulse) -> dict[str, float | None] | None:
+def validation_auc(
+    model: Model, loader: Loader, world: World, pulse: Pulse
+) -> dict[str, float | None] | None:
     """Exact AUC over all workers' impressions, on rank 0; empty on the others. None where the pulse stops.
 
     CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.

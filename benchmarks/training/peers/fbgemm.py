@@ -77,7 +77,7 @@ def make_table() -> Any:
 
 
 def loss_sum(ctr: Tensor, cvr: Tensor, click: Tensor, conversion: Tensor) -> Tensor:
-    """ESMM's loss in log space, as in esmm/model/loss.py."""
+    """ESMM's loss in log space, as in esmm/model/esmm.py."""
     log_click, log_none = F.logsigmoid(ctr), F.logsigmoid(-ctr)
     log_not_both = torch.logaddexp(log_none, log_click + F.logsigmoid(-cvr))
     log_both = log_click + F.logsigmoid(cvr)

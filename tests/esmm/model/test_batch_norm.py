@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from esmm.config import ModelConfig
 from esmm.model.batch_norm import BatchNorm
-from esmm.model.network import TASKS, EsmmNetwork
+from esmm.model.esmm import TASKS, Esmm
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 
@@ -113,15 +113,15 @@ def test_one_row_becomes_the_bias_and_no_row_stays_none(pair: Pair) -> None:
 DIM, TOWERS, ROWS, CONTEXTS = 3, [6, 4], 12, 4
 
 
-def _network() -> EsmmNetwork:
+def _network() -> Esmm:
     config = ModelConfig(embedding_dim=DIM, towers=TOWERS, batch_norm=True)
     torch.manual_seed(5)
-    network = EsmmNetwork(config, ONE_WORKER)
+    network = Esmm(config, ONE_WORKER)
     network.initialise()
     return network
 
 
-def _plain_logits(network: EsmmNetwork, x: Tensor, tower: int) -> Tensor:
+def _plain_logits(network: Esmm, x: Tensor, tower: int) -> Tensor:
     """[B, 23*D] -> [B], layer by layer with torch's functions."""
     state = network.state_dict()
     rows = slice(tower * TOWERS[0], (tower + 1) * TOWERS[0])

@@ -41,8 +41,8 @@ def test_masks_repeat_for_the_same_seed_step_and_rank_and_only_then() -> None:
 
 
 def test_two_layers_of_one_step_have_different_masks() -> None:
-    noise, x = step_generator(1, 2, 3, CPU), torch.ones(40, 7)
-    assert not torch.equal(drop_out(x, 0.5, noise), drop_out(x, 0.5, noise))
+    generator, x = step_generator(1, 2, 3, CPU), torch.ones(40, 7)
+    assert not torch.equal(drop_out(x, 0.5, generator), drop_out(x, 0.5, generator))
 
 
 def test_gradients_pass_where_numbers_did() -> None:
@@ -55,9 +55,9 @@ def test_gradients_pass_where_numbers_did() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtype_and_empty_batches(dtype: torch.dtype) -> None:
-    noise = step_generator(5, 6, 0, CPU)
-    assert drop_out(torch.ones(3, 3, dtype=dtype), 0.25, noise).dtype == dtype
-    assert drop_out(torch.ones(0, 3, dtype=dtype), 0.25, noise).shape == (0, 3)
+    generator = step_generator(5, 6, 0, CPU)
+    assert drop_out(torch.ones(3, 3, dtype=dtype), 0.25, generator).dtype == dtype
+    assert drop_out(torch.ones(0, 3, dtype=dtype), 0.25, generator).shape == (0, 3)
 
 
 NUM_ROWS, IMPRESSIONS = 60, 30
@@ -89,13 +89,14 @@ def test_a_training_repeats_and_goes_on_with_the_masks_of_its_step() -> None:
     assert _losses(0.5, range(6)) == _losses(0.5, range(6))
 
 
-def test_without_noise_nothing_is_dropped() -> None:
+def test_without_a_generator_nothing_is_dropped() -> None:
     """As in validation and prediction."""
     config = Config.model_validate({"model": {"embedding_dim": 4, "towers": [16, 8], "dropout": 0.5}})
     model = make_model(config.model, NUM_ROWS, ONE_WORKER)
     initialise(model, config)
     batch = to_batch(random_batch(random.Random(4), 6, IMPRESSIONS, NUM_ROWS), NUM_ROWS)
-    kept, dropped = (model.forward(batch, noise=noise)[0] for noise in (None, step_generator(1, 1, 0, CPU)))
+    generators = (None, step_generator(1, 1, 0, CPU))
+    kept, dropped = (model.forward(batch, generator=generator)[0][0] for generator in generators)
     model.network.dropout = 0.0
-    assert torch.equal(kept, model.forward(batch)[0])
+    assert torch.equal(kept, model.forward(batch)[0][0])
     assert not torch.equal(kept, dropped)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esmm.config import ClassWeights
-from esmm.model.loss import loss_sums, probabilities
+from esmm.model.esmm import Esmm
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 MODERATE = [-6.0, -2.5, -0.1, 0.0, 1.3, 5.0]
@@ -26,7 +26,7 @@ def _gradients(
     a: Tensor, b: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights
 ) -> tuple[Tensor, Tensor, Tensor]:
     a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
-    losses = loss_sums(a, b, click, conversion, weights)
+    losses = Esmm.loss_sums(a, b, click, conversion, weights)
     grad_a, grad_b = torch.autograd.grad(losses.sum(), (a, b))
     return losses.detach(), grad_a, grad_b
 
@@ -76,7 +76,7 @@ def test_each_loss_alone_equals_the_paper_s_formula_with_400_digits() -> None:
     """In a sum the largest terms would hide an error of the small ones."""
     logits = [-200.0, -90.0, -30.0, -3.0, 0.0, 4.0, 30.0, 90.0, 200.0]
     for a, b, (click, conversion) in itertools.product(logits, logits, LABELS):
-        found = loss_sums(*(torch.tensor([x]) for x in (a, b, click, conversion)))
+        found = Esmm.loss_sums(*(torch.tensor([x]) for x in (a, b, click, conversion)))
         with mpmath.workdps(400):
             p_ctr, p_cvr = (1 / (1 + mpmath.exp(-x)) for x in (a, b))
             likelihoods = (
@@ -92,12 +92,12 @@ def test_each_loss_alone_equals_the_paper_s_formula_with_400_digits() -> None:
 def test_losses_are_sums(size: int) -> None:
     zeros = torch.zeros(size)
     half, quarter = 0.6931471805599453, 0.2876820724517809  # -ln 1/2 and -ln 3/4
-    losses = loss_sums(zeros, zeros, zeros, zeros)
+    losses = Esmm.loss_sums(zeros, zeros, zeros, zeros)
     torch.testing.assert_close(losses, size * torch.tensor([half, quarter]))
 
 
 def test_probabilities_multiply() -> None:
-    p_ctr, p_cvr, p_ctcvr = probabilities(torch.tensor([0.0, 2.0]), torch.tensor([0.0, -1.0]))
+    p_ctr, p_cvr, p_ctcvr = Esmm.probabilities(torch.tensor([0.0, 2.0]), torch.tensor([0.0, -1.0]))
     torch.testing.assert_close(p_ctr, torch.tensor([0.5, 0.8807971]))
     torch.testing.assert_close(p_cvr, torch.tensor([0.5, 0.2689414]))
     torch.testing.assert_close(p_ctcvr, p_ctr * p_cvr)

@@ -8,8 +8,7 @@ import torch
 
 from esmm.batch import Batch
 from esmm.config import Config
-from esmm.model.loss import loss_sums, probabilities
-from esmm.model.network import Esmm
+from esmm.model.model import Model
 from esmm.train import base_rates
 from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.fixtures.plain_batches import PlainBatch, random_batch, to_batch
@@ -22,7 +21,7 @@ CONFIG = Config.model_validate(
 
 
 @pytest.fixture
-def model() -> Esmm:
+def model() -> Model:
     made = make_model(CONFIG.model, NUM_ROWS, ONE_WORKER)
     initialise(made, CONFIG)
     return made
@@ -32,7 +31,7 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + np.exp(-x))
 
 
-def _by_hand(model: Esmm, plain: PlainBatch) -> tuple[list[list[float]], list[float]]:
+def _by_hand(model: Model, plain: PlainBatch) -> tuple[list[list[float]], list[float]]:
     """Logits per impression and the two summed losses: impression by impression, tower by tower."""
     table = model.embedding.table.double().numpy()
     weights = {name: p.detach().double().numpy() for name, p in model.network.named_parameters()}
@@ -55,17 +54,17 @@ def _by_hand(model: Esmm, plain: PlainBatch) -> tuple[list[list[float]], list[fl
     return logits, losses
 
 
-def test_forward_and_loss_equal_a_calculation_by_hand(model: Esmm) -> None:
+def test_forward_and_loss_equal_a_calculation_by_hand(model: Model) -> None:
     plain = random_batch(random.Random(0), num_contexts=6, num_impressions=40, num_rows=NUM_ROWS)
     batch = to_batch(plain, NUM_ROWS)
-    ctr, cvr, _ = model.forward(batch)
+    (ctr, cvr), _ = model.forward(batch)
     logits, losses = _by_hand(model, plain)
     np.testing.assert_allclose(torch.stack([ctr, cvr], 1).detach().numpy(), logits, rtol=1e-4, atol=1e-6)
-    found = loss_sums(ctr, cvr, batch.click, batch.conversion).detach().numpy()
+    found = model.network.loss_sums(ctr, cvr, batch.click, batch.conversion).detach().numpy()
     np.testing.assert_allclose(found, losses, rtol=1e-6)
 
 
-def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Esmm) -> None:
+def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Model) -> None:
     network = model.network
     bound = (23 * DIM) ** -0.5
     for parameter in (network.context.weight, network.item.weight, network.context.bias):
@@ -73,14 +72,33 @@ def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Esmm) -> N
         assert parameter.abs().max() > 0.8 * bound
 
 
+def test_a_network_s_tensors_have_the_names_that_checkpoints_know() -> None:
+    """Of all checkpoints so far: another name or shape, and none of them could be read."""
+    values = {"embedding_dim": DIM, "towers": list(TOWERS), "batch_norm": True}
+    model = make_model(Config.model_validate({"model": values}).model, NUM_ROWS, ONE_WORKER)
+    found = {name: tuple(tensor.shape) for name, tensor in model.network.state_dict().items()}
+    expected: dict[str, tuple[int, ...]] = {
+        "context.weight": (24, 13 * DIM),
+        "context.bias": (24,),
+        "item.weight": (24, 10 * DIM),
+    }
+    for task in range(2):
+        expected |= {f"towers.{task}.0.weight": (7, 12), f"towers.{task}.0.bias": (7,)}
+        expected |= {f"towers.{task}.2.weight": (1, 7), f"towers.{task}.2.bias": (1,)}
+    for level, width in enumerate(TOWERS):
+        norm = ("weight", "bias", "running_mean", "running_var")
+        expected |= {f"norms.{level}.{name}": (2, width) for name in norm}
+    assert found == expected
+
+
 def _empty() -> Batch:
     return to_batch(PlainBatch([], []), NUM_ROWS)
 
 
-def test_an_empty_batch_has_zero_gradients(model: Esmm) -> None:
-    ctr, cvr, lookup = model.forward(_empty())
+def test_an_empty_batch_has_zero_gradients(model: Model) -> None:
+    (ctr, cvr), lookup = model.forward(_empty())
     batch = _empty()
-    loss_sums(ctr, cvr, batch.click, batch.conversion).sum().backward()
+    model.network.loss_sums(ctr, cvr, batch.click, batch.conversion).sum().backward()
     assert ctr.shape == cvr.shape == (0,)
     assert lookup.pooled.grad is not None and lookup.pooled.grad.shape == (0, DIM)
     for name, parameter in model.network.named_parameters():
@@ -112,8 +130,8 @@ def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
     initialise(model, config)
     model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
     plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)
-    ctr, cvr, _ = model.forward(to_batch(plain, NUM_ROWS))
-    p_ctr, p_cvr, p_ctcvr = probabilities(ctr, cvr)
+    (ctr, cvr), _ = model.forward(to_batch(plain, NUM_ROWS))
+    p_ctr, p_cvr, p_ctcvr = model.network.probabilities(ctr, cvr)
     assert p_ctr.mean().item() == pytest.approx(41 / 1002, rel=0.3)
     assert p_cvr.mean().item() == pytest.approx(1 / 42, rel=0.3)
     assert torch.equal(p_ctcvr, p_ctr * p_cvr)

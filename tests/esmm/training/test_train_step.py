@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from esmm.batch import Batch
 from esmm.config import Config
-from esmm.model.loss import loss_sums
-from esmm.model.network import EsmmNetwork
+from esmm.model.esmm import Esmm
 from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.fixtures.plain_batches import random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
@@ -53,7 +52,7 @@ class DenseModel(nn.Module):
     def __init__(self, config: Config, trained: TrainStep) -> None:
         super().__init__()
         self.table = nn.Parameter(trained.model.embedding.table.clone())
-        self.network = EsmmNetwork(config.model, ONE_WORKER)
+        self.network = Esmm(config.model, ONE_WORKER)
         self.network.load_state_dict(trained.model.network.state_dict())
         self.l2 = config.optimizer.sparse.l2
 
@@ -64,7 +63,7 @@ class DenseModel(nn.Module):
         matrix.index_put_((bag_of_token, pooling.ids.long()), pooling.weights, accumulate=True)
         ctr, cvr = self.network(matrix @ self.table, batch.context_index)
         weights = _config().loss.class_weights
-        losses = loss_sums(ctr, cvr, batch.click, batch.conversion, weights)
+        losses = self.network.loss_sums(ctr, cvr, batch.click, batch.conversion, weights)
         touched = self.table[pooling.rows.long()]
         return (losses[0] + 2 * losses[1]) / IMPRESSIONS + self.l2 / 2 * touched.square().sum()
 

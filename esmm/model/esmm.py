@@ -1,0 +1,98 @@
+"""ESMM, the entire space multi-task model: Ma et al., SIGIR 2018 (arXiv 1804.07931).
+
+x is what is pooled of an impression: its context's 13 fields and its own 10. Two towers read it,
+
+    pCTR   = s(a(x))         the probability of a click                        a: the CTR tower
+    pCVR   = s(b(x))         the probability that a click converts             b: the CVR tower
+    pCTCVR = pCTR * pCVR     the probability of a click that converts          (equation 2)
+
+and both are learnt from all impressions, clicked or not:
+
+    L = sum BCE(click, pCTR) + sum BCE(click * conversion, pCTCVR)             (equation 3)
+
+No term has pCVR alone. It is what leads from pCTR to pCTCVR, so it is learnt on the impressions that it is
+asked about, not on clicked ones only. Towers and losses are this file; what they are made of is in `network`
+and `loss`, the arithmetic of a layer in `layers`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from esmm.config import ClassWeights, ModelConfig
+from esmm.model import network
+from esmm.model.layers import FirstLayer
+from esmm.model.loss import binary_loss, product_logit
+from esmm.workers.world import World
+from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
+
+TASKS = 2  # the CTR tower and the CVR tower
+
+
+class Esmm(nn.Module):
+    """Pooled fields -> two logits per impression; their probabilities and losses.
+
+    Both towers' first layers are one matrix, W [context; item] = W_c context + W_i item. A context's term
+    is computed once and handed to its impressions.
+    """
+
+    def __init__(self, config: ModelConfig, world: World) -> None:
+        super().__init__()
+        dim, width = config.embedding_dim, TASKS * config.towers[0]
+        self.context = nn.Linear(len(USER_FIELDS) * dim, width)
+        self.item = nn.Linear(len(IMPRESSION_FIELDS) * dim, width, bias=False)
+        self.context.bias.requires_grad_(not config.batch_norm)
+        self.towers = nn.ModuleList(network.tower(config) for _ in range(TASKS))
+        self.norms = network.norms(config, TASKS, world)
+        self.dropout = config.dropout
+
+    def initialise(self) -> None:
+        """torch's default for linear layers, from its global generator."""
+        network.initialise_first_layer(self.context, self.item)
+        network.initialise_towers(self.towers)
+
+    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+        """Let the untrained towers predict about these rates.
+
+        From 0.5, all impressions without a click would push pCVR far below its rate first, and the few
+        conversions of an epoch are too few to bring it back.
+        """
+        for tower, rate in zip(self.towers, (p_ctr, p_cvr), strict=True):
+            network.start_at(tower, rate)
+
+    def forward(
+        self,
+        pooled: Tensor,
+        context_index: Tensor,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits a and b of CTR and CVR, each float32 [B].
+
+        pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
+        context_index: int64 [B], ascending. dtype: of the matrix products. generator: of dropout, if wanted.
+        """
+        parameters = (self.context.weight, self.context.bias, self.item.weight)
+        hidden = FirstLayer.apply(pooled, context_index, *parameters, TASKS, dtype, not self.norms)
+        ctr, cvr = network.tower_logits(self.towers, hidden, self.norms, self.dropout, generator)
+        return ctr, cvr
+
+    @staticmethod
+    def probabilities(ctr: Tensor, cvr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of two logits [B]: p_ctr, p_cvr and p_ctcvr = p_ctr * p_cvr, each [B]."""
+        p_ctr, p_cvr = torch.sigmoid(ctr), torch.sigmoid(cvr)
+        return p_ctr, p_cvr, p_ctr * p_cvr
+
+    @staticmethod
+    def loss_sums(
+        ctr: Tensor, cvr: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights | None = None
+    ) -> Tensor:
+        """[2]: sums over B impressions of BCE(click, pCTR) and BCE(click * conversion, pCTCVR).
+
+        Logits and labels are float32 [B]. The weights multiply the terms of positive impressions. Means
+        divide by the number of impressions, not by their weights: so a weight changes what a positive
+        counts and leaves the others as they are.
+        """
+        weights = weights or ClassWeights()
+        of_clicks = binary_loss(ctr, click, weights.click)
+        of_conversions = binary_loss(product_logit(ctr, cvr), click * conversion, weights.conversion)
+        return torch.stack([of_clicks, of_conversions])

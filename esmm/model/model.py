@@ -1,0 +1,27 @@
+"""What every model is in training and prediction: batches in, logits out."""
+
+import torch
+from torch import Tensor
+
+from esmm.batch import Batch
+from esmm.embedding.sharded_table import Lookup, ShardedEmbedding
+from esmm.model.esmm import Esmm
+
+
+class Model:
+    """A network and the embedding that it reads."""
+
+    def __init__(self, network: Esmm, embedding: ShardedEmbedding) -> None:
+        self.network = network
+        self.embedding = embedding
+
+    def forward(
+        self,
+        batch: Batch,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> tuple[tuple[Tensor, Tensor], Lookup]:
+        """The network's logits, each [B], and the lookup; its pooled vectors get the gradient."""
+        lookup = self.embedding.lookup(batch.asked())
+        logits = self.network(lookup.pooled.requires_grad_(), batch.context_index, dtype, generator)
+        return logits, lookup
