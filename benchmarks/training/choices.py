@@ -117,7 +117,8 @@ def main() -> None:
         if not publishing.is_complete(folder):
             raise InputError(f"{folder}: expected samples, found none. Run make demo first.")
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    runs, measured_on = measure(args), machine()
+    runs = measure(args)
+    measured_on = machine()
     write_json(f"{args.out}/choices.json", {"machine": measured_on, "runs": runs})
     print(f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores, one worker, "
           f"{args.seeds} seeds\n")  # fmt: skip

@@ -38,7 +38,8 @@ def measure(
         "shuffle_window": shuffle_window,
         "num_threads": num_threads,
     }
-    alone, whole = BatchesAlone(folder, **options), Loader(folder, **options)
+    alone = BatchesAlone(folder, **options)
+    whole = Loader(folder, **options)
     for loader in (alone, whole):
         next(loader.epoch(Position.start(0)))  # compiles or loads the kernels
     epochs = [(_epoch(alone, epoch), _epoch(whole, epoch)) for epoch in range(1, EPOCHS + 1)]
@@ -61,7 +62,9 @@ def measure(
 
 def _epoch(loader: Loader, epoch: int) -> tuple[float, float, int]:
     """Seconds, seconds of the processor, tokens."""
-    wall, cpu, tokens = time.perf_counter(), time.process_time(), 0
+    wall = time.perf_counter()
+    cpu = time.process_time()
+    tokens = 0
     for batch in loader.epoch(Position.start(epoch)):
         tokens += len(batch.user.ids) + len(batch.impression.ids)
     return time.perf_counter() - wall, time.process_time() - cpu, tokens

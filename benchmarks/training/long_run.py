@@ -107,7 +107,8 @@ def train(args: argparse.Namespace) -> list[dict[str, Any]]:
     for setting in args.set:
         command += ["--set", setting]
     LOG.info("training; its log: %s", out / "train.log")
-    begin, samples = time.monotonic(), []
+    begin = time.monotonic()
+    samples = []
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // WORKERS))}
     with (out / "train.log").open("w") as log, subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -185,10 +186,13 @@ def _memory(samples: list[dict[str, Any]], rank: str) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """The summary for a person."""
-    found, measured_on = results["summary"], results["machine"]
+    found = results["summary"]
+    measured_on = results["machine"]
     aucs = ", ".join(f"{name} {value:.4f}" for name, value in found["auc"].items() if value is not None)
-    (ctr, ctcvr), (last_ctr, last_ctcvr) = found["first_losses"], found["last_losses"]
-    seconds, rate = found["train_seconds"], found["impressions_per_second"]
+    (ctr, ctcvr) = found["first_losses"]
+    (last_ctr, last_ctcvr) = found["last_losses"]
+    seconds = found["train_seconds"]
+    rate = found["impressions_per_second"]
     lines = [
         f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores, {WORKERS} workers",
         f"{results['impressions']:,} impressions, table of {results['rows']:,} rows",

@@ -47,8 +47,12 @@ class Feed(Generic[T]):
         max_steps: float = math.inf,
         warm_up: int = WARM_UP_STEPS,
     ) -> None:
-        self._batches, self._seconds, self._max_steps, self._warm_up = batches, seconds, max_steps, warm_up
-        self.steps, self.elapsed = 0, 0.0
+        self._batches = batches
+        self._seconds = seconds
+        self._max_steps = max_steps
+        self._warm_up = warm_up
+        self.steps = 0
+        self.elapsed = 0.0
         self.notes: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[T]:

@@ -19,7 +19,9 @@ from esmm.embedding.bags import Bags, field_offsets
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from storage.json_files import write_json
 
-SINGLE, LAYOUT, INFO = "single.safetensors", "layout.safetensors", "peer_data.json"
+SINGLE = "single.safetensors"
+LAYOUT = "layout.safetensors"
+INFO = "peer_data.json"
 SINGLE_IMPRESSIONS = 1 << 17
 
 
@@ -55,7 +57,8 @@ def single_valued(batch: Batch, buckets: dict[str, int]) -> dict[str, Tensor]:
 
 def first_ids(bags: Bags, num_fields: int) -> Tensor:
     """Field-major bags of N owners -> int64 [N, num_fields]; -1 where a bag is empty."""
-    starts, lengths = bags.offsets[:-1], bags.offsets.diff()
+    starts = bags.offsets[:-1]
+    lengths = bags.offsets.diff()
     padded = torch.cat([bags.ids, bags.ids.new_tensor([-1])])
     first = torch.where(lengths > 0, padded.index_select(0, starts), -1)
     return first.view(num_fields, -1).t()
@@ -63,7 +66,8 @@ def first_ids(bags: Bags, num_fields: int) -> Tensor:
 
 def deduplicated(batch: Batch) -> dict[str, Tensor]:
     """The bags of contexts and of impressions end to end, and which context each impression has."""
-    user, impression = batch.user, batch.impression
+    user = batch.user
+    impression = batch.impression
     return {
         "ids": torch.cat([user.ids, impression.ids]),
         "weights": torch.cat([user.weights, impression.weights]),

@@ -18,7 +18,8 @@ def interpreter(folder: Path) -> Path:
     """The Python of the environment, which is made first where it is missing or out of date."""
     torch = version("torch").partition("+")[0]
     key = f"{torch} {hashlib.sha256(LOCK.read_bytes()).hexdigest()}"
-    python, stamp = folder / "bin/python", folder / "ready"
+    python = folder / "bin/python"
+    stamp = folder / "ready"
     if stamp.exists() and stamp.read_text() == key:
         return python
     LOG.info("making %s (torch is about 200 MB)", folder)

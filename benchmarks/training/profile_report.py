@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-STEP, WAIT = "step", "loader_wait"
+STEP = "step"
+WAIT = "loader_wait"
 MEANING = {
     WAIT: "wait for a batch of the loader",
     "plan": "read what the other workers ask for",

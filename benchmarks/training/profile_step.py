@@ -33,7 +33,8 @@ EXAMPLE = """examples:
 """
 WARM_UP_STEPS = 10
 OPERATORS = 15
-REPORT, LOG_NAME = "report.txt", "run.log"
+REPORT = "report.txt"
+LOG_NAME = "run.log"
 WORKER = "ESMM_PROFILE_WORKER"  # set for the processes that train
 
 
@@ -77,7 +78,8 @@ def measure(args: argparse.Namespace, world: World) -> tuple[profile, float]:
         for _ in range(WARM_UP_STEPS):
             trained(next(batches), args.batch_size)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            cpu, wall = time.process_time(), time.perf_counter()
+            cpu = time.process_time()
+            wall = time.perf_counter()
             for _ in range(args.steps):
                 with record_function(STEP):
                     trained(next(batches), args.batch_size)
@@ -114,7 +116,8 @@ def main() -> None:
     if WORKER in os.environ:
         work(args)
         return
-    samples, out = args.samples or str(make_samples()), Path(args.out)
+    samples = args.samples or str(make_samples())
+    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     launcher = ["horovodrun", "-np", str(args.workers), "-H", f"localhost:{args.workers}"]
     command = [sys.executable, "-m", "benchmarks.training.profile_step", *sys.argv[1:], "--samples", samples]

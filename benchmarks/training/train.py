@@ -56,7 +56,9 @@ class Runner:
     """Starts measurements, each in a process of its own, and reads what they found."""
 
     def __init__(self, out: Path, samples: Path, peers: Path) -> None:
-        self.out, self.samples, self.peers = out, samples, peers
+        self.out = out
+        self.samples = samples
+        self.peers = peers
         self.result = out / "result.json"
 
     def ours(self, *options: str, launcher: tuple[str, ...] = ()) -> Run:
@@ -80,7 +82,8 @@ class Runner:
         """The result file, and how many cores others kept busy meanwhile."""
         log = self.out / "last_run.log"
         self.result.unlink(missing_ok=True)
-        before, begin = _busy_of_others(), time.perf_counter()
+        before = _busy_of_others()
+        begin = time.perf_counter()
         with log.open("w") as messages, (stdout or log).open("a") as results:
             code = subprocess.call(command, stdout=results, stderr=messages)
         if code:
@@ -158,8 +161,10 @@ def measure_tables(runner: Runner, args: argparse.Namespace) -> list[Run]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Make what is missing, measure everything, write train.json; its content."""
-    out, begin = Path(args.out), time.monotonic()
-    peers, samples = peers_venv.interpreter(Path(args.peers)), make_samples(Path(args.data))
+    out = Path(args.out)
+    begin = time.monotonic()
+    peers = peers_venv.interpreter(Path(args.peers))
+    samples = make_samples(Path(args.data))
     peer_data.write(str(samples), out, list(BATCH_SIZES))
     runner = Runner(out, samples, peers)
     runs = {

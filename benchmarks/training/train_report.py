@@ -22,7 +22,8 @@ WORKERS_CASES = {
     2: (*CASES, *(f"{2 * size}:{p}" for size in BATCH_SIZES for p in ("fp32", "bf16"))),
 }
 BYTES_PER_ROW = (18 + 1) * 4  # a vector and its accumulator of row-wise Adagrad
-WIDTH, NAME_WIDTH = 18, 58
+WIDTH = 18
+NAME_WIDTH = 58
 
 Runs = list[dict[str, Any]]
 ByCase = dict[str, float | None]
@@ -105,7 +106,8 @@ def _of_workers(runs: Runs, workers: int, case: str, figure: str) -> float | Non
 
 def table(results: dict[str, Any]) -> str:
     """All figures, a column per case."""
-    measured_on, found = results["machine"], results["figures"]
+    measured_on = results["machine"]
+    found = results["figures"]
     others = found["most_cores_of_others"]
     lines = [f"{measured_on['date']}, {measured_on['processor']}, {measured_on['cores']} cores"]
     lines.append(f"{results['seconds'] / 60:.0f} minutes; others kept up to {others:.1f} cores busy")

@@ -124,7 +124,8 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
 
 
 def main() -> None:
-    args, world = parse_args(), CountingWorld.start().use("auto")
+    args = parse_args()
+    world = CountingWorld.start().use("auto")
     if not world.is_rank_zero:
         args.out = os.devnull
     if args.route == "table":

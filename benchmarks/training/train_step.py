@@ -15,7 +15,8 @@ from esmm.workers.world import World
 
 BATCHES = 8  # different ones, so that a step does not find its rows in the cache
 WARM_UP_STEPS = 3
-MIN_STEPS, MIN_SECONDS = 20, 5.0
+MIN_STEPS = 20
+MIN_SECONDS = 5.0
 
 
 def full_batches(loader: Loader) -> Iterator[Batch]:

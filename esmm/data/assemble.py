@@ -114,7 +114,9 @@ def rebatch(stream: Iterable[Ranges], batch_size: int) -> Iterator[Ranges]:
         num_waiting += window.num_impressions
         if num_waiting < batch_size:
             continue
-        merged, waiting, num_waiting = merge(waiting), [], num_waiting % batch_size
+        merged = merge(waiting)
+        waiting = []
+        num_waiting = num_waiting % batch_size
         for piece in cut(merged, batch_size):
             if piece.num_impressions == batch_size:
                 yield piece
@@ -135,7 +137,8 @@ class Gatherer:
         first_row = field_offsets(buckets)
         self.first_row = np.array([first_row[field.name] for field in FIELDS], np.int32)
         self.normalised = np.array([field.multi and field.side != "cross" for field in FIELDS])
-        self.with_keys, self.pin_memory = with_keys, pin_memory
+        self.with_keys = with_keys
+        self.pin_memory = pin_memory
 
     def __call__(self, ranges: Ranges) -> Batch:
         """Impressions of row groups that could not be read are left out."""

@@ -116,9 +116,11 @@ def _add_up(lengths, starts, offsets, bounds):
 @njit(cache=True, nogil=True)
 def _check_values(column, num_values, num_buckets):
     ids = _ints(column[IDS], num_values)
-    low, high = 0, 0
+    low = 0
+    high = 0
     for i in range(num_values):
-        low, high = min(low, ids[i]), max(high, ids[i])
+        low = min(low, ids[i])
+        high = max(high, ids[i])
     if low < 0 or high >= num_buckets:
         return BAD_ID, float(low if low < 0 else high)
     if column[WEIGHTS]:
@@ -139,15 +141,19 @@ def gather_bags(fields, parts, first, count, first_row, normalised):
 
     Returns ids int32 [T], weights float32 [T] and offsets int32 [F*N + 1], field-major.
     """
-    num_fields, num_owners, total = fields.shape[1], count.sum(), 0
+    num_fields = fields.shape[1]
+    num_owners = count.sum()
+    total = 0
     for field in range(num_fields):
         for i in range(len(parts)):
             low, high = _span(fields[parts[i], field, 2], first[i], count[i])
             total += high - low
-    ids, weights = np.empty(total, np.int32), np.empty(total, np.float32)
+    ids = np.empty(total, np.int32)
+    weights = np.empty(total, np.float32)
     offsets = np.empty(num_fields * num_owners + 1, np.int32)
     offsets[0] = 0
-    bag, begin = 0, 0
+    bag = 0
+    begin = 0
     for field in range(num_fields):
         for i in range(len(parts)):
             source = fields[parts[i], field]
@@ -157,7 +163,8 @@ def gather_bags(fields, parts, first, count, first_row, normalised):
             _copy_weights(source[1], low, weights[begin:end])
             bounds = offsets[bag + 1 : bag + count[i] + 1]
             _copy_bounds(source[2], first[i], begin - low, begin, bounds)
-            bag, begin = bag + count[i], end
+            bag = bag + count[i]
+            begin = end
         if normalised[field]:
             normalise_bags(weights, offsets[bag - num_owners : bag + 1])
     return ids, weights, offsets

@@ -1,8 +1,8 @@
 """The loader: samples in, batches of one rank out.
 
-`schedule` says which row groups a rank reads, and in which order. `row_group_reader` reads them on
-Petastorm's threads, where `rows` checks each; `assemble` cuts them into batches on one thread of its own, a
-few batches ahead of the training step.
+`schedule` says which row groups a rank reads, and in which order. `petastorm_reader` reads them on
+Petastorm's threads, where `row_group` checks each; `assemble` cuts them into batches on one thread of its
+own, a few batches ahead of the training step.
 """
 
 import logging

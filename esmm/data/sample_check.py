@@ -32,7 +32,8 @@ def check_files(folder: str, manifest: Manifest) -> None:
     fs, path = filesystem(folder)
     found = {info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(path, detail=True)}
     for entry in manifest["files"]:
-        name, size = entry["name"], found.get(entry["name"])
+        name = entry["name"]
+        size = found.get(entry["name"])
         if size is None:
             raise InputError(f"{folder}/{name}: file not found, but the manifest names it. {REPAIR}")
         if size != entry["bytes"]:

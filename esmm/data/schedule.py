@@ -87,9 +87,11 @@ class Position:
         """The position when so many more steps have been taken."""
         if not steps:
             return self
-        legs, last = self.legs, self.legs[-1] if self.legs else None
+        legs = self.legs
+        last = self.legs[-1] if self.legs else None
         if last and (last.workers, last.batch_size) == (workers, batch_size):
-            legs, steps = legs[:-1], last.steps + steps
+            legs = legs[:-1]
+            steps = last.steps + steps
         return replace(self, legs=(*legs, Leg(workers, batch_size, steps)))
 
 
@@ -168,7 +170,8 @@ def make_schedule(
     """
     remnants: list[Window] = []
     untouched = [group for group in groups if group.num_impressions]
-    number, schedule = 0, Schedule((), 0)
+    number = 0
+    schedule = Schedule((), 0)
     for leg in (*position.legs, Leg(workers, batch_size, 0)):
         if (leg.workers, leg.batch_size) != (len(schedule.windows), schedule.batch_size):
             if number:
@@ -217,7 +220,8 @@ def _deal(items: Sequence[Item], shares: tuple[int, ...]) -> list[list[Item]]:
 def _cut(items: list[Item], key: tuple[int, int], num_rows: int) -> Iterator[Window]:
     """Remnants as they are, then windows of neighbouring row groups that reach `num_rows` contexts."""
     window: list[RowGroup] = []
-    number, rows = 0, 0
+    number = 0
+    rows = 0
     for item in items:
         if isinstance(item, Window):
             yield item
@@ -226,7 +230,9 @@ def _cut(items: list[Item], key: tuple[int, int], num_rows: int) -> Iterator[Win
         rows += item.num_rows
         if rows >= num_rows:
             yield Window(tuple(window), (*key, number))
-            window, number, rows = [], number + 1, 0
+            window = []
+            number = number + 1
+            rows = 0
     if window:
         yield Window(tuple(window), (*key, number))
 

@@ -9,7 +9,8 @@ from schemas.fields import FIELDS
 
 def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
     """First row of each field in the fused table; fields lie in the order of `FIELDS`."""
-    offsets, start = {}, 0
+    offsets = {}
+    start = 0
     for field in FIELDS:
         offsets[field.name] = start
         start += buckets[field.name]

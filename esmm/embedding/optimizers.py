@@ -1,10 +1,12 @@
 """Optimisers that touch only the rows of a step. Their state is dealt over ranks like the rows themselves.
 
-The table holds rows / scale (see `ShardedEmbedding`), and gradients are those of the true rows.
+Each has a `learning_rate`, its `state` by name, every tensor with one entry per row of the shard, and
+`update`, which moves rows of a table [R, D] against their gradient [n, D]. rows: int32 [n], no row twice.
+step: number of this step over the whole run, from 1. The table holds the true rows / scale (see
+`ShardedEmbedding`), and gradients are those of the true rows.
 """
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,20 +15,6 @@ from esmm.config import SparseOptimizerConfig
 
 STEPS_BEFORE = "steps_before"
 EPS = 1e-8  # for sums of gradients; those of a mean over B impressions are B times smaller, so is theirs
-
-
-class SparseOptimizer(Protocol):
-    """state: the optimiser's memory by name, each tensor with one entry per row of the shard."""
-
-    learning_rate: float
-    state: dict[str, Tensor]
-
-    def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
-        """Move rows of a table [R, D] against their gradient.
-
-        rows: int32 [n], no row twice. gradient: [n, D]. step: number of this step over the whole run,
-        from 1. scale: the true rows are scale * table.
-        """
 
 
 class Sgd:
@@ -51,11 +39,13 @@ class RowwiseAdagrad:
     def __init__(
         self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
     ) -> None:
-        self.learning_rate, self.eps = learning_rate, eps
+        self.learning_rate = learning_rate
+        self.eps = eps
         self.state = {"squares": torch.zeros(num_rows, device=device)}
 
     def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
-        rows, squares = rows.long(), self.state["squares"]
+        rows = rows.long()
+        squares = self.state["squares"]
         total = squares.index_select(0, rows).add_(gradient.square().mean(1))
         squares.index_copy_(0, rows, total)
         inverse = total.sqrt_().add_(self.eps).reciprocal_().unsqueeze(1)
@@ -69,12 +59,14 @@ class LazyAdam:
     the runs before as well, `steps_before` in the state: their moments are as old as that.
     """
 
-    BETA1, BETA2 = 0.9, 0.999
+    BETA1 = 0.9
+    BETA2 = 0.999
 
     def __init__(
         self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
     ) -> None:
-        self.learning_rate, self.eps = learning_rate, eps
+        self.learning_rate = learning_rate
+        self.eps = eps
         self.state = {name: torch.zeros(num_rows, dim, device=device) for name in ("mean", "square")}
         self.state[STEPS_BEFORE] = torch.zeros(num_rows, device=device)
 

@@ -14,7 +14,8 @@ def sort_by_key(keys, num_keys):
     for token in range(num_tokens):
         order[token] = token
     spare = np.empty(num_tokens, np.int32)
-    shift, mask = 0, (1 << DIGIT_BITS) - 1
+    shift = 0
+    mask = (1 << DIGIT_BITS) - 1
     while shift == 0 or (num_keys - 1) >> shift > 0:
         starts = np.zeros(mask + 2, np.int64)
         for token in range(num_tokens):
@@ -44,10 +45,13 @@ def transpose(ids, weights, offsets, num_ids, most):
         for token in range(offsets[bag], offsets[bag + 1]):
             bag_of[token] = bag
     order = sort_by_key(ids, num_ids)
-    rows, row_starts = np.empty(num_tokens, np.int32), np.empty(num_tokens + 1, np.int32)
+    rows = np.empty(num_tokens, np.int32)
+    row_starts = np.empty(num_tokens + 1, np.int32)
     starts = np.empty(num_tokens + 1, np.int32)
-    bags, bag_weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
-    num_rows, num_pieces = 0, 0
+    bags = np.empty(num_tokens, np.int32)
+    bag_weights = np.empty(num_tokens, np.float32)
+    num_rows = 0
+    num_pieces = 0
     for i in range(num_tokens):
         token = order[i]
         is_new = i == 0 or ids[token] != rows[num_rows - 1]
@@ -60,7 +64,8 @@ def transpose(ids, weights, offsets, num_ids, most):
             num_pieces += 1
         bags[i] = bag_of[token]
         bag_weights[i] = weights[token]
-    row_starts[num_rows], starts[num_pieces] = num_pieces, num_tokens
+    row_starts[num_rows] = num_pieces
+    starts[num_pieces] = num_tokens
     return rows[:num_rows], row_starts[: num_rows + 1], starts[: num_pieces + 1], bags, bag_weights
 
 
@@ -68,7 +73,8 @@ def transpose(ids, weights, offsets, num_ids, most):
 def by_owner(ids, weights, offsets, num_fields, out_ids, out_weights, out_offsets):
     """Field-major bags of N owners, written owner after owner; all counted from out_offsets[0] on."""
     num_owners = (len(offsets) - 1) // num_fields
-    position, bag = out_offsets[0], 0
+    position = out_offsets[0]
+    bag = 0
     for owner in range(num_owners):
         for field in range(num_fields):
             source = field * num_owners + owner
@@ -96,9 +102,12 @@ def ask(ids, weights, offsets, num_lists, rows_per_rank, world_size):
     pieces, tokens = _count_pieces(ids, offsets, num_lists, world_size)
     lengths = 3 + pieces + 2 * tokens + rows
     message = np.empty(lengths.sum(), np.int32)
-    begin, row = 0, 0
+    begin = 0
+    row = 0
     for owner in range(world_size):
-        message[begin], message[begin + 1], message[begin + 2] = pieces[owner], tokens[owner], rows[owner]
+        message[begin] = pieces[owner]
+        message[begin + 1] = tokens[owner]
+        message[begin + 2] = rows[owner]
         begin += lengths[owner]
         for i in range(rows[owner]):
             message[begin - rows[owner] + i] = distinct[row + i] - owner * rows_per_rank
@@ -115,8 +124,10 @@ def _distinct_rows(ids, rows_per_rank, world_size):
     for token in range(len(ids)):
         keys[token] = (ids[token] % world_size) * rows_per_rank + ids[token] // world_size
     order = sort_by_key(keys, rows_per_rank * world_size)
-    distinct, inverse = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
-    rows, found = np.zeros(world_size, np.int64), 0
+    distinct = np.empty(len(keys), np.int32)
+    inverse = np.empty(len(keys), np.int32)
+    rows = np.zeros(world_size, np.int64)
+    found = 0
     for i in range(len(keys)):
         key = keys[order[i]]
         if i == 0 or key != distinct[found - 1]:
@@ -130,7 +141,8 @@ def _distinct_rows(ids, rows_per_rank, world_size):
 @njit(cache=True, nogil=True)
 def _count_pieces(ids, offsets, num_lists, world_size):
     """How many pieces, and tokens in them, each owner gets of the first num_lists bags."""
-    pieces, tokens = np.zeros(world_size, np.int64), np.zeros(world_size, np.int64)
+    pieces = np.zeros(world_size, np.int64)
+    tokens = np.zeros(world_size, np.int64)
     last = np.full(world_size, -1, np.int64)
     for bag in range(num_lists):
         for token in range(offsets[bag], offsets[bag + 1]):
@@ -165,14 +177,17 @@ def _write_pieces(ids, weight_bits, offsets, num_lists, message, lengths, pieces
 @njit(cache=True, nogil=True)
 def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, pieces, rows):
     """Bags over the answers, which come owner by owner, pieces before rows: ids, weights, offsets."""
-    num_pieces, first, world_size = pieces.sum(), offsets[num_lists], len(pieces)
+    num_pieces = pieces.sum()
+    first = offsets[num_lists]
+    world_size = len(pieces)
     out_ids = np.empty(num_pieces + len(inverse), np.int32)
     out_weights = np.ones(num_pieces + len(inverse), np.float32)
     out_offsets = np.zeros(len(offsets), np.int32)
     next_answer = np.cumsum(pieces + rows) - pieces - rows
     # Row number n of all distinct ones is answer n + shift[owner].
     shift = np.cumsum(pieces)
-    last, position = np.full(world_size, -1, np.int64), 0
+    last = np.full(world_size, -1, np.int64)
+    position = 0
     for bag in range(num_lists):
         for token in range(offsets[bag], offsets[bag + 1]):
             owner = ids[token] % world_size
@@ -193,21 +208,30 @@ def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_p
 @njit(cache=True, nogil=True)
 def read_questions(message, lengths):
     """The bags that other ranks ask for, in their order: local rows, weights, offsets; bags per rank."""
-    num_bags, num_tokens, begin = 0, 0, 0
+    num_bags = 0
+    num_tokens = 0
+    begin = 0
     bags = np.empty(len(lengths), np.int64)
     for rank in range(len(lengths)):
-        pieces, tokens, rows = message[begin], message[begin + 1], message[begin + 2]
+        pieces = message[begin]
+        tokens = message[begin + 1]
+        rows = message[begin + 2]
         bags[rank] = pieces + rows
         num_bags += pieces + rows
         num_tokens += tokens + rows
         begin += lengths[rank]
-    ids, weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
+    ids = np.empty(num_tokens, np.int32)
+    weights = np.empty(num_tokens, np.float32)
     offsets = np.empty(num_bags + 1, np.int32)
     weight_bits = weights.view(np.int32)
     offsets[0] = 0
-    bag, token, begin = 0, 0, 0
+    bag = 0
+    token = 0
+    begin = 0
     for rank in range(len(lengths)):
-        pieces, tokens, rows = message[begin], message[begin + 1], message[begin + 2]
+        pieces = message[begin]
+        tokens = message[begin + 1]
+        rows = message[begin + 2]
         at = begin + 3
         for i in range(pieces):
             offsets[bag + 1] = offsets[bag] + message[at + i]

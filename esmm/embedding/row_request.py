@@ -68,7 +68,8 @@ def decode_requests(message: Tensor, counts: list[int], num_local_rows: int) -> 
 def _owner_major(user: Bags, impression: Bags) -> tuple[IntArray, FloatArray, IntArray]:
     """Both sides' bags in one sequence: context by context, then impression by impression."""
     num_tokens = user.ids.shape[0] + impression.ids.shape[0]
-    ids, weights = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.float32)
+    ids = np.empty(num_tokens, np.int32)
+    weights = np.empty(num_tokens, np.float32)
     num_lists = user.offsets.shape[0] - 1
     offsets = np.zeros(num_lists + impression.offsets.shape[0], np.int32)
     sides = ((user, USER_FIELDS, offsets), (impression, IMPRESSION_FIELDS, offsets[num_lists:]))

@@ -50,7 +50,9 @@ class ShardedEmbedding:
     """
 
     def __init__(self, num_rows: int, dim: int, world: World) -> None:
-        self.world, self.num_rows, self.dim = world, num_rows, dim
+        self.world = world
+        self.num_rows = num_rows
+        self.dim = dim
         self.table = torch.zeros(num_local_rows(num_rows, world.rank, world.size), dim, device=world.device)
         self.scale = 1.0
         self._sent: dict[int, UnderWay] = {}

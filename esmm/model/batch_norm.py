@@ -23,14 +23,16 @@ class BatchNorm(nn.Module):
     layer, for the allreduces.
     """
 
-    EPS, MOMENTUM = 1e-5, 0.1
+    EPS = 1e-5
+    MOMENTUM = 0.1
 
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, num_towers: int, width: int, world: World, name: str) -> None:
         super().__init__()
-        self.world, self.name = world, name
+        self.world = world
+        self.name = name
         self.weight = nn.Parameter(torch.ones(num_towers, width))
         self.bias = nn.Parameter(torch.zeros(num_towers, width))
         self.register_buffer("running_mean", torch.zeros(num_towers, width))
@@ -63,7 +65,9 @@ def _moments(hidden: list[Tensor], world: World, name: str) -> tuple[Tensor, Ten
     """Mean and biased variance [T, H] over all ranks' rows of T tensors [B, H], and the number of rows."""
     num_rows = hidden[0].shape[0]
     mean, variance = (part.double() for part in _local_moments(hidden))
-    sums, squares, count = num_rows * mean, num_rows * (variance + mean.square()), mean.new_full((), num_rows)
+    sums = num_rows * mean
+    squares = num_rows * (variance + mean.square())
+    count = mean.new_full((), num_rows)
     world.all_reduce_([sums, squares, count], f"{name}.moments")
     rows = count.clamp(min=1)  # all ranks' batches are empty where a broken row group is left out
     mean = sums / rows
@@ -104,7 +108,8 @@ class _Normalise(Function):
         *hidden: Tensor,
     ) -> tuple[Tensor, ...]:
         normal = [torch.sub(x, m).mul_(s) for x, m, s in zip(hidden, mean, scale, strict=True)]
-        ctx.world, ctx.name = world, name
+        ctx.world = world
+        ctx.name = name
         ctx.save_for_backward(count, weight * scale, *normal)
         return tuple(torch.addcmul(b, n, w) for n, w, b in zip(normal, weight, bias, strict=True))
 

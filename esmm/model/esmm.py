@@ -37,7 +37,8 @@ class Esmm(nn.Module):
 
     def __init__(self, config: ModelConfig, world: World) -> None:
         super().__init__()
-        dim, width = config.embedding_dim, TASKS * config.towers[0]
+        dim = config.embedding_dim
+        width = TASKS * config.towers[0]
         self.context = nn.Linear(len(USER_FIELDS) * dim, width)
         self.item = nn.Linear(len(IMPRESSION_FIELDS) * dim, width, bias=False)
         self.context.bias.requires_grad_(not config.batch_norm)
@@ -79,7 +80,8 @@ class Esmm(nn.Module):
     @staticmethod
     def probabilities(ctr: Tensor, cvr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of two logits [B]: p_ctr, p_cvr and p_ctcvr = p_ctr * p_cvr, each [B]."""
-        p_ctr, p_cvr = torch.sigmoid(ctr), torch.sigmoid(cvr)
+        p_ctr = torch.sigmoid(ctr)
+        p_cvr = torch.sigmoid(cvr)
         return p_ctr, p_cvr, p_ctr * p_cvr
 
     @staticmethod

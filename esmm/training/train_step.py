@@ -44,11 +44,15 @@ class TrainStep:
     """
 
     def __init__(self, config: Config, model: Model, world: World) -> None:
-        self.model, self.world, self.step = model, world, 0
-        self.config, self.dtype = config.optimizer, DTYPES[config.train.precision]
+        self.model = model
+        self.world = world
+        self.step = 0
+        self.config = config.optimizer
+        self.dtype = DTYPES[config.train.precision]
         if config.train.precision == "bf16" and not _computes_bf16(world.device):
             log.warning("this processor has no bf16 instructions: train.precision fp32 is faster on it")
-        self.class_weights, self.dropout = config.loss.class_weights, config.model.dropout
+        self.class_weights = config.loss.class_weights
+        self.dropout = config.model.dropout
         self.seed = config.train.seed
         tasks = config.loss.task_weights
         self.task_weights = torch.tensor([tasks.ctr, tasks.ctcvr], device=world.device)
@@ -73,7 +77,8 @@ class TrainStep:
 
     def ahead(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
         """The batches on this worker's device, each one's request sent while the step before it runs."""
-        embedding, waiting = self.model.embedding, list[Batch]()
+        embedding = self.model.embedding
+        waiting = list[Batch]()
         try:
             for batch in batches:
                 waiting.append(batch.to(self.world.device))
@@ -102,7 +107,8 @@ class TrainStep:
         # step's vectors set out.
         row_sums = self.model.embedding.start_gradients(lookup, lookup.pooled.grad)
         dense_sum = self.world.start_all_reduce(self.gradient, "dense")
-        rows, gradient = lookup.owned.rows, self._row_gradient(lookup.owned.rows, row_sums)
+        rows = lookup.owned.rows
+        gradient = self._row_gradient(lookup.owned.rows, row_sums)
         if self.config.clip_grad_norm is None:
             self._update_rows(rows, gradient)
             dense_sum.wait()

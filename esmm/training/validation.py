@@ -1,8 +1,10 @@
-"""A model's probabilities for all impressions of a loader, for validation and prediction."""
+"""A model's probabilities for all impressions of a loader, and the exact AUC of them."""
 
 from collections.abc import Generator
 from contextlib import closing
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -10,7 +12,6 @@ from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.model.model import Model
-from esmm.training.auc import auc
 from esmm.workers.heartbeat import Pulse
 from esmm.workers.world import World
 
@@ -35,7 +36,8 @@ def validation_auc(
     CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.
     skipped_validation_impressions: that lay in row groups that could not be read; too many: `InputError`.
     """
-    scored, training = [], model.network.training
+    scored = []
+    training = model.network.training
     with closing(score(model, loader, world)) as batches:
         for batch, scores in batches:
             scored.append(torch.cat([scores, batch.click.unsqueeze(1), batch.conversion.unsqueeze(1)], 1))
@@ -58,3 +60,20 @@ def validation_auc(
         "auc_ctcvr": auc(p_ctcvr, click * conversion),
         "skipped_validation_impressions": skipped,
     }
+
+
+def auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.generic]) -> float | None:
+    """Area under the ROC curve: the probability that a positive scores above a negative, a tie counting half.
+
+    scores [N], labels [N] of 0 and 1; None where undefined. This is the Mann-Whitney statistic, summed in
+    whole numbers over the distinct scores: each positive beats the negatives below it and draws with those
+    at its score.
+    """
+    _, group = np.unique(scores, return_inverse=True)
+    positive = np.bincount(group, weights=labels != 0).astype(np.int64)
+    negative = np.bincount(group).astype(np.int64) - positive
+    pairs = int(positive.sum()) * int(negative.sum())
+    if pairs == 0:
+        return None
+    below = np.cumsum(negative) - negative
+    return int((positive * (2 * below + negative)).sum()) / (2 * pairs)

@@ -10,7 +10,7 @@ import pytest
 from cli.errors import InputError
 from esmm.checkpoints import state
 from esmm.train import train
-from esmm.training.auc import auc
+from esmm.training.validation import auc
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.fixtures.workers import ONE_WORKER
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from esmm.training.auc import auc
+from esmm.training.validation import auc
 
 
 @pytest.mark.parametrize("distinct_scores", [1, 2, 7, 100, 10**6])
