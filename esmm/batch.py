@@ -18,7 +18,7 @@ class Batch:
     context_index: int64 [B], ascending, which of the U contexts an impression belongs to.
     click, conversion: float32 [B]. user: bags of the 13 user fields for U contexts.
     impression: bags of the 10 item, cross and context fields for B impressions.
-    request: what the bags ask of the embedding table, for a given number of workers.
+    request: which rows of the embedding table the bags need, for a given number of workers.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
 
@@ -43,7 +43,7 @@ class Batch:
         request = encode_requests(self.user, self.impression, num_rows, world_size)
         return replace(self, request=request.pin_memory() if pin_memory else request)
 
-    def asked(self) -> Request:
+    def require_request(self) -> Request:
         """The request, which must have been made."""
         if self.request is None:
             raise ValueError("the batch has no request: with_request makes it")

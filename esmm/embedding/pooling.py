@@ -18,7 +18,7 @@ from torch.profiler import record_function
 
 from esmm.embedding.pooling_kernel import transpose
 
-LONGEST_PIECE = 256  # tokens that one thread sums up one after the other
+LONGEST_SEGMENT = 256  # tokens that one thread sums up one after the other
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Pooling:
 
     ids, weights: [T]; offsets: [K + 1]; bag k holds the tokens offsets[k] to offsets[k + 1].
     rows: [N], the distinct ids, ascending; bags, bag_weights: [T], which bags a row goes into, row by row.
-    A row's tokens come in pieces of limited length, so that a row that is in every bag keeps no thread
-    waiting: starts: [P + 1], first token of each piece; row_starts: [N + 1], first piece of each row.
+    A row's tokens come in segments of limited length, so that a row that is in every bag keeps no thread
+    waiting: starts: [S + 1], first token of each segment; row_starts: [N + 1], first segment of each row.
     """
 
     ids: Tensor
@@ -49,7 +49,7 @@ class Pooling:
         num_ids: int,
     ) -> Self:
         """From bags of ids in 0..num_ids-1."""
-        arrays = (ids, weights, offsets, *transpose(ids, weights, offsets, num_ids, LONGEST_PIECE))
+        arrays = (ids, weights, offsets, *transpose(ids, weights, offsets, num_ids, LONGEST_SEGMENT))
         return cls(*(torch.from_numpy(array) for array in arrays))
 
     def to(self, device: torch.device) -> Self:
@@ -65,11 +65,11 @@ class Pooling:
 
     def row_sums(self, gradient: Tensor) -> Tensor:
         """Gradient of the sums [K, D] -> gradient of the distinct rows [N, D]."""
-        pieces = _weighted_sums(gradient, self.bags, self.starts, self.bag_weights)
-        if pieces.shape[0] == self.rows.shape[0]:
-            return pieces
-        order = torch.arange(pieces.shape[0], dtype=torch.int32, device=pieces.device)
-        return _weighted_sums(pieces, order, self.row_starts, None)
+        segments = _weighted_sums(gradient, self.bags, self.starts, self.bag_weights)
+        if segments.shape[0] == self.rows.shape[0]:
+            return segments
+        order = torch.arange(segments.shape[0], dtype=torch.int32, device=segments.device)
+        return _weighted_sums(segments, order, self.row_starts, None)
 
 
 @record_function("pool")

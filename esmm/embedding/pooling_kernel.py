@@ -34,9 +34,9 @@ def sort_by_key(keys, num_keys):
 
 @njit(cache=True, nogil=True)
 def transpose(ids, weights, offsets, num_ids, most):
-    """The tokens of all bags, id by id, and the tokens of an id in pieces of at most `most`.
+    """The tokens of all bags, id by id, and the tokens of an id in segments of at most `most`.
 
-    Returns distinct ids [N], first piece of each [N + 1], first token of each piece [P + 1], bags [T],
+    Returns distinct ids [N], first segment of each [N + 1], first token of each segment [S + 1], bags [T],
     weights [T].
     """
     num_tokens = len(ids)
@@ -51,22 +51,22 @@ def transpose(ids, weights, offsets, num_ids, most):
     bags = np.empty(num_tokens, np.int32)
     bag_weights = np.empty(num_tokens, np.float32)
     num_rows = 0
-    num_pieces = 0
+    num_segments = 0
     for i in range(num_tokens):
         token = order[i]
         is_new = i == 0 or ids[token] != rows[num_rows - 1]
         if is_new:
             rows[num_rows] = ids[token]
-            row_starts[num_rows] = num_pieces
+            row_starts[num_rows] = num_segments
             num_rows += 1
-        if is_new or i - starts[num_pieces - 1] == most:
-            starts[num_pieces] = i
-            num_pieces += 1
+        if is_new or i - starts[num_segments - 1] == most:
+            starts[num_segments] = i
+            num_segments += 1
         bags[i] = bag_of[token]
         bag_weights[i] = weights[token]
-    row_starts[num_rows] = num_pieces
-    starts[num_pieces] = num_tokens
-    return rows[:num_rows], row_starts[: num_rows + 1], starts[: num_pieces + 1], bags, bag_weights
+    row_starts[num_rows] = num_segments
+    starts[num_segments] = num_tokens
+    return rows[:num_rows], row_starts[: num_rows + 1], starts[: num_segments + 1], bags, bag_weights
 
 
 @njit(cache=True, nogil=True)
@@ -87,34 +87,36 @@ def by_owner(ids, weights, offsets, num_fields, out_ids, out_weights, out_offset
 
 
 @njit(cache=True, nogil=True)
-def ask(ids, weights, offsets, num_lists, rows_per_rank, world_size):
-    """What to ask of the owners of a batch's rows, and how its bags are made of their answers.
+def encode_requests(ids, weights, offsets, num_lists, rows_per_rank, world_size):
+    """The input dist of a batch, what its rows' owners are sent, and its bags over what they send back.
 
-    The first num_lists bags are lists: an owner sums up what it holds of one, so a piece (bag, owner)
-    costs one vector. The tokens of the other bags are asked for once per distinct row.
+    The first num_lists bags are lists: an owner sums up what it holds of one, so a partial sum (bag, owner)
+    costs one vector. Of the other bags' tokens each distinct row costs one vector.
     Row g is local row g // world_size of rank g % world_size.
 
-    Returns message int32, its length per owner, vectors asked of each owner, and the bags over those
-    vectors: ids, weights, offsets. An owner's part of the message:
-    [pieces, tokens, rows | tokens of each piece | local rows | weights (bits) | distinct local rows]
+    Returns message int32, its length per owner, vectors that each owner sends back (the output dist), and
+    the bags over those vectors: ids, weights, offsets. An owner's part of the message:
+    [partials, tokens, rows | tokens of each partial | local rows | weights (bits) | distinct local rows]
     """
     distinct, inverse, rows = _distinct_rows(ids[offsets[num_lists] :], rows_per_rank, world_size)
-    pieces, tokens = _count_pieces(ids, offsets, num_lists, world_size)
-    lengths = 3 + pieces + 2 * tokens + rows
+    partials, tokens = _count_partials(ids, offsets, num_lists, world_size)
+    lengths = 3 + partials + 2 * tokens + rows
     message = np.empty(lengths.sum(), np.int32)
     begin = 0
     row = 0
     for owner in range(world_size):
-        message[begin] = pieces[owner]
+        message[begin] = partials[owner]
         message[begin + 1] = tokens[owner]
         message[begin + 2] = rows[owner]
         begin += lengths[owner]
         for i in range(rows[owner]):
             message[begin - rows[owner] + i] = distinct[row + i] - owner * rows_per_rank
         row += rows[owner]
-    _write_pieces(ids, weights.view(np.int32), offsets, num_lists, message, lengths, pieces, tokens)
-    bags = _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, pieces, rows)
-    return message, lengths, pieces + rows, bags[0], bags[1], bags[2]
+    _write_partials(ids, weights.view(np.int32), offsets, num_lists, message, lengths, partials, tokens)
+    bags = _bags_of_outputs(
+        ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, partials, rows
+    )
+    return message, lengths, partials + rows, bags[0], bags[1], bags[2]
 
 
 @njit(cache=True, nogil=True)
@@ -139,9 +141,9 @@ def _distinct_rows(ids, rows_per_rank, world_size):
 
 
 @njit(cache=True, nogil=True)
-def _count_pieces(ids, offsets, num_lists, world_size):
-    """How many pieces, and tokens in them, each owner gets of the first num_lists bags."""
-    pieces = np.zeros(world_size, np.int64)
+def _count_partials(ids, offsets, num_lists, world_size):
+    """How many partial sums, of how many tokens, each owner makes of the first num_lists bags."""
+    partials = np.zeros(world_size, np.int64)
     tokens = np.zeros(world_size, np.int64)
     last = np.full(world_size, -1, np.int64)
     for bag in range(num_lists):
@@ -149,43 +151,43 @@ def _count_pieces(ids, offsets, num_lists, world_size):
             owner = ids[token] % world_size
             tokens[owner] += 1
             if last[owner] != bag:
-                pieces[owner] += 1
+                partials[owner] += 1
                 last[owner] = bag
-    return pieces, tokens
+    return partials, tokens
 
 
 @njit(cache=True, nogil=True)
-def _write_pieces(ids, weight_bits, offsets, num_lists, message, lengths, pieces, tokens):
-    """The pieces' lengths, local rows and weights, into each owner's part of the message."""
+def _write_partials(ids, weight_bits, offsets, num_lists, message, lengths, partials, tokens):
+    """The partial sums' lengths, local rows and weights, into each owner's part of the message."""
     world_size = len(lengths)
-    at_piece = np.cumsum(lengths) - lengths + 2
-    at_token = at_piece + pieces + 1
+    at_partial = np.cumsum(lengths) - lengths + 2
+    at_token = at_partial + partials + 1
     last = np.full(world_size, -1, np.int64)
     for bag in range(num_lists):
         for token in range(offsets[bag], offsets[bag + 1]):
             owner = ids[token] % world_size
             if last[owner] != bag:
                 last[owner] = bag
-                at_piece[owner] += 1
-                message[at_piece[owner]] = 0
-            message[at_piece[owner]] += 1
+                at_partial[owner] += 1
+                message[at_partial[owner]] = 0
+            message[at_partial[owner]] += 1
             message[at_token[owner]] = ids[token] // world_size
             message[at_token[owner] + tokens[owner]] = weight_bits[token]
             at_token[owner] += 1
 
 
 @njit(cache=True, nogil=True)
-def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, pieces, rows):
-    """Bags over the answers, which come owner by owner, pieces before rows: ids, weights, offsets."""
-    num_pieces = pieces.sum()
+def _bags_of_outputs(ids, weights, offsets, num_lists, distinct, inverse, rows_per_rank, partials, rows):
+    """Bags over the output dist, owner by owner, partial sums before rows: ids, weights, offsets."""
+    num_partials = partials.sum()
     first = offsets[num_lists]
-    world_size = len(pieces)
-    out_ids = np.empty(num_pieces + len(inverse), np.int32)
-    out_weights = np.ones(num_pieces + len(inverse), np.float32)
+    world_size = len(partials)
+    out_ids = np.empty(num_partials + len(inverse), np.int32)
+    out_weights = np.ones(num_partials + len(inverse), np.float32)
     out_offsets = np.zeros(len(offsets), np.int32)
-    next_answer = np.cumsum(pieces + rows) - pieces - rows
-    # Row number n of all distinct ones is answer n + shift[owner].
-    shift = np.cumsum(pieces)
+    next_output = np.cumsum(partials + rows) - partials - rows
+    # Row number n of all distinct ones is output n + shift[owner].
+    shift = np.cumsum(partials)
     last = np.full(world_size, -1, np.int64)
     position = 0
     for bag in range(num_lists):
@@ -193,8 +195,8 @@ def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_p
             owner = ids[token] % world_size
             if last[owner] != bag:
                 last[owner] = bag
-                out_ids[position] = next_answer[owner]
-                next_answer[owner] += 1
+                out_ids[position] = next_output[owner]
+                next_output[owner] += 1
                 position += 1
         out_offsets[bag + 1] = position
     for i in range(len(inverse)):
@@ -206,18 +208,18 @@ def _bags_of_answers(ids, weights, offsets, num_lists, distinct, inverse, rows_p
 
 
 @njit(cache=True, nogil=True)
-def read_questions(message, lengths):
-    """The bags that other ranks ask for, in their order: local rows, weights, offsets; bags per rank."""
+def decode_requests(message, lengths):
+    """The bags in the ranks' messages, in their order: local rows, weights, offsets; bags per rank."""
     num_bags = 0
     num_tokens = 0
     begin = 0
     bags = np.empty(len(lengths), np.int64)
     for rank in range(len(lengths)):
-        pieces = message[begin]
+        partials = message[begin]
         tokens = message[begin + 1]
         rows = message[begin + 2]
-        bags[rank] = pieces + rows
-        num_bags += pieces + rows
+        bags[rank] = partials + rows
+        num_bags += partials + rows
         num_tokens += tokens + rows
         begin += lengths[rank]
     ids = np.empty(num_tokens, np.int32)
@@ -229,14 +231,14 @@ def read_questions(message, lengths):
     token = 0
     begin = 0
     for rank in range(len(lengths)):
-        pieces = message[begin]
+        partials = message[begin]
         tokens = message[begin + 1]
         rows = message[begin + 2]
         at = begin + 3
-        for i in range(pieces):
+        for i in range(partials):
             offsets[bag + 1] = offsets[bag] + message[at + i]
             bag += 1
-        at += pieces
+        at += partials
         for i in range(tokens):
             ids[token] = message[at + i]
             weight_bits[token] = message[at + tokens + i]

@@ -1,4 +1,4 @@
-"""What a batch asks of the owners of its rows. Made on the loader's thread, before the step needs it.
+"""A batch's input dist: which rows of which owners it needs. Made on the loader's thread, before the step.
 
 Row g of the table is local row g // world_size of rank g % world_size.
 """
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from esmm.embedding import pooling_kernel as kernel
 from esmm.embedding.bags import Bags
 from esmm.embedding.pooling import Pooling
-from esmm.embedding.pooling_kernel import ask, by_owner, read_questions
 from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 IntArray = npt.NDArray[np.int32]
@@ -25,15 +25,15 @@ class Request:
     """pooling: the batch's bags, 13 of each context, then 10 of each impression.
 
     With one worker they are bags of table rows. With more, the table is dealt out, and they are bags of
-    the vectors that the owners send back, in rank order: answer_counts [world_size] of them.
-    message: int32, for the owners in rank order, message_counts [world_size] numbers for each; empty with
+    the vectors that the owners send back, in rank order: output_splits [world_size] of them.
+    message: int32, for the owners in rank order, input_splits [world_size] numbers for each; empty with
     one worker. It stays in the CPU's memory: it is sent a step ahead, so that no GPU waits for it.
     """
 
     pooling: Pooling
     message: Tensor
-    message_counts: list[int]
-    answer_counts: list[int]
+    input_splits: list[int]
+    output_splits: list[int]
 
     def to(self, device: torch.device) -> Self:
         return replace(self, pooling=self.pooling.to(device))
@@ -51,18 +51,20 @@ def encode_requests(user: Bags, impression: Bags, num_rows: int, world_size: int
         )
     rows_per_rank = -(-num_rows // world_size)
     num_lists = user.offsets.shape[0] - 1
-    message, lengths, answers, *bags = ask(ids, weights, offsets, num_lists, rows_per_rank, world_size)
-    pooling = Pooling.of(bags[0], bags[1], bags[2], max(1, int(answers.sum())))
-    return Request(pooling, torch.from_numpy(message), lengths.tolist(), answers.tolist())
+    message, inputs, outputs, *bags = kernel.encode_requests(
+        ids, weights, offsets, num_lists, rows_per_rank, world_size
+    )
+    pooling = Pooling.of(bags[0], bags[1], bags[2], max(1, int(outputs.sum())))
+    return Request(pooling, torch.from_numpy(message), inputs.tolist(), outputs.tolist())
 
 
-def decode_requests(message: Tensor, counts: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:
-    """Bags of local rows that the ranks ask of this one, and how many each of them asks for.
+def decode_requests(message: Tensor, splits: list[int], num_local_rows: int) -> tuple[Pooling, list[int]]:
+    """Bags of this rank's rows whose sums the ranks want, and how many of them go to each: the output splits.
 
-    message: what the ranks have sent, counts[r] numbers from rank r.
+    message: what the ranks have sent, splits[r] numbers from rank r.
     """
-    ids, weights, offsets, bags = read_questions(message.numpy(), np.array(counts))
-    return Pooling.of(ids, weights, offsets, max(1, num_local_rows)), bags.tolist()
+    ids, weights, offsets, outputs = kernel.decode_requests(message.numpy(), np.array(splits))
+    return Pooling.of(ids, weights, offsets, max(1, num_local_rows)), outputs.tolist()
 
 
 def _owner_major(user: Bags, impression: Bags) -> tuple[IntArray, FloatArray, IntArray]:
@@ -75,5 +77,5 @@ def _owner_major(user: Bags, impression: Bags) -> tuple[IntArray, FloatArray, In
     sides = ((user, USER_FIELDS, offsets), (impression, IMPRESSION_FIELDS, offsets[num_lists:]))
     for bags, fields, out_offsets in sides:
         arrays = (bags.ids.numpy(), bags.weights.numpy(), bags.offsets.numpy())
-        by_owner(*arrays, len(fields), ids, weights, out_offsets)
+        kernel.by_owner(*arrays, len(fields), ids, weights, out_offsets)
     return ids, weights, offsets

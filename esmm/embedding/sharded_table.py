@@ -25,7 +25,7 @@ class Lookup:
     """The pooled vectors of a batch and what it takes to bring their gradients home.
 
     pooled: [K, D], one per bag of `request.pooling`. owned: bags of this rank's rows that the ranks have
-    asked for; with one worker the batch's own.
+    requested; with one worker the batch's own.
     """
 
     pooled: Tensor
@@ -35,7 +35,7 @@ class Lookup:
 
 @dataclass
 class UnderWay:
-    """A request sent ahead. owned and vectors: as soon as this rank has answered what the others ask."""
+    """A request sent ahead. owned and vectors: as soon as this rank's output dist has begun."""
 
     slot: int
     message: Handle[tuple[Tensor, list[int]]]
@@ -70,16 +70,16 @@ class ShardedEmbedding:
             used = {sent.slot for sent in self._sent.values()}
             slot = next(slot for slot in count() if slot not in used)
             # Horovod tells collectives under way by their names, and is faster with few of them.
-            message = self.world.start_all_to_all(request.message, request.message_counts, f"ids.{slot}")
+            message = self.world.start_all_to_all(request.message, request.input_splits, f"ids.{slot}")
             self._sent[id(request)] = UnderWay(slot, message)
 
     def start_output_dist(self) -> None:
-        """Answer, in the background, the first request that was sent and still waits for its `lookup`.
+        """Send vectors, in the background, for the first request that still waits for its `lookup`.
 
         To be called when the rows are as that lookup shall find them. All ranks call it together.
         """
         for sent in islice(self._sent.values(), 1):
-            self._answer(sent)
+            self._send_vectors(sent)
 
     def drain(self) -> None:
         """Take in what was sent ahead and will not be looked up."""
@@ -95,19 +95,19 @@ class ShardedEmbedding:
             self.start_input_dist(request)
         sent = self._sent.pop(id(request))
         if sent.vectors is None:
-            self._answer(sent)
+            self._send_vectors(sent)
         assert sent.owned is not None and sent.vectors is not None
-        answers, _ = _received(sent.vectors)
-        return Lookup(self._scaled(request.pooling.sums(answers)), request, sent.owned)
+        vectors, _ = _received(sent.vectors)
+        return Lookup(self._scaled(request.pooling.sums(vectors)), request, sent.owned)
 
-    def _answer(self, sent: UnderWay) -> None:
-        """Send the sums of this rank's rows that the ranks have asked for."""
-        message, counts = _received(sent.message)
+    def _send_vectors(self, sent: UnderWay) -> None:
+        """Send the sums of this rank's rows that the ranks have requested."""
+        message, splits = _received(sent.message)
         with record_function("plan"):
-            owned, asked_counts = decode_requests(message, counts, self.table.shape[0])
+            owned, output_splits = decode_requests(message, splits, self.table.shape[0])
         sent.owned = owned.to(self.table.device)
         sums = sent.owned.sums(self.table)
-        sent.vectors = self.world.start_all_to_all(sums, asked_counts, f"vectors.{sent.slot}")
+        sent.vectors = self.world.start_all_to_all(sums, output_splits, f"vectors.{sent.slot}")
 
     def start_gradients(self, lookup: Lookup, gradient: Tensor) -> Handle[Tensor]:
         """Send the gradient of `lookup.pooled` [K, D] to the rows' owners, in the background.
@@ -116,8 +116,8 @@ class ShardedEmbedding:
         """
         if self.world.size == 1:
             return Handle(lambda: lookup.owned.row_sums(gradient))
-        answers = lookup.request.pooling.row_sums(gradient)
-        handle = self.world.start_all_to_all(answers, lookup.request.answer_counts, "gradients")
+        sums = lookup.request.pooling.row_sums(gradient)
+        handle = self.world.start_all_to_all(sums, lookup.request.output_splits, "gradients")
         return Handle(lambda: lookup.owned.row_sums(_received(handle)[0]))
 
     def shrink(self, factor: float) -> None:

@@ -22,6 +22,6 @@ class Model:
         generator: torch.Generator | None = None,
     ) -> tuple[tuple[Tensor, Tensor], Lookup]:
         """The network's logits, each [B], and the lookup; its pooled vectors get the gradient."""
-        lookup = self.embedding.lookup(batch.asked())
+        lookup = self.embedding.lookup(batch.require_request())
         logits = self.network(lookup.pooled.requires_grad_(), batch.context_index, dtype, generator)
         return logits, lookup

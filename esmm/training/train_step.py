@@ -82,7 +82,7 @@ class TrainStep:
         try:
             for batch in batches:
                 waiting.append(batch.to(self.world.device))
-                embedding.start_input_dist(waiting[-1].asked())
+                embedding.start_input_dist(waiting[-1].require_request())
                 if len(waiting) == 2:
                     yield waiting.pop(0)
             yield from waiting

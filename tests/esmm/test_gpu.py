@@ -77,11 +77,11 @@ def test_a_step_never_waits_for_the_gpu() -> None:
 def test_batches_come_in_memory_that_copies_need_not_wait_for(inputs: Inputs) -> None:
     loader = Loader(str(inputs.train), batch_size=32, rank=0, world_size=1, pin_memory=True)
     for batch in loader.epoch(Position.start(1)):
-        assert batch.click.is_pinned() and batch.asked().pooling.ids.is_pinned()
+        assert batch.click.is_pinned() and batch.require_request().pooling.ids.is_pinned()
         on_gpu = batch.to(GPU.device)
         torch.cuda.synchronize()
         assert torch.equal(on_gpu.click.cpu(), batch.click)
-        assert torch.equal(on_gpu.asked().pooling.ids.cpu(), batch.asked().pooling.ids)
+        assert torch.equal(on_gpu.require_request().pooling.ids.cpu(), batch.require_request().pooling.ids)
 
 
 def test_the_guard_names_the_step_and_keeps_the_batch_of_the_last_one(tmp_path: Path) -> None:

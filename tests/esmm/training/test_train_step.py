@@ -57,7 +57,7 @@ class DenseModel(nn.Module):
         self.l2 = config.optimizer.sparse.l2
 
     def loss(self, batch: Batch) -> Tensor:
-        pooling = batch.asked().pooling
+        pooling = batch.require_request().pooling
         matrix = torch.zeros(len(pooling.offsets) - 1, NUM_ROWS)
         bag_of_token = torch.repeat_interleave(torch.arange(len(matrix)), pooling.offsets.diff())
         matrix.index_put_((bag_of_token, pooling.ids.long()), pooling.weights, accumulate=True)
