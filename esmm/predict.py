@@ -21,7 +21,8 @@ from esmm.train import num_rows, open_loader
 from esmm.training.memory_check import require_room
 from esmm.training.train_step import make_model
 from esmm.training.validation import score
-from esmm.workers.world import World, run
+from esmm.workers.process import run
+from esmm.workers.world import World
 from schemas import predictions, samples
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -58,9 +59,11 @@ def predict(world: World, arguments: list[str]) -> None:
     """One prediction run, on this worker."""
     options = parse_arguments(arguments)
     world.on_rank_zero(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
-    config = world.agree(lambda: run_folder.read_config(Path(options.run)))
+    with world.agree():
+        config = run_folder.read_config(Path(options.run))
     world = world.use(options.device or config.train.device)
-    loader = world.agree(lambda: open_loader(options.samples, config, world, 0, with_keys=True))
+    with world.agree():
+        loader = open_loader(options.samples, config, world, 0, with_keys=True)
     model, state = load(Path(options.run), options.checkpoint, config, loader, world)
     with ExitStack() as stack:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
@@ -88,10 +91,12 @@ def load(
     """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
     path, state = choosing.named(run, name, world) if name else choosing.for_predictions(run, world)
     rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
-    world.agree(lambda: checkpoint.require_fit(path, state, config.model, fingerprint, rows))
-    world.agree(lambda: require_room(config, rows, training=False, world=world))
+    with world.agree():
+        checkpoint.require_fit(path, state, config.model, fingerprint, rows)
+        require_room(config, rows, training=False, world=world)
     model = make_model(config.model, rows, world)
-    world.agree(lambda: checkpoint.load_model(path, state, model))
+    with world.agree():
+        checkpoint.load_model(path, state, model)
     return model, state
 
 

@@ -13,7 +13,8 @@ from pyspark.sql import SparkSession
 
 from cli.errors import InputError, exit_with_message
 from esmm.train import train
-from esmm.workers.world import AgreedError, World, run
+from esmm.workers.process import run
+from esmm.workers.world import AgreedError, World
 
 EXIT_WORKER_FAILED = 1
 

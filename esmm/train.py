@@ -24,7 +24,8 @@ from esmm.training.memory_check import require_room
 from esmm.training.tracking import Record
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.environment import is_elastic
-from esmm.workers.world import World, run
+from esmm.workers.process import run
+from esmm.workers.world import World
 from schemas import manifest
 
 log = logging.getLogger(__name__)
@@ -89,15 +90,19 @@ class Job:
     def read(cls, world: World, arguments: list[str]) -> "Job":
         """Open everything that a run reads; an `InputError` where it cannot succeed. Nothing is written."""
         options = parse_arguments(arguments)
-        config = world.qualify(lambda: Config.load(options.config, options.set))
+        with world.qualify():
+            config = Config.load(options.config, options.set)
         world = world.use(config.train.device)
         window = config.loader.shuffle_window
-        train_loader = world.qualify(lambda: open_loader(options.train, config, world, window))
-        valid_loader = world.qualify(lambda: open_loader(options.valid, config, world, 0))
+        with world.qualify():
+            train_loader = open_loader(options.train, config, world, window)
+        with world.qualify():
+            valid_loader = open_loader(options.valid, config, world, 0)
         world.on_rank_zero(lambda: manifest.require_same(options.train, options.valid))
         world.on_rank_zero(lambda: manifest.require_apart(options.train, options.valid))
         job = cls(options, arguments, config, train_loader, valid_loader, world)
-        world.qualify(job._refuse)
+        with world.qualify():
+            job._refuse()
         return job
 
     def _refuse(self) -> None:
@@ -126,20 +131,15 @@ def train(world: World, arguments: list[str]) -> None:
     job = Job.read(world, arguments)
     options = job.options
     set_deterministic(job.config.train.deterministic)
-
-    def open_folder() -> RunFolder | None:
-        return (
-            RunFolder.start(Path(options.run), options.overwrite, options.resume)
-            if world.is_rank_zero
-            else None
-        )
-
+    folder: RunFolder | None = None
     with ExitStack() as stack:
-        folder = world.agree(open_folder)
-        if folder:
-            stack.callback(folder.close)
+        with world.agree():
+            if world.is_rank_zero:
+                folder = RunFolder.start(Path(options.run), options.overwrite, options.resume)
+                stack.callback(folder.close)
         path, token = world.on_rank_zero(lambda: (folder.path, folder.token) if folder else (Path(), ""))
-        world.qualify(lambda: require_shared(path, token))
+        with world.qualify():
+            require_shared(path, token)
         world.begun()
         found = _find(job, path, folder) if options.resume else None
         if found and resume.is_complete(path, job.config, found[1], world):
@@ -167,7 +167,9 @@ def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] 
             raise
         if job.world.is_rank_zero:
             log.warning("starting anew, as --overwrite allows: %s", error)
-    job.world.agree(lambda: folder.begin_anew() if folder else None)
+    with job.world.agree():
+        if folder:
+            folder.begin_anew()
     return None
 
 
@@ -179,12 +181,14 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
         folder.describe(job.config, job.command, world.size)
     trained = job.start()
     if found:
-        world.agree(lambda: checkpoint.load_training(*found, trained))
+        with world.agree():
+            checkpoint.load_training(*found, trained)
     elif job.options.warm_start:
         warm_start.load(Path(job.options.warm_start), Origin.of(job.config, job.train.manifest), trained)
     with world.stop.awaited():
         with ExitStack() as stack:
-            record = world.agree(lambda: stack.enter_context(_recording(job.config, folder, trained.step)))
+            with world.agree():
+                record = stack.enter_context(_recording(job.config, folder, trained.step))
             trainer = Trainer(job.config, trained, job.train, job.valid, path, record, state)
             trainer.fit()
         if folder:

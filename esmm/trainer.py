@@ -26,7 +26,8 @@ from esmm.training.tracking import Record
 from esmm.training.train_step import TrainStep
 from esmm.training.validation import validation_auc
 from esmm.workers.heartbeat import Pulse
-from esmm.workers.world import EXIT_STOPPED, AgreedError
+from esmm.workers.stop import EXIT_STOPPED
+from esmm.workers.world import AgreedError
 
 log = logging.getLogger(__name__)
 

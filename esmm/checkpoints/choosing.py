@@ -3,9 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -27,7 +25,6 @@ from esmm.checkpoints.state import (
 from esmm.workers.world import AgreedError, World
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 REPLACED = ".replaced"  # ends the hidden name of a checkpoint that makes place for one of the same step
 
 
@@ -57,15 +54,18 @@ def checked(checkpoint: Path, world: World) -> State:
     On all ranks a `DamagedError` where they do not, an `InputError` where they cannot be read.
     """
     _require_files(checkpoint, [STATE_FILE], world)
-    state = _together(world, lambda: read_state(checkpoint))
+    with world.agree():
+        state = read_state(checkpoint)
     _require_files(checkpoint, list(state.sha256), world)
-    _together(world, lambda: _check_sums(checkpoint, state, world))
+    with world.agree():
+        _check_sums(checkpoint, state, world)
     return state
 
 
 def _require_files(checkpoint: Path, names: list[str], world: World) -> None:
     """A file that nobody finds is damage; one that only some miss is not: their machine lacks the folder."""
-    found = world.agree(lambda: torch.tensor([int(is_there(checkpoint / name)) for name in names]))
+    with world.agree():
+        found = torch.tensor([int(is_there(checkpoint / name)) for name in names])
     world.all_reduce_([found], "files")
     for name, count in zip(names, found.tolist(), strict=True):
         if count == 0:
@@ -89,28 +89,6 @@ def _check_sums(checkpoint: Path, state: State, world: World) -> None:
             )
 
 
-def _together(world: World, work: Callable[[], T]) -> T:
-    """`World.agree`, where any rank's `DamagedError` is one on all. Any other `InputError` goes first."""
-
-    def outcome() -> T | DamagedError:
-        try:
-            return work()
-        except DamagedError as error:
-            return error
-
-    mine = world.agree(outcome)
-    try:
-        return world.agree(lambda: _result(mine))
-    except AgreedError as error:
-        raise DamagedError(str(error)) from error
-
-
-def _result(outcome: T | DamagedError) -> T:
-    if isinstance(outcome, DamagedError):
-        raise outcome
-    return outcome
-
-
 def for_predictions(run: Path, world: World) -> tuple[Path, State]:
     """The checkpoint of the best validation where early stopping was on, else the newest good one.
 
@@ -131,14 +109,11 @@ def for_predictions(run: Path, world: World) -> tuple[Path, State]:
 
 def named(run: Path, name: str, world: World) -> tuple[Path, State]:
     """The checkpoint of a run with this name, or an `InputError`."""
-
-    def find() -> Path:
+    with world.agree():
         names = [folder.name for folder in complete(run)]
         if name not in names:
             raise InputError(f"--checkpoint {name}: expected one of {', '.join(names) or 'none'} in {run}.")
-        return run / FOLDER / name
-
-    path = world.agree(find)
+    path = run / FOLDER / name
     return path, checked(path, world)
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.errors import InputError
 from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.state import State
@@ -33,10 +32,8 @@ def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
     path, state = choosing.newest_good(run, world)
-    try:
-        changed = world.agree(lambda: compare(path, state, origin))
-    except AgreedError as error:
-        raise UnfitError(str(error)) from error
+    with world.agree():
+        changed = compare(path, state, origin)
     world.on_rank_zero(lambda: choosing.set_newer_aside(run, state.step))
     told = f", with other options: {'; '.join(changed)}" if changed else ""
     log.info("resuming from %s%s", path, told)
@@ -65,15 +62,15 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
 
 
 def compare(path: Path, state: State, origin: Origin) -> list[str]:
-    """Options that differ and may; an `InputError` names those that must not."""
+    """Options that differ and may; an `UnfitError` names those that must not."""
     if state.schema is None:
-        raise InputError(
+        raise UnfitError(
             f"{path}: written by an older version, which did not store the position in the data. "
             "esmm.predict reads it; to train on, start a new run with --warm-start."
         )
     changed = _differing(state.schema, origin.schema).values()
     if changed:
-        raise InputError(
+        raise UnfitError(
             f"{path}: a checkpoint of samples with another schema ({'; '.join(changed)}). "
             "Start a new run with --warm-start to take over what fits."
         )
@@ -82,7 +79,7 @@ def compare(path: Path, state: State, origin: Origin) -> list[str]:
     if state.samples != origin.samples:
         fixed.append("--train: other files than those the run was trained on")
     if fixed:
-        raise InputError(
+        raise UnfitError(
             f"{path}: cannot be continued with other {'; '.join(fixed)}. Give what the run was started "
             "with, or start a new run, with --warm-start to take over what fits."
         )

@@ -62,18 +62,21 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     """
     world, network = trained.world, trained.model.network
     path, state = choosing.newest_good(other, world)
-    schema = world.agree(lambda: _schema(path, state, origin))
+    with world.agree():
+        schema = _schema(path, state, origin)
     refused = refused_fields(schema, origin.schema)
     dim, old_dim = trained.model.embedding.dim, state.config.model.embedding_dim
     if dim != old_dim:
         refused = {field.name: f"embedding_dim {old_dim} -> {dim}" for field in FIELDS}
-    left_out = world.agree(lambda: _take_tensors(path, network))
+    with world.agree():
+        left_out = _take_tensors(path, network)
     taken = [field.name for field in FIELDS if field.name not in refused]
     if not taken and len(left_out) == len(network.state_dict()):
         raise AgreedError(f"{path}: nothing of it fits ({_listed(refused)}). Start without --warm-start.")
     if taken:
         move = Move.between(schema["buckets"], origin.schema["buckets"], taken)
-        left_out += world.agree(lambda: _take_rows(path, state, move, trained))
+        with world.agree():
+            left_out += _take_rows(path, state, move, trained)
     log.info(
         "warm start from %s: rows of %d of %d fields; fresh: %s",
         path,

@@ -7,7 +7,8 @@ its folder gets the name that readers look for, and an older one is only removed
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,15 @@ def save(
     partial = final.with_name(f".{final.name}.partial")
     name = table_file(world.rank, world.size)
     try:
-        world.on_rank_zero(lambda: _writing(partial, lambda: _make_empty(partial)))
-        world.agree(lambda: _writing(partial, lambda: _write(partial / name, _table_tensors(trained))))
+        with world.agree(), _writing(partial):
+            if world.is_rank_zero:
+                _make_empty(partial)
+        with world.agree(), _writing(partial):
+            _write(partial / name, _table_tensors(trained))
         sums = _table_sums(partial / name, world)
-        world.on_rank_zero(
-            lambda: _writing(
-                partial, lambda: _finish(partial, final, origin, position, progress, trained, sums)
-            )
-        )
+        with world.agree(), _writing(partial):
+            if world.is_rank_zero:
+                _finish(partial, final, origin, position, progress, trained, sums)
     except InputError:
         if world.is_rank_zero:
             shutil.rmtree(partial, ignore_errors=True)
@@ -109,10 +111,11 @@ def _refuse_broken(trained: TrainStep) -> None:
         )
 
 
-def _writing(partial: Path, work: Callable[[], None]) -> None:
-    """Do something; what keeps it from being written is an `InputError`."""
+@contextmanager
+def _writing(partial: Path) -> Iterator[None]:
+    """What keeps a checkpoint from being written is an `InputError`."""
     try:
-        work()
+        yield
     except (OSError, SafetensorError) as error:
         kept = [folder.name for folder in checkpoint.complete(partial.parents[1])]
         raise InputError(

@@ -59,7 +59,9 @@ class Guard:
         step, what = first // 2, "gradient" if first % 2 else "loss"
         ranks = (seen == first).nonzero().view(-1).tolist()
         saved = self.knows_at_once or self.step == step
-        self.world.agree(lambda: self._save(step) if saved and self.world.rank in ranks else None)
+        with self.world.agree():
+            if saved and self.world.rank in ranks:
+                self._save(step)
         raise AgreedError(
             f"training diverged: the {what} is not finite in step {step}, on rank "
             f"{', '.join(map(str, ranks))}. {self._where(step, ranks, saved)} {ADVICE}"

@@ -49,7 +49,8 @@ def validation_auc(
         return None
     rows = world.gather(torch.cat(scored), "validation")
     skipped = 0 if rows is None else loader.num_impressions - len(rows)
-    world.agree(lambda: loader.require_enough(skipped))
+    with world.agree():
+        loader.require_enough(skipped)
     if rows is None:
         return {}
     p_ctr, p_cvr, p_ctcvr, click, conversion = rows.numpy().T

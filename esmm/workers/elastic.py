@@ -17,8 +17,9 @@ from horovod.common.exceptions import HorovodInternalError
 
 from cli.errors import exit_with_message
 from esmm.workers.joining import leave
+from esmm.workers.process import one_message, prepare_process, says
 from esmm.workers.stop import EXIT_STOPPED
-from esmm.workers.world import AgreedError, World, one_message, prepare_process, says
+from esmm.workers.world import AgreedError, World
 
 log = logging.getLogger(__name__)
 MOST_FUTILE = 3  # worlds in a row that break before their first checkpoint

@@ -6,36 +6,43 @@ every method below returns what it would with one process, so that callers have 
 
 import logging
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from cli.errors import EXIT_BAD_INPUT, InputError, exit_with_message
+from cli.errors import InputError
 from esmm.workers import devices, environment
 from esmm.workers.devices import Seat
 from esmm.workers.joining import join, place
-from esmm.workers.stop import EXIT_STOPPED as EXIT_STOPPED
 from esmm.workers.stop import STOP, Stop
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-EXIT_OTHER_STOPPED = 1
 POLL_SECONDS = 5e-5  # between two looks at a collective under way
-# How Horovod and Gloo say that a worker is gone.
-LOST_WORKER = ("Connection closed", "Connection reset", "Broken pipe", "Horovod has been shut down")
-PRINT_SECONDS = 2.0  # time rank 0 gets to print before another rank's exit ends the whole job
 
 
 class AgreedError(InputError):
     """An `InputError` that every rank raises at the same point: rank 0 prints it for all."""
+
+
+class _Met(NamedTuple):
+    """An `InputError` of one rank as the others learn of it. kind: what all of them raise for it."""
+
+    kind: type[AgreedError]
+    message: str
+
+    @classmethod
+    def of(cls, error: InputError | None) -> Self | None:
+        """An error that whoever called may want to catch keeps its class."""
+        if error is None:
+            return None
+        return cls(type(error) if isinstance(error, AgreedError) else AgreedError, str(error))
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ class World:
     def use(self, wish: str) -> Self:
         """This world on the device that `train.device` asks for. All ranks call it together."""
         seats = self._gathered(Seat.here(alone=self.size == 1), "seats")
-        device, why_not_a_gpu = self.qualify(lambda: devices.choose(wish, self.rank, seats))
+        with self.qualify():
+            device, why_not_a_gpu = devices.choose(wish, self.rank, seats)
         if why_not_a_gpu:
             log.info("computing on the CPU though there are GPUs: %s", why_not_a_gpu)
         if device.type == "cuda":
@@ -170,34 +178,49 @@ class World:
 
             hvd.barrier()
 
-    def agree(self, work: Callable[[], T]) -> T:
-        """Do something on every rank; where any of them meets an `InputError`, all raise the first one."""
-        result, message = _attempted(work)
-        first = next((text for text in self._gathered(message, "agree") if text is not None), None)
-        if first is not None:
-            raise AgreedError(first)
-        return cast(T, result)
+    @contextmanager
+    def agree(self) -> Iterator[None]:
+        """Do a block on every rank; where any of them meets an `InputError` in it, all raise the first one.
 
-    def qualify(self, work: Callable[[], T]) -> T:
+        One with a class of its own (`DamagedError`) comes after a plain one, which nobody may pass over.
+        Any other exception is raised at once, on its rank alone.
+        """
+        own: InputError | None = None
+        try:
+            yield
+        except InputError as error:
+            own = error
+        found = [met for met in self._gathered(_Met.of(own), "agree") if met]
+        if found:
+            first = min(found, key=lambda met: met.kind is not AgreedError)
+            raise first.kind(first.message) from own
+
+    @contextmanager
+    def qualify(self) -> Iterator[None]:
         """`agree` for what a worker must be able to do to take part: find its files, hold its rows.
 
         Every rank does the same. Elastic workers that cannot raise their own error, and so leave; the others
         form a new world without them. What none of them can do ends all.
         """
         if not self.elastic:
-            return self.agree(work)
-        result, message = _attempted(work)
-        messages = dict(enumerate(self._gathered(message, "qualify")))
-        found = {rank: text for rank, text in messages.items() if text is not None}
+            with self.agree():
+                yield
+            return
+        own: InputError | None = None
+        try:
+            yield
+        except InputError as error:
+            own = error
+        messages = self._gathered(None if own is None else str(own), "qualify")
+        found = {rank: text for rank, text in enumerate(messages) if text is not None}
         if len(found) == self.size:
-            raise AgreedError(found[0])
-        if message is not None:
-            raise InputError(message)
+            raise AgreedError(found[0]) from own
+        if own is not None:
+            raise InputError(str(own)) from own
         for rank, text in found.items():
             from horovod.common.exceptions import HorovodInternalError
 
             raise HorovodInternalError(f"rank {rank} cannot take part: {text}")
-        return cast(T, result)
 
     def _gathered(self, value: T, name: str) -> list[T]:
         """Every rank's value, on all ranks."""
@@ -209,20 +232,15 @@ class World:
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Do something on rank 0 alone and give its result, or its `InputError`, to all ranks."""
-        result = self.agree(lambda: work() if self.is_rank_zero else None)
+        result: T | None = None
+        with self.agree():
+            if self.is_rank_zero:
+                result = work()
         if self.size > 1:
             import horovod.torch as hvd
 
             result = hvd.broadcast_object(result, root_rank=0, name="on_rank_zero")
         return cast(T, result)
-
-
-def _attempted(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """The result of some work, or the message of its `InputError`."""
-    try:
-        return work(), None
-    except InputError as error:
-        return None, str(error)
 
 
 def _finished(handle: int) -> Any:
@@ -235,57 +253,3 @@ def _finished(handle: int) -> Any:
     while not hvd.poll(handle):
         time.sleep(POLL_SECONDS)
     return hvd.synchronize(handle)
-
-
-def run(main: Callable[[World], None]) -> None:
-    """Start this worker, run a command, and end all workers with one message where the input is wrong.
-
-    A message that all ranks have is printed by rank 0. One that a single rank has, such as a file that
-    broke while only that rank read it, is printed by that rank, and its exit ends the others.
-    """
-
-    def with_world() -> None:
-        prepare_process()
-        world = World.start()
-        try:
-            with one_message(world):
-                main(world)
-        except RuntimeError as error:
-            if not _is_of_horovod(error):
-                raise
-            logging.error("rank %d stops: %s", world.rank, says(error))
-            sys.exit(EXIT_OTHER_STOPPED)
-
-    exit_with_message(with_world)
-
-
-def prepare_process() -> None:
-    """What a worker sets for its process: how it logs, what SIGTERM does."""
-    # horovodrun ends the workers that are left by SIGTERM: as an exit, so that they tidy up.
-    signal.signal(signal.SIGTERM, STOP)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-
-
-@contextmanager
-def one_message(world: World) -> Iterator[None]:
-    """Where all ranks raise the same `AgreedError`, rank 0 alone passes it on; the others just end."""
-    try:
-        yield
-    except AgreedError:
-        if world.is_rank_zero:
-            raise
-        time.sleep(PRINT_SECONDS)
-        sys.exit(EXIT_BAD_INPUT)
-
-
-def says(error: RuntimeError) -> str:
-    """What to tell the user of an error of Horovod's: its own words where it is more than a lost worker."""
-    text = " ".join(str(error).split())
-    if not text or any(words in text for words in LOST_WORKER):
-        return "another worker has stopped"
-    return f"the exchange with the others has failed: {text}"
-
-
-def _is_of_horovod(error: RuntimeError) -> bool:
-    """Whether it has Horovod's own error class, without importing Horovod where there is one worker."""
-    return type(error).__name__ == "HorovodInternalError"

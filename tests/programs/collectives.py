@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from cli.errors import InputError
-from esmm.workers.world import AgreedError, World
+from esmm.checkpoints.state import DamagedError
+from esmm.workers.world import World
 
 
 def collect(world: World) -> dict[str, Any]:
@@ -39,13 +39,11 @@ def collect(world: World) -> dict[str, Any]:
 
 
 def agreed_message(world: World) -> str:
-    def fail_on_the_last() -> None:
-        if not world.is_rank_zero:
-            raise InputError("bad news")
-
     try:
-        world.agree(fail_on_the_last)
-    except AgreedError as error:
+        with world.agree():
+            if not world.is_rank_zero:
+                raise DamagedError("bad news")
+    except DamagedError as error:
         return str(error)
     return ""
 

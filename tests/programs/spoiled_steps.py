@@ -13,7 +13,8 @@ from esmm.config import Config
 from esmm.embedding.bags import Bags
 from esmm.training.divergence import Guard
 from esmm.training.train_step import TrainStep, initialise, make_model
-from esmm.workers.world import World, run
+from esmm.workers.process import run
+from esmm.workers.world import World
 from tests.fixtures.plain_batches import random_batch, to_batch
 
 NUM_ROWS, IMPRESSIONS, SPOILED = 60, 20, 3

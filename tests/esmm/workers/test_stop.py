@@ -18,7 +18,7 @@ from esmm.checkpoints.run_folder import RunFolder
 from esmm.train import train
 from esmm.training import validation
 from esmm.training.train_step import TrainStep
-from esmm.workers.world import EXIT_STOPPED, Stop
+from esmm.workers.stop import EXIT_STOPPED, Stop
 from tests.fixtures.runs import Inputs, assert_same_run, log_of
 from tests.fixtures.workers import ONE_WORKER, PROJECT, Command
 

@@ -15,9 +15,10 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from cli.errors import InputError
-from esmm.workers import environment
+from esmm.workers import environment, process
 from esmm.workers import world as distributed
-from esmm.workers.world import EXIT_OTHER_STOPPED, World, run
+from esmm.workers.process import EXIT_OTHER_STOPPED, run
+from esmm.workers.world import AgreedError, World
 from tests.fixtures.workers import ONE_WORKER, PROJECT, Command
 
 
@@ -132,7 +133,7 @@ DUPLICATE = "ncclCommInitRank failed: Duplicate GPU detected : rank 1 and rank 0
 def test_what_horovod_says_is_told_unless_a_worker_is_just_gone(
     text: str, told: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "prepare_process", lambda: None)  # it is not this process's own
+    monkeypatch.setattr(process, "prepare_process", lambda: None)  # it is not this process's own
 
     def main(world: World) -> None:
         raise HorovodInternalError(text)
@@ -156,15 +157,12 @@ def test_only_the_rank_that_is_now_the_first_logs_what_is_no_warning(launcher: p
 def run_as_rank(rank: int, messages: list[str | None]) -> str:
     """How an elastic worker takes what the ranks have met (None: nothing)."""
     world = replace(ONE_WORKER, size=len(messages), rank=rank, elastic=True)
-
-    def work() -> None:
-        if text := messages[rank]:
-            raise InputError(text)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(World, "_gathered", lambda *_: messages)
         try:
-            world.qualify(work)
+            with world.qualify():
+                if text := messages[rank]:
+                    raise InputError(text)
         except (InputError, HorovodInternalError) as error:
             return f"{type(error).__name__}: {error}"
     return "goes on"
@@ -181,6 +179,44 @@ def test_elastic_workers_that_cannot_take_part_leave_alone() -> None:
     }
     for messages, expected in table.items():
         assert [run_as_rank(rank, list(messages)) for rank in range(3)] == expected
+
+
+class PassedOverError(AgreedError):
+    """One that somebody catches."""
+
+
+def agreed(rank: int, met: list[InputError | None]) -> AgreedError:
+    """What a rank raises where the ranks have met these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "_gathered", lambda *_: [distributed._Met.of(error) for error in met])
+        try:
+            with replace(ONE_WORKER, size=len(met), rank=rank).agree():
+                if own := met[rank]:
+                    raise own
+        except AgreedError as error:
+            return error
+    raise AssertionError("nothing was raised")
+
+
+def test_what_one_rank_meets_all_raise_in_its_class() -> None:
+    """But a plain `InputError` of any rank goes first: nobody may go on from what only others pass over."""
+    plain, special = InputError("away"), PassedOverError("damaged")
+    for met, kind, message in (
+        ([None, special], PassedOverError, "damaged"),
+        ([None, plain], AgreedError, "away"),
+        ([special, plain], AgreedError, "away"),
+        ([special, PassedOverError("second")], PassedOverError, "damaged"),
+    ):
+        for rank in (0, 1):
+            raised = agreed(rank, list(met))
+            assert (type(raised), str(raised)) == (kind, message)
+
+
+def test_what_is_no_bad_input_is_not_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others learn of it by the next exchange, which breaks."""
+    monkeypatch.setattr(World, "_gathered", lambda *_: pytest.fail("an exchange"))
+    with pytest.raises(ZeroDivisionError), ONE_WORKER.agree():
+        raise ZeroDivisionError
 
 
 def test_one_worker_imports_no_horovod() -> None:
