@@ -16,6 +16,7 @@ from benchmarks.training import loader, train_step
 from cli.errors import exit_with_message
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
@@ -62,7 +63,7 @@ def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[st
     skeleton, common = (str(out / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features"))
     files = raw_files.find_logs(skeleton, common)
     warm_up.compile_kernels()
-    spark = spark_session("bench", **(build_samples.SPARK_OPTIONS | {"spark.master": "local[2]"}))
+    spark = spark_session("bench", **(SPARK_OPTIONS | {"spark.master": "local[2]"}))
 
     def ours() -> None:
         build_samples.run(spark, files, settings, str(out / "samples"), overwrite=True)

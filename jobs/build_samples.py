@@ -17,7 +17,7 @@ from cli.errors import InputError, exit_with_message
 from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
-from jobs.raw_logs.source import RawLogSource
+from jobs.raw_logs.source import SPARK_OPTIONS, RawLogSource, task_bytes
 from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
 from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
@@ -40,12 +40,6 @@ EXAMPLE = """example:
 # Beside the outputs, with a folder for each: `rejected_folder` says why.
 REJECTED_FOLDER = "_rejected"
 REJECTED = outputs.Kind("rejected lines", None, frozenset(), r"part-\d+\.parquet")
-
-# Blobs are large (a common record about 5 kB, many impressions of a context 50 kB): batches by bytes.
-SPARK_OPTIONS = {
-    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
-    "spark.driver.memory": "2g",
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -136,11 +130,6 @@ def part_of_context(settings: SamplesConfig, with_validation: bool) -> Column:
     ) % F.lit(SLOTS)
     is_valid = (F.col("kind") != F.lit(KIND_QUARANTINED)) & (slot < round(settings.valid_share * SLOTS))
     return F.when(is_valid, 1).otherwise(0).cast("tinyint")
-
-
-def task_bytes(files: list[LogFile], most: int, parallelism: int) -> int:
-    """Bytes for one parsing task: `most`, or less where that would leave cores idle."""
-    return max(1 << 20, min(most, -(-sum(file.size for file in files) // (2 * parallelism))))
 
 
 def check(parts: list[manifest.Manifest], settings: SamplesConfig, outs: list[str]) -> None:

@@ -22,6 +22,7 @@ from benchmarks.common.process_tree import busy_seconds, cpu_seconds
 from cli.errors import exit_with_message
 from jobs import build_samples
 from jobs.raw_logs import files
+from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
@@ -107,7 +108,7 @@ def _session(out: str, **conf: str) -> SparkSession:
         "spark.driver.memory": HEAP,
         "spark.local.dir": f"{out}/spark",
     }
-    return spark_session("benchmark", **(build_samples.SPARK_OPTIONS | machine | conf))
+    return spark_session("benchmark", **(SPARK_OPTIONS | machine | conf))
 
 
 def main() -> None:

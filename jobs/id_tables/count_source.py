@@ -90,7 +90,10 @@ class IdCountReader(DataSourceReader):
         return split_ranges(self._files, self._range_bytes)
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
-        freeze_imports()
+        from jobs.id_tables import count_kernel  # noqa: F401
+        from jobs.raw_logs import parse_kernel  # noqa: F401
+
+        freeze_imports(IdCountSource.name())
         task = cast(LogRange, partition)
         counter = IdCounter(task.file.common)
         for chunk in read_range(task):

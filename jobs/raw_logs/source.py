@@ -33,6 +33,13 @@ LINE_FEED = ord("\n")
 TRUNCATED = QUARANTINE_REASONS.index("truncated_line")
 TOO_LONG = QUARANTINE_REASONS.index("line_too_long")
 
+# Of a session that reads raw logs. Blobs are large (a common record about 5 kB, many impressions of a
+# context 50 kB): batches by bytes.
+SPARK_OPTIONS = {
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
+    "spark.driver.memory": "2g",
+}
+
 
 @dataclass
 class LogRange(InputPartition):
@@ -53,6 +60,11 @@ def split_ranges(files: list[LogFile], range_bytes: int) -> list[LogRange]:
         for begin in range(0, file.size, range_bytes):
             ranges.append(LogRange(file, begin, min(begin + range_bytes, file.size)))
     return ranges
+
+
+def task_bytes(files: list[LogFile], most: int, parallelism: int) -> int:
+    """Bytes for one parsing task: `most`, or less where that would leave cores idle."""
+    return max(1 << 20, min(most, -(-sum(file.size for file in files) // (2 * parallelism))))
 
 
 class Parser:
@@ -176,7 +188,9 @@ class RawLogReader(DataSourceReader):
         return split_ranges(self._files, self._range_bytes)
 
     def read(self, partition: InputPartition) -> Iterator[Any]:
-        freeze_imports()
+        from jobs.raw_logs import parse_kernel  # noqa: F401
+
+        freeze_imports(RawLogSource.name())
         task = cast(LogRange, partition)
         parser = Parser(task.file, self._hash_seed, self._buckets, id_lookup.load(self._table))
         for chunk in read_range(task):

@@ -107,9 +107,10 @@ class SampleWriter(DataSourceArrowWriter):
         self._cut_share = float(options["cut_share"])
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
+        from jobs.sample_writer import sample_file, unpack  # noqa: F401
         from jobs.sample_writer.quarantine_file import QuarantineFile
 
-        freeze_imports()
+        freeze_imports(SampleSink.name())
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
         aside = f"{self._staging[0]}/{ATTEMPTS}/{samples.QUARANTINE_FOLDER}/{name}"
