@@ -33,6 +33,14 @@ def read_yaml(path: str) -> dict[str, Any]:
     return content
 
 
+def load_section(path: str | None, name: str, model: "type[ModelT]") -> "ModelT":
+    """One section of a YAML file as its model, or the defaults without a file."""
+    section = read_yaml(path).get(name) if path else None
+    if section is not None and not isinstance(section, dict):
+        raise InputError(f"{path}: section {name}: expected options, found {type(section).__name__}.")
+    return validate(model, section or {}, f"{path or 'defaults'}, section {name}")
+
+
 def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "ModelT":
     """Build a pydantic model; every mistake in `values` is named in one `InputError`."""
     from pydantic import ValidationError

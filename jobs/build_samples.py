@@ -1,7 +1,16 @@
-"""Raw Ali-CCP logs to samples: one Parquet row per group of impressions that share a context."""
+"""Raw Ali-CCP logs to samples: one Parquet row per group of impressions that share a context.
+
+    python -m jobs.build_samples --skeleton 'raw/sample_skeleton_train*.csv' \\
+        --common 'raw/common_features_train*.csv' --out samples/split=train --config configs/demo.yaml
+
+    # a day's folder with the part files of both sides
+    python -m jobs.build_samples --skeleton logs/ds=2025-11-22 --common logs/ds=2025-11-22 \\
+        --out samples/ds=2025-11-22
+"""
 
 import argparse
 import json
+import logging
 import sys
 import time
 from contextlib import ExitStack
@@ -13,7 +22,9 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
+from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
+from cli.log import set_up_logging
 from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
@@ -28,27 +39,16 @@ from schemas.raw_log import REASON_MEANING
 from storage import outputs, publishing, staging
 from storage.filesystems import filesystem
 
-EXAMPLE = """example:
-  python -m jobs.build_samples --skeleton 'raw/sample_skeleton_train*.csv' \\
-      --common 'raw/common_features_train*.csv' --out samples/split=train --config configs/demo.yaml
-
-  # a day's folder with the part files of both sides
-  python -m jobs.build_samples --skeleton logs/ds=2025-11-22 --common logs/ds=2025-11-22 \\
-      --out samples/ds=2025-11-22
-"""
+LOG = logging.getLogger(__name__)
 
 # Beside the outputs, with a folder for each: `rejected_folder` says why.
 REJECTED_FOLDER = "_rejected"
 REJECTED = outputs.Kind("rejected lines", None, frozenset(), r"part-\d+\.parquet")
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "jobs.build_samples",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("jobs.build_samples", __doc__)
     add_log_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of samples to publish")
     parser.add_argument(
@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
         help="id table of jobs.build_ids, for samples.min_count and samples.vocabulary",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
@@ -135,7 +135,8 @@ def part_of_context(settings: SamplesConfig, with_validation: bool) -> Column:
 def check(parts: list[manifest.Manifest], settings: SamplesConfig, outs: list[str]) -> None:
     """Stop before publishing where too many lines are broken, counted over all parts, or one is empty."""
     quarantine = parts[0]["quarantine"]
-    num_broken, num_good = sum(quarantine.values()), sum(part["counts"]["impressions"] for part in parts)
+    num_broken = sum(quarantine.values())
+    num_good = sum(part["counts"]["impressions"] for part in parts)
     share = num_broken / max(1, num_broken + num_good)
     nothing = f"nothing was published to {' and '.join(outs)}"
     if not num_good or share > settings.max_broken_share:
@@ -175,7 +176,8 @@ def rejected_folder(out: str) -> str:
 
 def keep_rejected(whole: str, out: str) -> None:
     """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
-    lines, kept = f"{whole}/{samples.QUARANTINE_FOLDER}", rejected_folder(out)
+    lines = f"{whole}/{samples.QUARANTINE_FOLDER}"
+    kept = rejected_folder(out)
     outputs.refuse_foreign(kept, REJECTED)
     fs, path = filesystem(lines)
     if fs.exists(path):
@@ -249,7 +251,9 @@ def run(
 
 
 def main() -> None:
-    args = parse_args()
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
     settings = load_samples_config(args.config)
     check_validation(settings, args.valid_out)
     load(ids.require_fit(args.ids, settings.id_settings()))  # whether it is whole, before Spark starts

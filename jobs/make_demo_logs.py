@@ -1,6 +1,8 @@
 """Draw demo logs in Ali-CCP's raw format from a planted world whose true probabilities are known.
 
-python -m jobs.make_demo_logs --out data/raw
+    python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1
+
+Equal options give equal bytes, whatever the number of processes.
 """
 
 import argparse
@@ -14,7 +16,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
+from cli.log import set_up_logging
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
@@ -23,7 +27,7 @@ from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
 
-log = logging.getLogger("make_demo_logs")
+LOG = logging.getLogger(__name__)
 
 SUMMARY_NAME = "demo_logs.json"
 TRUTH_HEADER = b"sample_id,p_ctr,p_cvr\n"
@@ -110,7 +114,7 @@ def with_progress(results: Iterator[ChunkResult], total: int) -> Iterator[ChunkR
     for done, result in enumerate(results, start=1):
         yield result
         if done * 10 // total > (done - 1) * 10 // total:
-            log.info("drawn %d of %d chunks", done, total)
+            LOG.info("drawn %d of %d chunks", done, total)
 
 
 def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[str, int]]:
@@ -161,13 +165,10 @@ def largest_id(world: PlantedWorld) -> int:
     return int(world.id_start[len(FIELDS) - 1] + 2 * world.id_stride)
 
 
-def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, Options]:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
     default = Options()
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.make_demo_logs",
-        description="Draw raw logs in Ali-CCP's format from a world whose true probabilities are known.",
-        epilog="example: python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1",
-    )
+    parser = CommandParser("jobs.make_demo_logs", __doc__)
     parser.add_argument("--out", required=True, help="folder to make")
     parser.add_argument(
         "--contexts",
@@ -195,10 +196,7 @@ def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
     )
     parser.add_argument("--processes", type=int, default=num_cores(), help="default: all cores, %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="replace demo logs that are already there")
-    args = parser.parse_args(arguments)
-    if args.processes < 1:
-        raise InputError(f"--processes: expected at least 1, found {args.processes}.")
-    return args, Options(args.contexts, args.seed, args.ctr, args.cvr, args.list_scale)
+    return parser.parse_args(argv)
 
 
 def num_cores() -> int:
@@ -206,8 +204,12 @@ def num_cores() -> int:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    args, options = parse_args()
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
+    if args.processes < 1:
+        raise InputError(f"--processes: expected at least 1, found {args.processes}.")
+    options = Options(args.contexts, args.seed, args.ctr, args.cvr, args.list_scale)
     summary = make_logs(args.out, options, args.processes, args.overwrite)
     for split, counts in summary["splits"].items():
         megabytes = (counts["skeleton_bytes"] + counts["common_bytes"]) / 1e6

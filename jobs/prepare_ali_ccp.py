@@ -1,4 +1,10 @@
-"""The official Ali-CCP archives to samples: unpacked, checked against what is known of them, built."""
+"""The official Ali-CCP archives to samples: unpacked, checked against what is known of them, built.
+
+    make ali-ccp-samples RAW=raw/ali_ccp OUT=samples
+    python -m jobs.prepare_ali_ccp --raw raw/ali_ccp --out samples      (the same)
+
+What is unpacked or published already is not done again.
+"""
 
 import argparse
 import logging
@@ -8,9 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
+from cli.log import set_up_logging
 from jobs.ali_ccp_archives.logs import HALVES, ArchiveSource, Half, check_files, find_sources, report, unpack
 from jobs.profiling.config import load_profile_config
 from jobs.samples_config import SamplesConfig, load_samples_config
@@ -20,28 +30,21 @@ from storage import publishing
 
 LOG = logging.getLogger(__name__)
 
-EXAMPLE = """example:
-  make ali-ccp-samples RAW=raw/ali_ccp OUT=samples
-  (the same as: python -m jobs.prepare_ali_ccp --raw raw/ali_ccp --out samples)
-"""
 # For the check of free space; shares of the raw bytes measured on demo logs and rounded up.
 UNPACKED_SHARE = 5.0  # of an archive; 4.2 by the sizes known of the full data
 SAMPLES_SHARE = 0.15
 PROFILE_NAME = "_profile.json"  # the underscore keeps Parquet readers of the folder out of it
 SHUFFLE_SHARE = 0.8  # of one half, in Spark's local folder: 0.39 shuffled, and as much again to sort it
 
+Loaded = TypeVar("Loaded")
+
 
 def load_settings(config: str) -> SamplesConfig:
     """The section `samples`; mistakes that would stop the command only after hours are known at once."""
-    mistakes = []
-    for load in (load_samples_config, load_profile_config):
-        try:
-            load(config)
-        except InputError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise InputError("\n".join(mistakes))
-    settings = load_samples_config(config)
+    settings, mistakes = _load(load_samples_config, config)
+    _, of_profile = _load(load_profile_config, config)
+    if settings is None or of_profile:
+        raise InputError("\n".join(mistakes + of_profile))
     with_table = settings.id_settings().table_fields()
     if with_table:
         raise InputError(
@@ -52,9 +55,18 @@ def load_settings(config: str) -> SamplesConfig:
     return settings
 
 
+def _load(load: Callable[[str], Loaded], config: str) -> tuple[Loaded | None, list[str]]:
+    """A section of the configuration, or what is wrong with it."""
+    try:
+        return load(config), []
+    except InputError as error:
+        return None, [str(error)]
+
+
 def check_same_settings(folder: str, settings: SamplesConfig, config: str) -> None:
     """Stop where published samples were built with other settings than the configuration has now."""
-    made, buckets = manifest.read(folder), settings.all_buckets()
+    made = manifest.read(folder)
+    buckets = settings.all_buckets()
     built: dict[str, object] = {
         "hash_seed": made["hash_seed"],
         "id table": made.get("id_table", {}).get("path", "none"),
@@ -146,13 +158,9 @@ def run_job(job: str, *arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", f"jobs.{job}", *arguments], check=False).returncode
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "jobs.prepare_ali_ccp",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("jobs.prepare_ali_ccp", __doc__)
     parser.add_argument(
         "--raw",
         default="raw/ali_ccp",
@@ -168,14 +176,16 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="go on where rows, sizes or labels are not those known of Ali-CCP",
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    args = parse_args()
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
     settings = load_settings(args.config)
-    raw, out = Path(args.raw), args.out.rstrip("/")
+    raw = Path(args.raw)
+    out = args.out.rstrip("/")
     folders = {half: f"{out}/split={half}" for half in HALVES}
     todo = [half for half, folder in folders.items() if not publishing.is_complete(folder)]
     for half in folders.keys() - set(todo):

@@ -1,13 +1,13 @@
 """Profile samples: rates, coverage, list lengths, ids and collisions per field; gates; proposed buckets.
 
-With --against (the other half, or yesterday's samples) also drift: the share of ids that the other set
-has not, and the population stability index per field. docs/profile.md says what each figure means.
-Exit code 2 after everything is written where a gate of the configuration is broken.
-
     python -m jobs.profile_samples --samples samples/split=test --against samples/split=train \\
         --config configs/demo.yaml --out samples/_profile.json
     spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
         jobs/profile_samples.py --samples webhdfs://namenode:9870/samples/split=test --out profile.json
+
+With --against (the other half, or yesterday's samples) also drift: the share of ids that the other set
+has not, and the population stability index per field. docs/profile.md says what each figure means.
+Exit code 2 after everything is written where a gate of the configuration is broken.
 """
 
 import argparse
@@ -21,7 +21,9 @@ if not __package__:  # spark-submit puts this folder on the path, not the projec
 
 from pyspark.sql import SparkSession
 
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from jobs.profiling import profile_fields as content
 from jobs.profiling import spark_counts as tables
 from jobs.profiling.config import ProfileConfig, load_profile_config
@@ -42,14 +44,12 @@ from storage.json_files import write_json
 # Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
 SPARK_OPTIONS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "256", "spark.driver.memory": "2g"}
 
-log = logging.getLogger("profile_samples")
+LOG = logging.getLogger(__name__)
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        prog="jobs.profile_samples", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("jobs.profile_samples", __doc__)
     parser.add_argument("--samples", required=True, metavar="DIR", help="written by jobs.build_samples")
     parser.add_argument("--against", metavar="DIR", help="other samples of the same buckets")
     parser.add_argument(
@@ -64,9 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """The command; see the top of this file."""
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    args = parse_arguments()
+    set_up_logging()
     settings = load_profile_config(args.config)
     inputs = read_inputs(args.samples, args.against, args.ids)
     spark = spark_session("esmm profile_samples", **SPARK_OPTIONS)
@@ -109,12 +108,12 @@ def read_inputs(samples: str, against: str | None = None, ids: str | None = None
 def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) -> Profile:
     """Count, put together, judge, and write the profile whole to `out`."""
     work = tables.work_of(spark, True, inputs.samples, inputs.ours)
-    log.info("looking for duplicate sample ids in %s", inputs.samples)
+    LOG.info("looking for duplicate sample ids in %s", inputs.samples)
     with task_errors_as_input_errors():
         duplicates = tables.num_duplicates(spark, work)
     if inputs.against is not None and inputs.theirs is not None:
         work += tables.work_of(spark, False, inputs.against, inputs.theirs)
-    log.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
+    LOG.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
     with task_errors_as_input_errors():
         found = count(spark, work, inputs.ours["buckets"], inputs.against is not None)
     profile = put_together(inputs, found, duplicates, settings)
@@ -136,7 +135,8 @@ def count(spark: SparkSession, work: list[Work], buckets: dict[str, int], with_d
 
 def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings: ProfileConfig) -> Profile:
     """The profile before its gates are judged; an `InputError` where files and manifests disagree."""
-    counts, with_drift = content.counts_of(inputs.ours), inputs.theirs is not None
+    counts = content.counts_of(inputs.ours)
+    with_drift = inputs.theirs is not None
     content.check_counts(inputs.samples, counts, found, "ours")
     source = ProfileSource(
         samples=inputs.samples,

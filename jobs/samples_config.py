@@ -5,8 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cli import config_files
-from cli.errors import InputError
+from cli.config_files import load_section
 from schemas import ids
 from schemas.fields import FIELD_INDEX, FIELDS, field_names
 
@@ -88,7 +87,4 @@ class SamplesConfig(BaseModel):
 
 def load_samples_config(path: str | None) -> SamplesConfig:
     """The section `samples` of a YAML file, or the defaults without a file."""
-    section: Any = config_files.read_yaml(path).get("samples") if path else None
-    if section is not None and not isinstance(section, dict):
-        raise InputError(f"{path}: section samples: expected options, found {type(section).__name__}.")
-    return config_files.validate(SamplesConfig, section or {}, f"{path or 'defaults'}, section samples")
+    return load_section(path, "samples", SamplesConfig)

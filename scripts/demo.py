@@ -1,4 +1,9 @@
-"""The whole road on demo data: raw logs, samples, training on two workers, predictions, the three AUCs."""
+"""The whole road on demo data: raw logs, samples, training on two workers, predictions, the three AUCs.
+
+    make demo SIZE=tiny        (the same as: python -m scripts.demo --size tiny)
+
+Each command's output goes to a log of its own; the last lines are shown where one fails.
+"""
 
 import argparse
 import json
@@ -14,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cli.arguments import CommandParser
+
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 LAST_LINES = 25
-EXAMPLE = "example:\n  make demo SIZE=tiny        (the same as: python -m scripts.demo --size tiny)\n"
 
 
 @dataclass(frozen=True)
@@ -51,18 +57,14 @@ class StageError(Exception):
     """A stage ended with another exit code than 0."""
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "scripts.demo",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("scripts.demo", __doc__)
     parser.add_argument("--size", choices=SIZES, default="default")
     parser.add_argument("--out", default="build/demo", help="the demo goes to a folder of its size in there")
     parser.add_argument("--config", default="configs/demo.yaml")
     parser.add_argument("--workers", type=int, default=2, help="Horovod workers")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -72,9 +74,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
     """The commands in order; each finds its input where the one before left it."""
-    raw, samples, run = out / "raw", out / "samples", out / "run"
-    train, test = samples / "split=train", samples / "split=test"
-    predictions, metrics = run / "predictions", run / "metrics.json"
+    raw = out / "raw"
+    samples = out / "samples"
+    train = samples / "split=train"
+    test = samples / "split=test"
+    run = out / "run"
+    predictions = run / "predictions"
+    metrics = run / "metrics.json"
     python = [sys.executable, "-m"]
     workers_command = [str(BIN / "horovodrun"), "-np", str(workers), "-H", f"localhost:{workers}", *python]
 
@@ -139,7 +145,8 @@ def _logs_outcome(raw: Path) -> str:
 
 def _samples_outcome(folder: Path) -> str:
     made = read_json(folder / "_manifest.json")
-    counts, broken = made["counts"], sum(made["quarantine"].values())
+    counts = made["counts"]
+    broken = sum(made["quarantine"].values())
     return f"{counts['impressions']:,} impressions in {counts['rows']:,} rows, {broken} lines quarantined"
 
 
@@ -221,7 +228,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def main() -> None:
-    args = parse_args()
+    """The command; see the top of this file."""
+    args = parse_arguments()
     out = (PROJECT / args.out / args.size).resolve()
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)

@@ -18,12 +18,15 @@ import time
 import zipfile
 from pathlib import Path
 
+from cli.arguments import CommandParser
+from cli.log import set_up_logging
+
 PROJECT = Path(__file__).resolve().parents[1]
 LOCKS = (PROJECT / "requirements/jobs.lock", PROJECT / "requirements/s3.lock")
 PACKAGES = ("jobs", "schemas", "storage", "cli")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same code is the same bytes
 
-LOG = logging.getLogger("dist")
+LOG = logging.getLogger(__name__)
 
 
 def zip_code(target: Path) -> None:
@@ -45,7 +48,8 @@ def environment_key() -> str:
 
 def pack_environment(target: Path, work: Path) -> None:
     """Install the locks into a fresh environment and pack it; nothing to do where that is done already."""
-    key, names = target.with_name(f"{target.name}.key"), " and ".join(lock.name for lock in LOCKS)
+    key = target.with_name(f"{target.name}.key")
+    names = " and ".join(lock.name for lock in LOCKS)
     if target.exists() and key.exists() and key.read_text() == environment_key():
         LOG.info("%s: up to date with %s", target, names)
         return
@@ -63,8 +67,8 @@ def pack_environment(target: Path, work: Path) -> None:
     packed.rename(target)
     key.write_text(environment_key())
     shutil.rmtree(work)
-    size, seconds = target.stat().st_size / 1e6, time.monotonic() - begin
-    LOG.info("%s: %s, %.0f MB, %.0f s", target, names, size, seconds)
+    megabytes = target.stat().st_size / 1e6
+    LOG.info("%s: %s, %.0f MB, %.0f s", target, names, megabytes, time.monotonic() - begin)
 
 
 def _run(*command: str) -> None:
@@ -75,12 +79,15 @@ def _run(*command: str) -> None:
         sys.exit(1)
 
 
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    return CommandParser("scripts.dist", __doc__).parse_args(argv)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "scripts.dist", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    """The command; see the top of this file."""
+    parse_arguments()
+    set_up_logging()
     folder = PROJECT / "dist"
     folder.mkdir(exist_ok=True)
     zip_code(folder / "jobs.zip")

@@ -1,4 +1,7 @@
-"""Raw logs to samples against plain Spark SQL and against polars merely splitting tokens: `make bench-data`.
+"""Raw logs to samples against plain Spark SQL and against polars merely splitting tokens.
+
+    make bench-data      (the same as: python -m benchmarks.building.data)
+    python -m benchmarks.building.data --sizes 1 4 --repeats 1
 
 Every run is a process of its own, so that its high-water marks are its own, and the routes take turns.
 The logs are the demo's at several sizes, drawn once and kept. Neither the start of Spark nor a first run
@@ -20,27 +23,22 @@ from benchmarks.building.raw_logs import Logs, draw_missing
 from benchmarks.building.route import RESULT_NAME, ROUTES
 from benchmarks.common.machine import machine
 from benchmarks.common.process_tree import MemoryMarks
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from storage.json_files import read_json, write_json
 
-LOG = logging.getLogger("benchmarks.building.data")
-EXAMPLE = """examples:
-  make bench-data      (the same as: python -m benchmarks.building.data)
-  python -m benchmarks.building.data --sizes 1 4 --repeats 1
-"""
+LOG = logging.getLogger(__name__)
+
 CONTEXTS = 9600  # of 1x: 274 MB, so that 16x is more than 4 GiB
 WARM_UP_CONTEXTS = 200
 SECONDS_PER_SAMPLE = 0.2
 LAST_LINES = 25
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.building.data",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("benchmarks.building.data", __doc__)
     parser.add_argument("--out", default="build/bench-data", help="folder for logs and data.json")
     parser.add_argument("--config", default="configs/ali_ccp.yaml", help="its section `samples` is used")
     parser.add_argument(
@@ -48,7 +46,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="default: 3 up to 1x, 2 up to 4x, then 1")
     parser.add_argument("--contexts", type=int, default=CONTEXTS, help="contexts of 1x (default %(default)s)")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
 def default_repeats(size: int) -> int:
@@ -131,8 +129,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
     print(f"\n{table(run(args))}\nAll figures: {args.out}/data.json", flush=True)
 
 

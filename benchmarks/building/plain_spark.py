@@ -1,11 +1,11 @@
 """Raw logs to samples in plain Spark SQL: the yardstick for jobs.build_samples, and its oracle in a test.
 
+    python -m benchmarks.building.plain_spark --skeleton raw/sample_skeleton_train.csv \\
+        --common raw/common_features_train.csv --out plain_samples
+
 Nothing but Spark's own functions: `split` and `transform` parse a line once, `filter` picks each field,
 `xxhash64` gives the bucket, a group and a join bring impressions and context together. It expects clean
 logs, drops conversions without click and impressions without a common record, and splits no context.
-
-    python -m benchmarks.building.plain_spark --skeleton raw/sample_skeleton_train.csv \\
-        --common raw/common_features_train.csv --out plain_samples
 """
 
 import argparse
@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from jobs.session import spark_path, spark_session
 from schemas import raw_log, samples
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
@@ -107,18 +109,20 @@ def _sample_columns() -> Iterator[Column]:
         yield from_impressions.get(column.name, F.col(column.name)).alias(column.name)
 
 
-def main() -> None:
-    """The command; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.building.plain_spark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("benchmarks.building.plain_spark", __doc__)
     parser.add_argument("--skeleton", required=True, metavar="PATH")
     parser.add_argument("--common", required=True, metavar="PATH")
     parser.add_argument("--out", required=True, metavar="DIR", help="replaced if there")
     parser.add_argument("--seed", type=int, default=0, help="of the hash")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
     buckets = {field.name: field.buckets for field in FIELDS}
     spark = spark_session("plain_spark", **{"spark.driver.memory": "4g"})
     try:

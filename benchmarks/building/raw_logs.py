@@ -14,7 +14,7 @@ from jobs.make_demo_logs import Options, draw_in_order, make_tasks, num_cores, w
 from storage import outputs, staging
 from storage.json_files import read_json, write_json
 
-LOG = logging.getLogger("benchmarks.building.raw_logs")
+LOG = logging.getLogger(__name__)
 
 INFO_NAME = "raw_logs.json"
 OUTPUT = outputs.Kind(

@@ -19,7 +19,9 @@ from benchmarks.building.plain_spark import plain_samples
 from benchmarks.building.raw_logs import Logs, logs_in
 from benchmarks.building.stage_times import EVENT_LOG_OPTIONS, stage_times
 from benchmarks.common.process_tree import busy_seconds, cpu_seconds
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from jobs import build_samples
 from jobs.raw_logs import files
 from jobs.raw_logs.source import SPARK_OPTIONS
@@ -111,17 +113,21 @@ def _session(out: str, **conf: str) -> SparkSession:
     return spark_session("benchmark", **(SPARK_OPTIONS | machine | conf))
 
 
-def main() -> None:
-    """The command; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        "benchmarks.building.route", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("benchmarks.building.route", __doc__)
     parser.add_argument("route", choices=ROUTES)
     parser.add_argument("--logs", required=True, metavar="DIR", help="drawn by benchmarks.building.data")
     parser.add_argument("--warm-up", required=True, metavar="DIR", help="small logs")
     parser.add_argument("--out", required=True, metavar="DIR", help=f"replaced; gets {RESULT_NAME}")
     parser.add_argument("--config", default="configs/ali_ccp.yaml")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    set_up_logging()
     shutil.rmtree(args.out, ignore_errors=True)
     Path(args.out).mkdir(parents=True)
     run = {"ours": run_ours, "plain": run_plain, "polars": run_polars}[args.route]

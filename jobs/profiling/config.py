@@ -1,11 +1,10 @@
 """The `profile` section of a configuration: how bucket sizes are proposed, and the gates."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from cli import config_files
-from cli.errors import InputError
+from cli.config_files import load_section
 from schemas.fields import FIELD_INDEX, field_names
 
 ANY = "any"  # the limit of every field that has none of its own
@@ -72,7 +71,4 @@ class ProfileConfig(BaseModel):
 
 def load_profile_config(path: str | None) -> ProfileConfig:
     """The section `profile` of a YAML file, or the defaults without a file."""
-    section: Any = config_files.read_yaml(path).get("profile") if path else None
-    if section is not None and not isinstance(section, dict):
-        raise InputError(f"{path}: section profile: expected options, found {type(section).__name__}.")
-    return config_files.validate(ProfileConfig, section or {}, f"{path or 'defaults'}, section profile")
+    return load_section(path, "profile", ProfileConfig)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cli.text_table import aligned, with_rule
 from schemas.profile import FieldProfile, Profile, Rates, WeightRange
 
 Line = tuple[str, ...]
@@ -24,10 +25,10 @@ def format_profile(profile: Profile) -> str:
         *_head(profile),
         "",
         LEGEND,
-        *_aligned([FIELD_HEADINGS, *(_field_line(name, field) for name, field in fields.items())]),
+        *_table([FIELD_HEADINGS, *(_field_line(name, field) for name, field in fields.items())]),
         _sum_of_buckets(fields),
         "",
-        *_aligned([WEIGHT_HEADINGS, *(_weight_line(name, held) for name, held in weights.items() if held)]),
+        *_table([WEIGHT_HEADINGS, *(_weight_line(name, held) for name, held in weights.items() if held)]),
     ]
     if profile["source"]["ids"]:
         parts += ["", *_measured_table(profile)]
@@ -94,7 +95,7 @@ def _measured_table(profile: Profile) -> list[str]:
                 _number(field.get("rare_tokens"), ".2%"),
             )
         )
-    return [f"in the logs of {profile['source']['ids']}, exact:", *_aligned(lines)]
+    return [f"in the logs of {profile['source']['ids']}, exact:", *_table(lines)]
 
 
 def _drift_table(profile: Profile) -> list[str]:
@@ -108,7 +109,7 @@ def _drift_table(profile: Profile) -> list[str]:
         f"against {profile['source']['against']}",
         f"its rates: {_rates(against['rates'], '.3%')}",
         f"differences: {_rates(against['rate_differences'], '+.3%')}",
-        *_aligned(lines),
+        *_table(lines),
     ]
 
 
@@ -125,15 +126,9 @@ def _rates(rates: Rates, form: str) -> str:
     return ", ".join(f"{name.upper()} {_number(value, form)}" for name, value in values.items())
 
 
+def _table(lines: list[Line]) -> list[str]:
+    return with_rule(aligned(lines))
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _aligned(lines: list[Line]) -> list[str]:
-    """The first column to the left, the others to the right, a rule under the headings."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = []
-    for line in lines:
-        others = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
-        texts.append("  ".join([line[0].ljust(widths[0]), *others]))
-    return [texts[0], "-" * len(texts[0]), *texts[1:]]

@@ -155,7 +155,7 @@ def test_a_disk_too_small_is_noticed_before_any_work(tmp_path):
 @pytest.mark.timeout(900)
 def test_the_whole_on_tiny_logs(tmp_path):
     options = ["--out", str(tmp_path), "--sizes", "1", "2", "--repeats", "1", "--contexts", "60"]
-    results = data.run(data.parse_args(options))
+    results = data.run(data.parse_arguments(options))
     assert json.loads((tmp_path / "data.json").read_text()) == results
     assert [(run["size"], run["route"]) for run in results["runs"]] == [
         (s, r) for s in (1, 2) for r in ROUTES
