@@ -23,6 +23,7 @@ from pyspark.sql import SparkSession
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
+from jobs import progress
 from jobs.id_tables import count_source, frames, report
 from jobs.raw_logs.files import LogFile, add_log_arguments, find_logs
 from jobs.raw_logs.source import SPARK_OPTIONS, task_bytes
@@ -80,13 +81,16 @@ def build(spark: SparkSession, files: list[LogFile], config: SamplesConfig, stag
     range_bytes = task_bytes(files, config.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     counted = frames.count(spark, files, range_bytes).persist(StorageLevel.DISK_ONLY)
     try:
-        LOG.info("counting the ids of %d files, %.0f MB", len(files), sum(f.size for f in files) / 1e6)
-        by_field = {row["field"]: row for row in frames.sizes(counted, settings)}
+        num_bytes = sum(f.size for f in files)
+        LOG.info("counting the ids of %d files, %.0f MB", len(files), num_bytes / 1e6)
+        with progress.shown(spark, ("reading the logs", "adding up the counts"), num_bytes):
+            by_field = {row["field"]: row for row in frames.sizes(counted, settings)}
         report.check(by_field, config)
         placed = frames.place(counted, settings)
         LOG.info("placing %s ids in buckets", f"{sum(row['kept_ids'] for row in by_field.values()):,}")
-        collisions = {row["field"]: row for row in frames.collisions(placed)}
-        frames.write_table(placed, settings, report.num_known(by_field, settings), staged)
+        with progress.shown(spark, ("placing ids",)):
+            collisions = {row["field"]: row for row in frames.collisions(placed)}
+            frames.write_table(placed, settings, report.num_known(by_field, settings), staged)
     finally:
         counted.unpersist()
     digest = ids.digest(settings, frames.checksums(spark, staged))

@@ -25,6 +25,7 @@ from pyspark.sql import functions as F
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
+from jobs import progress
 from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
@@ -40,6 +41,8 @@ from storage import outputs, publishing, staging
 from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
+
+STAGES = ("reading the logs", "sorting and writing samples")
 
 # Beside the outputs, with a folder for each: `rejected_folder` says why.
 REJECTED_FOLDER = "_rejected"
@@ -102,6 +105,7 @@ def stage(
         "buckets": json.dumps(settings.all_buckets()),
         "id_table": json.dumps(id_table),
     }
+    num_bytes = sum(file.size for file in files)
     num_files = max(1, round(sum(file.text_bytes for file in files) / settings.raw_bytes_per_file))
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
@@ -118,7 +122,9 @@ def stage(
             **options,
         )
     )
-    writer.mode("append").save()
+    LOG.info("building samples of %d files, %.0f MB", len(files), num_bytes / 1e6)
+    with progress.shown(spark, STAGES, num_bytes):
+        writer.mode("append").save()
 
 
 def part_of_context(settings: SamplesConfig, with_validation: bool) -> Column:

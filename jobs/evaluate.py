@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
+from jobs import progress
 from jobs.evaluation.inputs import check_paths, read_predictions, read_truth, with_truth
 from jobs.evaluation.task_metrics import compute_metrics
 from jobs.evaluation.text import format_table
@@ -49,7 +50,7 @@ def main() -> None:
     check_paths(args.predictions, args.truth)
     spark = spark_session("evaluate", **SPARK_OPTIONS)
     try:
-        with task_errors_as_input_errors():
+        with task_errors_as_input_errors(), progress.shown(spark, ("judging predictions",)):
             metrics = run(spark, args)
     finally:
         spark.stop()

@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
+from jobs import progress
 from jobs.profiling import profile_fields as content
 from jobs.profiling import spark_counts as tables
 from jobs.profiling.config import ProfileConfig, load_profile_config
@@ -109,12 +110,15 @@ def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) 
     """Count, put together, judge, and write the profile whole to `out`."""
     work = tables.work_of(spark, True, inputs.samples, inputs.ours)
     LOG.info("looking for duplicate sample ids in %s", inputs.samples)
-    with task_errors_as_input_errors():
+    with (
+        task_errors_as_input_errors(),
+        progress.shown(spark, ("reading sample ids", "looking for repeated ones")),
+    ):
         duplicates = tables.num_duplicates(spark, work)
     if inputs.against is not None and inputs.theirs is not None:
         work += tables.work_of(spark, False, inputs.against, inputs.theirs)
     LOG.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
-    with task_errors_as_input_errors():
+    with task_errors_as_input_errors(), progress.shown(spark, ("reading samples", "adding up the counts")):
         found = count(spark, work, inputs.ours["buckets"], inputs.against is not None)
     profile = put_together(inputs, found, duplicates, settings)
     profile["gates"] = judge(profile, settings.gates)

@@ -40,8 +40,7 @@ def spark_session(app_name: str, **conf: str) -> SparkSession:
         merged.setIfMissing(key, value)
     if merged.get("spark.master", "local").startswith("local"):
         _set_local_defaults(merged)
-    if not sys.stderr.isatty():
-        merged.set("spark.ui.showConsoleProgress", "false")
+    merged.set("spark.ui.showConsoleProgress", "false")  # jobs.progress says more
     return SparkSession.builder.config(conf=merged).appName(app_name).getOrCreate()
 
 
