@@ -124,7 +124,7 @@ def _to_table(batch: Batch, scores: Tensor) -> pa.Table:
     """Keys and probabilities of a batch in the layout of `schemas.predictions`."""
     assert batch.keys is not None, "the loader was opened with_keys"
     table = batch.keys
-    for name, column in zip(("p_ctr", "p_cvr", "p_ctcvr"), scores.numpy().T, strict=True):
+    for name, column in zip(predictions.PROBABILITIES, scores.numpy().T, strict=True):
         table = table.append_column(name, pa.array(column))
     return table.select(predictions.arrow_schema().names).cast(predictions.arrow_schema())
 

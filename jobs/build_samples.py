@@ -34,8 +34,9 @@ from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
 from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import ids, manifest, samples
+from schemas import ids, manifest
 from schemas.hashing import POSITIVE
+from schemas.quarantine import QUARANTINE_FOLDER
 from schemas.raw_log import REASON_MEANING
 from storage import outputs, publishing, staging
 from storage.filesystems import filesystem
@@ -182,7 +183,7 @@ def rejected_folder(out: str) -> str:
 
 def keep_rejected(whole: str, out: str) -> None:
     """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
-    lines = f"{whole}/{samples.QUARANTINE_FOLDER}"
+    lines = f"{whole}/{QUARANTINE_FOLDER}"
     kept = rejected_folder(out)
     outputs.refuse_foreign(kept, REJECTED)
     fs, path = filesystem(lines)

@@ -22,6 +22,7 @@ from cli.log import set_up_logging
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
+from schemas import truth
 from schemas.fields import FIELDS
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -30,7 +31,6 @@ from storage.json_files import write_json
 LOG = logging.getLogger(__name__)
 
 SUMMARY_NAME = "demo_logs.json"
-TRUTH_HEADER = b"sample_id,p_ctr,p_cvr\n"
 OUTPUT = outputs.Kind(
     content="demo logs",
     manifest=SUMMARY_NAME,
@@ -120,6 +120,7 @@ def with_progress(results: Iterator[ChunkResult], total: int) -> Iterator[ChunkR
 def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[str, int]]:
     """Append the chunks to their files in `folder`; returns the counts per split."""
     counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
+    header = {truth.file_name(name): f"{truth.HEADER}\n".encode() for name in SPLITS}
     fs, path = filesystem(folder)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
@@ -127,7 +128,7 @@ def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[s
             for name, part in result.parts.items():
                 if name not in files:
                     files[name] = stack.enter_context(fs.open(f"{path}/{name}", "wb"))
-                    files[name].write(TRUTH_HEADER if name.startswith("truth") else b"")
+                    files[name].write(header.get(name, b""))
                 files[name].write(part)
             total = counts[SPLITS[result.split]]
             for key, value in result.counts.items():

@@ -25,7 +25,8 @@ from jobs.ali_ccp_archives.logs import HALVES, ArchiveSource, Half, check_files,
 from jobs.profiling.config import load_profile_config
 from jobs.samples_config import SamplesConfig, load_samples_config
 from schemas import manifest
-from schemas.samples import MANIFEST_NAME, QUARANTINE_FOLDER, fingerprint
+from schemas.quarantine import QUARANTINE_FOLDER
+from schemas.samples import MANIFEST_NAME, fingerprint
 from storage import publishing
 
 LOG = logging.getLogger(__name__)

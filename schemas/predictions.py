@@ -19,6 +19,10 @@ OUTPUT = outputs.Kind(
 )
 
 
+LABELS = ("click", "conversion")
+PROBABILITIES = ("p_ctr", "p_cvr", "p_ctcvr")
+
+
 class FileRows(TypedDict):
     """One Parquet file and its rows."""
 

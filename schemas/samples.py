@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "_manifest.json"
-QUARANTINE_FOLDER = "_quarantine"  # the underscore keeps Parquet readers out of it
 
 ColumnType = Literal["int64", "int32", "int8", "float32", "string"]
 

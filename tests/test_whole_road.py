@@ -17,7 +17,7 @@ from jobs.raw_logs import files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
-from schemas.samples import QUARANTINE_FOLDER
+from schemas.quarantine import QUARANTINE_FOLDER
 from tests.fixtures.raw_lines import impressions_of_samples
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -9,6 +9,7 @@ from jobs.demo_logs.plan import Plan
 from jobs.demo_logs.render import make_texts, render
 from jobs.demo_logs.scratch import MAX_FEATURES, MAX_ROW_FEATURES, Lines, new_history, new_lines
 from jobs.demo_logs.world import Array, PlantedWorld
+from schemas import truth
 
 SPLITS = ("train", "test")
 CHUNK = 200  # contexts or segments of a task: about 3 MB of log
@@ -82,13 +83,14 @@ class Drawer:
         drawn = self.samplers[task.split].skeleton(task.first, task.end, self.intercepts)
         first_row = int(plan.segment_row[task.first])
         kinds = plan.dirt(first_row, first_row + drawn.labels.shape[0])
-        truth = truth_lines(first_row + 1, drawn.labels[:, :2] + self.intercepts, kinds != DIRT_CONVERSION)
+        drawn_with = truth_lines(
+            first_row + 1, drawn.labels[:, :2] + self.intercepts, kinds != DIRT_CONVERSION
+        )
         rows = render(self.texts, drawn, first_row + 1)
         counts = count_rows(drawn.labels, kinds) | {"skeleton_bytes": len(rows)}
         counts["rows_without_user_id"] = rows_without_user(plan, task.first, task.end)
-        return ChunkResult(
-            task.split, {f"sample_skeleton_{name}.csv": rows, f"truth_{name}.csv": truth}, counts
-        )
+        parts = {f"sample_skeleton_{name}.csv": rows, truth.file_name(name): drawn_with}
+        return ChunkResult(task.split, parts, counts)
 
 
 def count_rows(labels: Array, kinds: Array) -> dict[str, int]:
@@ -111,7 +113,7 @@ def rows_without_user(plan: Plan, first: int, end: int) -> int:
 
 
 def truth_lines(first_id: int, logits: Array, valid: Array) -> bytes:
-    """`sample_id,p_ctr,p_cvr` of the valid rows; logits float64 [rows, 2]."""
+    """The lines of `schemas.truth` for the valid rows; logits float64 [rows, 2]."""
     rows = np.flatnonzero(valid)
     numbered = zip(rows + first_id, sigmoid(logits[rows]), strict=True)
     return "".join(f"{sample_id},{p:.8f},{q:.8f}\n" for sample_id, (p, q) in numbered).encode()

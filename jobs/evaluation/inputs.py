@@ -16,14 +16,12 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from cli.errors import InputError
 from jobs.session import spark_path
-from schemas.predictions import arrow_schema, read_manifest
+from schemas import truth as truth_file
+from schemas.predictions import LABELS, PROBABILITIES, arrow_schema, read_manifest
 from schemas.samples import MANIFEST_NAME
 from storage import publishing
 from storage.filesystems import filesystem
 
-TRUTH_COLUMNS = ("sample_id", "p_ctr", "p_cvr")
-LABELS = ("click", "conversion")
-PROBABILITIES = ("p_ctr", "p_cvr", "p_ctcvr")
 # Of p_ctcvr against p_ctr * p_cvr: what float32 leaves of a product, also of one taken in logarithms.
 PRODUCT_TOLERANCE = 1e-5
 SMALLEST_PRODUCT = 1e-37  # below it float32 loses digits, or everything
@@ -108,13 +106,13 @@ def _check_truth_header(truth: str) -> None:
         raise InputError(
             f"{truth}: expected a truth file, found none. jobs.make_demo_logs writes truth_<split>.csv."
         )
-    expected = ",".join(TRUTH_COLUMNS)
     for path in files:
         with fs.open(path, "r", compression="infer", errors="replace") as stream:
             header = stream.readline(200).strip()
-        if header != expected:
+        if header != truth_file.HEADER:
             raise InputError(
-                f"{path}: expected the header {expected}, found {header!r}. Give a truth_<split>.csv."
+                f"{path}: expected the header {truth_file.HEADER}, found {header!r}. "
+                "Give a truth_<split>.csv."
             )
 
 
@@ -219,9 +217,9 @@ def read_truth(spark: SparkSession, path: str) -> DataFrame:
     """(sample_id, true_p_ctr, true_p_cvr) from a csv file or glob with a checked header."""
     lines = spark.read.csv(_csv_paths(path), schema="sample_id long, p_ctr double, p_cvr double", header=True)
     rules = [Rule("a whole sample_id", F.col("sample_id").isNull(), F.lit("not a number"))]
-    rules += [_probability_rule(name) for name in TRUTH_COLUMNS[1:]]
+    rules += [_probability_rule(name) for name in truth_file.COLUMNS[1:]]
     _check_rows(lines, path, rules, "Make the demo logs again.")
-    return lines.select("sample_id", *(F.col(name).alias(f"true_{name}") for name in TRUTH_COLUMNS[1:]))
+    return lines.select("sample_id", *(F.col(name).alias(f"true_{name}") for name in truth_file.COLUMNS[1:]))
 
 
 def _csv_paths(pattern: str) -> list[str]:

@@ -10,12 +10,11 @@ import pyarrow.parquet as pq
 
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import LogFile, open_log
+from schemas import quarantine
 from schemas.raw_log import QUARANTINE_REASONS
 from storage.filesystems import filesystem
 
-SCHEMA = pa.schema(
-    [("reason", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("text", pa.binary())]
-)
+SCHEMA = quarantine.arrow_schema()
 BUFFER_BYTES = 8 << 20
 MOST_FETCHED = 10_000  # lines of one task whose text is read again from the logs
 FETCHED_AT_ONCE, WRITTEN_AT_ONCE = 500, 100_000  # lines with and without text that are written as one piece

@@ -26,6 +26,7 @@ from jobs.python_worker import freeze_imports
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import files_from_json
 from schemas import ids, manifest, samples
+from schemas.quarantine import QUARANTINE_FOLDER
 from storage import publishing
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -113,7 +114,7 @@ class SampleWriter(DataSourceArrowWriter):
         freeze_imports(SampleSink.name())
         partition = cast(TaskContext, TaskContext.get()).partitionId()
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
-        aside = f"{self._staging[0]}/{ATTEMPTS}/{samples.QUARANTINE_FOLDER}/{name}"
+        aside = f"{self._staging[0]}/{ATTEMPTS}/{QUARANTINE_FOLDER}/{name}"
         quarantine = QuarantineFile(aside, self._files)
         done: list[PartMessage] = []
         writer = self._part_writer(0, name, quarantine)
@@ -139,7 +140,7 @@ class SampleWriter(DataSourceArrowWriter):
             fs, whole = filesystem(f"{staging}/{WHOLE}")
             fs.makedirs(whole)
             _move(staging, {n: m.name for n, m in written.items() if m.bytes})
-            _move(staging, {n: m.name for n, m in written.items() if m.quarantine}, samples.QUARANTINE_FOLDER)
+            _move(staging, {n: m.name for n, m in written.items() if m.quarantine}, QUARANTINE_FOLDER)
             made = self._manifest(part, written)
             write_json(f"{staging}/{WHOLE}/{samples.MANIFEST_NAME}", dict(made))
 

@@ -18,8 +18,9 @@ from cli.errors import InputError
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
-from schemas import manifest, samples
+from schemas import manifest
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
+from schemas.quarantine import QUARANTINE_FOLDER
 from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
@@ -134,7 +135,7 @@ def test_a_bad_value_sets_its_line_aside_with_reason_place_and_text(built, broke
     out, _ = built
     found = [
         line
-        for line in quarantine(out / samples.QUARANTINE_FOLDER)
+        for line in quarantine(out / QUARANTINE_FOLDER)
         if line["text"] == broken.line and f"/{broken.side}" in line["file"]
     ]
     assert [line["reason"] for line in found] == [broken.reason]
@@ -167,7 +168,7 @@ def test_impressions_of_a_missing_common_part_are_set_aside(spark, without_a_com
     folder, rest, orphans = without_a_common_part
     made = build(spark, folder, LENIENT)
     assert made["quarantine"] == {"no_common_record": len(orphans)}
-    lines = quarantine(folder.parent / "samples" / samples.QUARANTINE_FOLDER)
+    lines = quarantine(folder.parent / "samples" / QUARANTINE_FOLDER)
     assert sorted(line["text"] for line in lines) == sorted(line.encode() for line in orphans)
     assert_samples_are(folder.parent / "samples", rest)
 
@@ -209,7 +210,7 @@ def test_of_two_common_records_the_first_counts_in_the_natural_order_of_the_file
     write_parts(tmp_path / "logs", "sample_skeleton", [logs.skeleton])
     made = build(spark, tmp_path / "logs", LENIENT)
     assert made["quarantine"] == {"duplicate_common_record": 4}
-    lines = quarantine(tmp_path / "samples" / samples.QUARANTINE_FOLDER)
+    lines = quarantine(tmp_path / "samples" / QUARANTINE_FOLDER)
     assert sorted(line["text"].decode() for line in lines) == sorted([*again, first[1]])
     assert_samples_are(tmp_path / "samples", logs)
 

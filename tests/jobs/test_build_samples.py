@@ -17,6 +17,7 @@ from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
 from schemas.fields import FIELDS
+from schemas.quarantine import QUARANTINE_FOLDER
 from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
@@ -93,7 +94,7 @@ def test_samples_equal_a_plain_reading_of_the_logs(built, broken_logs):
 def test_every_broken_line_is_in_the_quarantine_with_reason_place_and_text(built, broken_logs):
     out, made = built
     logs, bad = broken_logs
-    lines = pq.read_table(sorted(str(p) for p in (out / samples.QUARANTINE_FOLDER).iterdir())).to_pylist()
+    lines = pq.read_table(sorted(str(p) for p in (out / QUARANTINE_FOLDER).iterdir())).to_pylist()
     expected = {(reason, line.encode()) for reason, line in bad.items()}
     expected |= {("truncated_line", b"900007,1,0,00ff"), ("duplicate_common_record", logs.common[3].encode())}
     assert {(line["reason"], line["text"]) for line in lines} == expected

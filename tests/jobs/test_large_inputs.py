@@ -21,9 +21,10 @@ from jobs.raw_logs import files as raw_files
 from jobs.raw_logs import packed_rows
 from jobs.sample_writer import quarantine_file
 from jobs.samples_config import SamplesConfig
-from schemas import manifest, samples
+from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
+from schemas.quarantine import QUARANTINE_FOLDER
 from storage.webhdfs import WebHdfs
 from tests.fixtures.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
 
@@ -115,7 +116,7 @@ def test_lines_without_their_record_are_read_again_where_one_can_seek(spark, tmp
     ):
         made = build(spark, (skeleton, paths[1]), tmp_path / name, max_broken_share=0.5)
         assert made["quarantine"] == {"no_common_record": len(orphans)}
-        folder = tmp_path / name / samples.QUARANTINE_FOLDER
+        folder = tmp_path / name / QUARANTINE_FOLDER
         lines = pq.read_table(sorted(str(path) for path in folder.iterdir())).to_pylist()
         assert {text[line["offset"] :].split(b"\n")[0] for line in lines} == orphans
         assert {line["text"] for line in lines} == (orphans if fetched else {None})
