@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from cli.version import WRITTEN_BY
 from esmm.batch import Batch
 from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints import state as checkpoint
@@ -79,6 +80,7 @@ def predict(world: World, arguments: list[str]) -> None:
                 run=options.run,
                 step=state.step,
                 epoch=state.epoch,
+                written_by=WRITTEN_BY,
             )
             write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
             outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)

@@ -19,6 +19,7 @@ from typing import Any
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
+from cli.version import WRITTEN_BY
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
@@ -148,7 +149,12 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
     with staging.beside(out) as staged:
         results = draw_in_order(tasks, processes, (world, plans, options.list_scale, intercepts))
         counts = write_files(staged, with_progress(results, len(tasks)))
-        summary = {"options": asdict(options), "world": describe_world(world), "splits": counts}
+        summary: dict[str, Any] = {
+            "options": asdict(options),
+            "world": describe_world(world),
+            "splits": counts,
+            "written_by": WRITTEN_BY,
+        }
         write_json(f"{staged}/{SUMMARY_NAME}", summary)
         outputs.publish(staged, out, OUTPUT, overwrite)
     return summary

@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
+from cli.version import WRITTEN_BY
 from jobs import progress
 from jobs.profiling import profile_fields as content
 from jobs.profiling import spark_counts as tables
@@ -157,6 +158,7 @@ def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings
         quarantine=content.quarantine_of(inputs.ours),
         fields=content.fields_of(found, inputs.ours["buckets"], inputs.id_table, settings, with_drift),
         gates=GateReport(judged=0, skipped=[], broken=[]),
+        written_by=WRITTEN_BY,
     )
     if inputs.against is not None and inputs.theirs is not None:
         content.check_counts(inputs.against, content.counts_of(inputs.theirs), found, "against")

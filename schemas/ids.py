@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
 from schemas.fields import FIELDS
@@ -91,7 +91,8 @@ class FieldReport(TypedDict):
 
 
 class IdManifest(TypedDict):
-    """`_ids.json`. digest: of the settings and the table's content, 16 hexadecimal digits."""
+    """`_ids.json`. version: of this format; digest: of the settings and the table's content, 16 hexadecimal
+    digits; written_by: name and version, not in the first releases."""
 
     version: int
     digest: str
@@ -104,6 +105,7 @@ class IdManifest(TypedDict):
     broken_lines: int
     source: dict[str, object]
     fields: dict[str, FieldReport]
+    written_by: NotRequired[str]
 
 
 class Reference(TypedDict):

@@ -3,6 +3,7 @@
 from typing import NotRequired, TypedDict, cast
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from schemas import ids, samples
 from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME
@@ -50,6 +51,7 @@ class Manifest(TypedDict):
     id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
     cut: NotRequired[Cut]  # absent where no validation part was cut off
     layout: NotRequired[dict[str, int]]  # impressions_per_row, rows_per_row_group; not in the first releases
+    written_by: NotRequired[str]  # name and version; not in the first releases
 
 
 def build(
@@ -75,6 +77,7 @@ def build(
         quarantine=quarantine,
         source=source,
         files=sorted(files, key=lambda entry: entry["name"]),
+        written_by=WRITTEN_BY,
     )
     if id_table is not None:
         made["id_table"] = id_table

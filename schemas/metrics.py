@@ -58,6 +58,7 @@ class Metrics(TypedDict):
     ctcvr: TaskMetrics
     cvr_all_impressions: NotRequired[AllImpressions]
     source: PredictionSource
+    written_by: NotRequired[str]
 
 
 # Which impressions a task is judged on, to stand beside its numbers in every table.
@@ -82,4 +83,5 @@ MEANING: dict[str, str] = {
     "cvr_all_impressions.auc": "expected auc of p_cvr if every impression converted with its true p_cvr: "
     "an impression counts as p_cvr positives and 1 - p_cvr negatives",
     "reason": "why a value is null",
+    "written_by": "name and version of what wrote the file; not in the first releases",
 }

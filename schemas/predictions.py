@@ -38,6 +38,7 @@ class Manifest(TypedDict):
     run: NotRequired[str]
     step: NotRequired[int]
     epoch: NotRequired[int]
+    written_by: NotRequired[str]  # name and version; not in the first releases
 
 
 def read_manifest(folder: str) -> Manifest:

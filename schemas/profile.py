@@ -122,6 +122,7 @@ class Profile(TypedDict):
     fields: dict[str, FieldProfile]
     against: NotRequired[Against]
     gates: GateReport
+    written_by: NotRequired[str]
 
 
 MEANING: dict[str, str] = {
@@ -153,4 +154,5 @@ MEANING: dict[str, str] = {
     "unseen_buckets": "share of the used buckets that the other set does not use",
     "unseen_tokens": "share of the tokens in buckets that the other set does not use",
     "rate_differences": "rate of the samples minus that of the other set",
+    "written_by": "name and version of what wrote the file; not in the first releases",
 }

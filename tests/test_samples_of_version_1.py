@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from cli.version import WRITTEN_BY
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from jobs import build_samples
@@ -42,6 +43,8 @@ def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
     old, new = manifest.read(str(FIRST / "samples")), manifest.read(str(tmp_path / "today"))
     for key in ("schema_version", "fingerprint", "hash", "hash_seed", "buckets", "counts", "quarantine"):
         assert old[key] == new[key]  # type: ignore[literal-required]
+    # Keys that came later: readers do without them.
+    assert new.keys() - old.keys() == {"layout", "written_by"} and new["written_by"] == WRITTEN_BY
     assert [(f["rows"], f["impressions"]) for f in old["files"]] == [
         (f["rows"], f["impressions"]) for f in new["files"]
     ]

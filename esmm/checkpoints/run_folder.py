@@ -1,7 +1,7 @@
 """The folder of a training run: who may write it, and what made it.
 
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
-    versions.json   of Python and the libraries              checkpoints/   see esmm.checkpoints.state
+    versions.json   ours, Python's, the libraries'            checkpoints/   see esmm.checkpoints.state
     command.txt     the commands that made it                _SUCCESS       written last
     .former/        an unfinished run that it replaces, until it has a checkpoint: see esmm.checkpoints.former
 
@@ -26,6 +26,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from esmm.checkpoints import choosing, former
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints.state import State
@@ -104,7 +105,8 @@ class RunFolder:
     def describe(self, config: Config, arguments: list[str], workers: int) -> None:
         """Write what the run is made with: configuration, versions, command (all, if resumed)."""
         _write(self.path / CONFIG_NAME, config.to_yaml())
-        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        versions = {"written_by": WRITTEN_BY, "python": platform.python_version()}
+        versions |= {name: version(name) for name in PACKAGES}
         _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
         by_horovodrun = workers > 1 and "--launcher" not in arguments
         launcher = ["horovodrun", "-np", str(workers)] if by_horovodrun else []

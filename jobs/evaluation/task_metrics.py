@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from cli.version import WRITTEN_BY
 from jobs.evaluation.auc import Pairs, Ranking, compute_auc
 from schemas.metrics import AllImpressions, Calibration, Metrics, PredictionSource, TaskMetrics
 
@@ -52,6 +53,7 @@ def compute_metrics(rows: DataFrame, source: PredictionSource) -> Metrics:
         cvr=_task_metrics("cvr", pairs, sums),
         ctcvr=_task_metrics("ctcvr", pairs, sums),
         source=source,
+        written_by=WRITTEN_BY,
     )
     if with_truth:
         metrics["cvr_all_impressions"] = _all_impressions(pairs, sums)

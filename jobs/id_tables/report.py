@@ -9,6 +9,7 @@ from pyspark.sql import Row
 
 from cli.errors import InputError
 from cli.text_table import aligned
+from cli.version import WRITTEN_BY
 from jobs.id_tables import frames
 from jobs.id_tables.count_source import BROKEN_LINES, GOOD_LINES
 from jobs.raw_logs.files import LogFile
@@ -116,6 +117,7 @@ def manifest_of(
         broken_lines=num_lines[1],
         source={"files": [f.path for f in files], "bytes": sum(f.size for f in files)},
         fields=reports,
+        written_by=WRITTEN_BY,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cli.errors import EXIT_BAD_INPUT, InputError
+from cli.version import WRITTEN_BY
 from esmm.checkpoints import state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
@@ -39,7 +40,8 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
     assert (
         (run / "command.txt").read_text().startswith(f"python -m esmm.train --config {inputs.config} --train")
     )
-    assert json.loads((run / "versions.json").read_text())["torch"].startswith("2.")
+    versions = json.loads((run / "versions.json").read_text())
+    assert versions["torch"].startswith("2.") and versions["written_by"] == WRITTEN_BY
     assert len(list((run / "checkpoints").iterdir())) == 1, "keep_checkpoints is 1"
     entries = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
@@ -74,7 +76,7 @@ def test_predictions_are_every_impression_once_with_its_labels(
     made = predictions.read_manifest(str(tmp_path / "out"))
     files = {path.name: pq.read_metadata(path).num_rows for path in (tmp_path / "out").glob("*.parquet")}
     assert {file["name"]: file["rows"] for file in made["files"]} == files
-    assert made["rows"] == sum(files.values()) == len(expected)
+    assert made["rows"] == sum(files.values()) == len(expected) and made["written_by"] == WRITTEN_BY
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 

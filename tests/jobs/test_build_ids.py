@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from jobs import build_ids, build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
@@ -68,6 +69,7 @@ def test_the_table_holds_the_known_ids_with_count_and_bucket(table, logs, known)
 
 def test_the_report_equals_a_count_by_hand(table, logs, known):
     made = ids.read(str(table))
+    assert made["written_by"] == WRITTEN_BY
     assert (made["lines"], made["broken_lines"]) == (len(logs.skeleton) + len(logs.common), 2)
     for name, counts in few_ids.count_ids(logs).items():
         kept = [i for i in counts if name not in known or i in known[name]]

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import log_loss, roc_auc_score
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from jobs import evaluate
 from jobs.evaluation.inputs import check_paths
 from schemas.predictions import arrow_schema
@@ -111,6 +112,10 @@ def scores_of(task: str, drawn: tuple[Columns, Columns]) -> tuple[np.ndarray, np
         "cvr": (p["conversion"][clicked], p["p_cvr"][clicked], t["p_cvr"][clicked]),
         "ctcvr": (p["click"] * p["conversion"], p["p_ctcvr"], t["p_ctr"] * t["p_cvr"]),
     }[task]
+
+
+def test_the_file_says_what_wrote_it(metrics: Columns) -> None:
+    assert metrics["written_by"] == WRITTEN_BY
 
 
 @pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from jobs import make_demo_logs
 from jobs.demo_logs.chunks import Sampler, calibrate, sigmoid, solve_intercept
 from jobs.demo_logs.plan import draw_impressions, draw_plan
@@ -404,7 +405,8 @@ def test_only_demo_logs_are_replaced_and_only_when_told(tmp_path: Path) -> None:
     (out / "mine.txt").unlink()
     make_logs(str(out), Options(contexts=4), 1, overwrite=True)
     make_logs(str(out), Options(contexts=5), 1, overwrite=True)
-    assert json.loads((out / "demo_logs.json").read_text())["options"]["contexts"] == 5
+    summary = json.loads((out / "demo_logs.json").read_text())
+    assert summary["options"]["contexts"] == 5 and summary["written_by"] == WRITTEN_BY
 
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.errors import InputError
+from cli.version import WRITTEN_BY
 from jobs import build_samples, profile_samples
 from jobs.profiling import spark_counts
 from jobs.profiling.config import ProfileConfig, load_profile_config
@@ -88,7 +89,7 @@ def sets(spark, tmp_path_factory: pytest.TempPathFactory):
 def profile(spark, sets, tmp_path_factory: pytest.TempPathFactory) -> Profile:
     out = tmp_path_factory.mktemp("profile") / "deep" / "profile.json"
     profile = profiled(spark, sets[0][0], out, against=sets[1][0])
-    assert json.loads(out.read_text()) == profile
+    assert json.loads(out.read_text()) == profile and profile["written_by"] == WRITTEN_BY
     return profile
 
 
