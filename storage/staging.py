@@ -3,13 +3,12 @@
 A job that is killed leaves its sibling behind. The next job that publishes the same output removes it as
 soon as it is certain that nobody writes there any more:
 
-    locally   no process holds the folder's lock. The kernel gives it back however a process ends
+    locally   no process holds the folder's lock; where there are no locks nothing is taken for dead
     on HDFS   which knows no such lock, nothing in it has changed for a week
     elsewhere never: neither is known there
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from storage import publishing
 from storage.filesystems import filesystem, is_local
+from storage.locks import locked_if_free
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def beside(folder: str) -> Iterator[str]:
     fs, path = filesystem(place)
     fs.makedirs(path)
     try:
-        with _locked(path) if is_local(fs) else contextlib.nullcontext():
+        with locked_if_free(path) if is_local(fs) else contextlib.nullcontext():
             yield place
     finally:
         publishing.discard(place)
@@ -57,7 +57,7 @@ def sweep(folder: str) -> None:
 
 def _remove_if_dead(fs: Any, path: str) -> None:
     if is_local(fs):
-        with _locked(path) as is_ours:
+        with locked_if_free(path) as is_ours:
             # Not the modification: moving an old output aside changes only this time.
             if is_ours and time.time() - os.stat(path).st_ctime > SECONDS_OF_GRACE:
                 shutil.rmtree(path)
@@ -70,21 +70,3 @@ def _last_change(fs: Any, path: str) -> float:
     below = [] if fs.isfile(path) else fs.ls(path, detail=True)
     inside = [_last_change(fs, entry["name"]) for entry in below]
     return max([fs.info(path)["modificationTime"] / 1000, *inside])
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[bool]:
-    """Hold the lock of a local folder while it is free; whether it is ours.
-
-    Never where the file system has no locks for folders, as NFS: nothing is taken for dead there.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
 """The folder of a training run: who may write it, and what made it.
 
     config.yaml     the configuration with every default     train.jsonl    one JSON object per log line
-    versions.json   ours, Python's, the libraries'            checkpoints/   see esmm.checkpoints.state
+    versions.json   ours, Python's, the libraries'           checkpoints/   see esmm.checkpoints.state
     command.txt     the commands that made it                _SUCCESS       written last
     .former/        an unfinished run that it replaces, until it has a checkpoint: see esmm.checkpoints.former
 
@@ -9,7 +9,6 @@ A local or shared POSIX folder: all workers write their checkpoint shards into i
 complete one is written beside it, as `.NAME.new`, and takes its place when it is complete itself.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from esmm.checkpoints.state import State
 from esmm.config import Config
 from schemas.train_log import LOG_NAME
 from storage import publishing
+from storage.locks import require_lock
 from storage.publishing import SUCCESS_NAME
 
 log = logging.getLogger(__name__)
@@ -247,18 +247,14 @@ def _lock(path: Path) -> IO[str]:
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / LOCK_NAME).open("a")  # not "w": it may be somebody else's, with a token in it
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        require_lock(
+            lock.fileno(),
+            path,
+            "another training run is writing there. Wait for it or choose another folder.",
+        )
+    except InputError:
         lock.close()
-        raise InputError(
-            f"{path}: another training run is writing there. Wait for it or choose another folder."
-        ) from error
-    except OSError as error:
-        lock.close()
-        raise InputError(
-            f"{path}: its file system cannot lock a file ({error.strerror}), which keeps two trainings from "
-            "writing into one folder. Mount it with locks, or choose a folder on another."
-        ) from error
+        raise
     return lock
 
 

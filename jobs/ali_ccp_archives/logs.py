@@ -1,17 +1,17 @@
 """The four logs of Ali-CCP: found in a folder, unpacked, checked against what is known of them."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cli.errors import InputError
 from jobs.ali_ccp_archives.archives import CopyProgress, Counted, count, unpack_gzip, unpack_tar
 from storage.json_files import read_json, write_json
+from storage.locks import require_only_run
 
 LOG = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def unpack(raw: Path, sources: list[ArchiveSource]) -> dict[str, tuple[Path, Cou
     done = {s.names[0]: (s.path, known) for s in sources if (known := record.known(s.path))}
     todo = [source for source in sources if source.names[0] not in done]
     progress = CopyProgress(sum(source.path.stat().st_size for source in todo), "reading the archives")
-    with _only_run(raw), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with only_run(raw), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             jobs = {pool.submit(source.read, raw, progress): source for source in todo}
             for job in as_completed(jobs):
@@ -119,27 +119,9 @@ def unpack(raw: Path, sources: list[ArchiveSource]) -> dict[str, tuple[Path, Cou
     return done
 
 
-@contextmanager
-def _only_run(raw: Path) -> Iterator[None]:
+def only_run(raw: Path) -> AbstractContextManager[None]:
     """Two runs would write the same files."""
-    descriptor = os.open(raw, os.O_RDONLY)
-    try:
-        _lock(descriptor, raw)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, raw: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{raw}: another run is reading the archives here. Wait until it is done.") from None
-    except OSError as error:
-        raise InputError(
-            f"{raw}: expected a file system with locks, so that two runs do not meet, found none "
-            f"({error.strerror}). Mount it with locks, or use a folder on a local disk."
-        ) from error
+    return require_only_run(raw, "another run is reading the archives here. Wait until it is done.")
 
 
 class _Record:

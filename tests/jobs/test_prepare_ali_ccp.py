@@ -198,7 +198,7 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(raw: Path):
 
 
 def test_two_runs_in_one_folder_do_not_meet(raw: Path):
-    with ali_ccp_logs._only_run(raw), pytest.raises(InputError, match="another run"):
+    with ali_ccp_logs.only_run(raw), pytest.raises(InputError, match="another run"):
         unpacked(raw)
     assert unpacked(raw) == expected_counts()
 
