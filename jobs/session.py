@@ -17,10 +17,10 @@ from cli.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-DEFAULTS = {
-    "spark.log.level": "WARN",
-    "spark.sql.session.timeZone": "UTC",
-}
+LOG_SETTINGS = PROJECT / "configs/spark/log4j2.properties"
+JAVA_OPTIONS = "spark.driver.defaultJavaOptions"
+
+DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 # A disk or a quota is full, a folder may not be written.
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -32,16 +32,25 @@ def spark_session(app_name: str, **conf: str) -> SparkSession:
     `spark-submit` or in PYSPARK_SUBMIT_ARGS wins over them. On a cluster the Python workers find
     `jobs` and `schemas` through `--py-files`; in local mode they find them beside this file.
     """
-    defaults = SparkConf(loadDefaults=False).setAll(list({**DEFAULTS, **conf}.items()))
+    defaults = {**DEFAULTS, **conf}
     # Where this process starts the JVM itself, only options given to it now (driver memory) still count.
-    SparkContext._ensure_initialized(conf=defaults)
+    at_start = SparkConf(loadDefaults=False).setAll([*defaults.items(), *_quiet_start().items()])
+    SparkContext._ensure_initialized(conf=at_start)
     merged = SparkConf()
-    for key, value in defaults.getAll():
+    for key, value in defaults.items():
         merged.setIfMissing(key, value)
+    if LOG_SETTINGS.as_uri() not in merged.get(JAVA_OPTIONS, ""):  # spark-submit has started the JVM
+        merged.setIfMissing("spark.log.level", "WARN")
     if merged.get("spark.master", "local").startswith("local"):
         _set_local_defaults(merged)
     merged.set("spark.ui.showConsoleProgress", "false")  # jobs.progress says more
     return SparkSession.builder.config(conf=merged).appName(app_name).getOrCreate()
+
+
+def _quiet_start() -> dict[str, str]:
+    """What keeps Spark's log to warnings that mean something; a URL, so that the path may have spaces."""
+    option = f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}"
+    return {JAVA_OPTIONS: option} if LOG_SETTINGS.is_file() else {}
 
 
 def _set_local_defaults(conf: SparkConf) -> None:
