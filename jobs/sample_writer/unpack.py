@@ -9,23 +9,15 @@ import pyarrow as pa
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.packed_rows import frozen
 from jobs.sample_writer import unpack_kernel
+from jobs.sample_writer.columns import LAYOUT, record_batch
 from jobs.sample_writer.quarantine_file import Rejected
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
+from jobs.sample_writer.unpack_kernel import PackedRows, RowPlan
+from schemas.fields import IMPRESSION_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
-from schemas.samples import arrow_schema
 
 NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
 DUPLICATE_SAMPLE_ID = QUARANTINE_REASONS.index("duplicate_sample_id")
-
-LAYOUT = unpack_kernel.UnpackLayout(
-    packed_rows.FIELD_MULTI,
-    packed_rows.FIELD_WEIGHTED,
-    packed_rows.NUM_USER_FIELDS,
-    packed_rows.CONTEXT_HEADER,
-    packed_rows.IMPRESSION_HEADER,
-    packed_rows.KIND_CONTEXT,
-)
 
 NO_WORDS = np.empty(0, np.int32)
 NO_IDS = np.empty(0, np.int64)
@@ -99,10 +91,10 @@ class Unpacker:
         self.num_contexts += _num_new_contexts(plan.key, self._open)
         complete = plan if last else self._keep_open(rows, plan, with_gaps=len(repeated) > 0)
         if len(complete.key):
-            yield _columns(rows.words, complete, self._num_rows)
+            yield record_batch(rows.words, complete, self._num_rows)
             self._num_rows += len(complete.key)
 
-    def _reject(self, rows: _Rows, plan: "_Plan", repeated: np.ndarray) -> None:
+    def _reject(self, rows: _Rows, plan: RowPlan, repeated: np.ndarray) -> None:
         of_repeated = np.searchsorted(rows.begins, repeated, side="right") - 1
         again = rows.orders[plan.again]
         for reason, orders in (
@@ -113,7 +105,7 @@ class Unpacker:
             if len(orders):
                 self._rejected.append(Rejected(np.full(len(orders), reason, np.int8), orders))
 
-    def _keep_open(self, rows: _Rows, plan: "_Plan", with_gaps: bool) -> "_Plan":
+    def _keep_open(self, rows: _Rows, plan: RowPlan, with_gaps: bool) -> RowPlan:
         """Remember the last key's context and its unfinished row; the plan without that row."""
         key = rows.keys[-1]
         of_key = np.flatnonzero((rows.keys == key) & (rows.kinds == packed_rows.KIND_CONTEXT))
@@ -121,7 +113,7 @@ class Unpacker:
         same = self._open.key == key and self._open.context is not None
         mine = bool(len(plan.key) and plan.key[-1] == key)
         unfinished = mine and plan.first[-1] - plan.first[-2] < self._max
-        complete = plan.without_last_row() if unfinished else plan
+        complete = _without_last_row(plan) if unfinished else plan
         num_others = len(complete.key) - np.count_nonzero(complete.key == key)
         emitted = _sample_ids(rows.words, complete.at[complete.first[num_others] :])
         self._open = _Open(
@@ -134,20 +126,9 @@ class Unpacker:
         return complete
 
 
-@dataclass
-class _Plan:
-    """What unpack_kernel.plan_rows found; first has one entry more than there are rows."""
-
-    context: np.ndarray
-    key: np.ndarray
-    first: np.ndarray
-    at: np.ndarray
-    orphans: np.ndarray
-    again: np.ndarray
-
-    def without_last_row(self) -> "_Plan":
-        first = self.first[:-1]
-        return _Plan(self.context[:-1], self.key[:-1], first, self.at[: first[-1]], self.orphans, self.again)
+def _without_last_row(plan: RowPlan) -> RowPlan:
+    first = plan.first[:-1]
+    return plan._replace(context=plan.context[:-1], key=plan.key[:-1], first=first, at=plan.at[: first[-1]])
 
 
 def _rows_of(batch: pa.RecordBatch) -> _Rows:
@@ -185,21 +166,40 @@ def _prepend(state: _Open, rows: _Rows) -> _Rows:
     )
 
 
-def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> _Plan:
+def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> RowPlan:
+    packed = PackedRows(
+        words=frozen(rows.words),
+        keys=frozen(rows.keys),
+        kinds=frozen(rows.kinds),
+        begins=rows.begins.astype(np.int64),
+        ends=rows.ends.astype(np.int64),
+    )
+    plan = _room_for_plan(rows)
+    num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
+        LAYOUT, packed, max_impressions, dropped, plan
+    )
+    return RowPlan(
+        context=plan.context[:num_rows],
+        key=plan.key[:num_rows],
+        first=plan.first[: num_rows + 1],
+        at=plan.at[:num_impressions],
+        orphans=plan.orphans[:num_orphans],
+        again=plan.again[:num_again],
+    )
+
+
+def _room_for_plan(rows: _Rows) -> RowPlan:
+    """A plan for as many impressions as there can be, each in a row of its own."""
     shortest = packed_rows.IMPRESSION_HEADER + len(IMPRESSION_FIELDS)
     most = int(rows.ends[-1]) // shortest + 1
-    context, key = np.empty(most, np.int64), np.empty(most, np.uint64)
-    first, at = np.empty(most + 1, np.int64), np.empty(most, np.int64)
-    orphans, again = np.empty((most, 2), np.int64), np.empty(len(rows.keys), np.int64)
-    num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
-        LAYOUT, frozen(rows.words), frozen(rows.keys), frozen(rows.kinds),
-        rows.begins.astype(np.int64), rows.ends.astype(np.int64),
-        max_impressions, dropped, context, key, first, at, orphans, again,
-    )  # fmt: skip
-    return _Plan(
-        context[:num_rows], key[:num_rows], first[: num_rows + 1],
-        at[:num_impressions], orphans[:num_orphans], again[:num_again],
-    )  # fmt: skip
+    return RowPlan(
+        context=np.empty(most, np.int64),
+        key=np.empty(most, np.uint64),
+        first=np.empty(most + 1, np.int64),
+        at=np.empty(most, np.int64),
+        orphans=np.empty((most, 2), np.int64),
+        again=np.empty(len(rows.keys), np.int64),
+    )
 
 
 def _num_new_contexts(keys: np.ndarray, state: _Open) -> int:
@@ -241,7 +241,7 @@ def _impression_words(rows: _Rows, at: np.ndarray, with_gaps: bool) -> np.ndarra
     return np.concatenate([words[p : unpack_kernel.impression_end(words, p, LAYOUT)] for p in at.tolist()])
 
 
-def _repeated_impressions(rows: _Rows, plan: _Plan, state: _Open) -> np.ndarray:
+def _repeated_impressions(rows: _Rows, plan: RowPlan, state: _Open) -> np.ndarray:
     """Positions of the impressions whose sample_id their context had before; ascending.
 
     Logs count sample_ids up, and then one comparison with the impression before is all it takes.
@@ -257,54 +257,3 @@ def _repeated_impressions(rows: _Rows, plan: _Plan, state: _Open) -> np.ndarray:
     order = np.lexsort((ids, keys))  # stable: of equal ones the first in the logs comes first
     again = (ids[order[1:]] == ids[order[:-1]]) & (keys[order[1:]] == keys[order[:-1]])
     return plan.at[np.sort(order[1:][again]) - len(earlier)]
-
-
-def _columns(words: np.ndarray, plan: _Plan, first_row: int) -> pa.RecordBatch:
-    """The planned rows as a record batch in the layout of `schemas.samples`; buffers are not copied."""
-    words = frozen(words)
-    num_rows, num_impressions = len(plan.key), len(plan.at)
-    totals = unpack_kernel.count_values(LAYOUT, words, plan.context, plan.at)
-    weighted = totals * packed_rows.FIELD_WEIGHTED
-    begin, weight_begin = np.cumsum(totals) - totals, np.cumsum(weighted) - weighted
-    ids, weights = np.empty(totals.sum(), np.int32), np.empty(weighted.sum(), np.float32)
-    row_ends = np.empty((packed_rows.NUM_FIELDS, num_rows + 1), np.int32)
-    lengths = np.empty((packed_rows.NUM_FIELDS, num_impressions), np.int32)
-    user_id, sample_id = np.empty(num_rows, np.int64), np.empty(num_impressions, np.int64)
-    click, conversion = np.empty(num_impressions, np.int8), np.empty(num_impressions, np.int8)
-    unpack_kernel.fill_columns(
-        LAYOUT, words, words.view(np.float32), first_row, plan.context, plan.first, plan.at,
-        begin, weight_begin, ids, weights, row_ends, lengths, user_id, sample_id, click, conversion,
-    )  # fmt: skip
-    schema = arrow_schema()
-    per_row = plan.first.astype(np.int32)
-    columns: dict[str, pa.Array] = {
-        "context_id": _hexadecimal(plan.key),
-        "user_id": pa.array(user_id, mask=user_id < 0),
-        "sample_id": _list(schema, "sample_id", per_row, sample_id),
-        "click": _list(schema, "click", per_row, click),
-        "conversion": _list(schema, "conversion", per_row, conversion),
-    }
-    for i, f in enumerate(FIELDS):
-        values = ids[begin[i] : begin[i] + totals[i]]
-        offsets = row_ends[i] if f.multi else per_row
-        is_scalar = f in USER_FIELDS and not f.multi
-        columns[f.column] = pa.array(values) if is_scalar else _list(schema, f.column, offsets, values)
-        if f.multi and f.per_impression:
-            columns[f.length_column] = _list(schema, f.length_column, per_row, lengths[i])
-        if f.weighted:
-            part = weights[weight_begin[i] : weight_begin[i] + weighted[i]]
-            columns[f.weight_column] = _list(schema, f.weight_column, offsets, part)
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _list(schema: pa.Schema, name: str, offsets: np.ndarray, values: np.ndarray) -> pa.Array:
-    kind = schema.field(name).type
-    leaf = pa.Array.from_buffers(kind.value_type, len(values), [None, pa.py_buffer(values)])
-    return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[leaf])
-
-
-def _hexadecimal(keys: np.ndarray) -> pa.Array:
-    """Each key as 16 hexadecimal digits."""
-    text = keys.astype(">u8").tobytes().hex().encode()
-    offsets = np.arange(0, 16 * len(keys) + 1, 16, dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(keys), [None, pa.py_buffer(offsets), pa.py_buffer(text)])

@@ -26,7 +26,58 @@ class UnpackLayout(NamedTuple):
     kind_context: int
 
 
+class PackedRows(NamedTuple):
+    """Packed rows by (key, kind, order), all read-only: row i is words[begins[i] : ends[i]].
+
+    words: int32. keys: uint64 [n]. kinds: int8 [n]. begins, ends: int64 [n].
+    """
+
+    words: np.ndarray
+    keys: np.ndarray
+    kinds: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+
+
+class RowPlan(NamedTuple):
+    """Which of K impressions make up which of R sample rows.
+
+    context: int64 [R], the positions of their contexts. key: uint64 [R]. first: int64 [R + 1], where their
+    impressions begin in `at`. at: int64 [K], the position of each impression. orphans: int64 [n, 2], packed
+    row and position of each impression that has no common record. again: int64, packed rows that are a
+    second common record.
+    """
+
+    context: np.ndarray
+    key: np.ndarray
+    first: np.ndarray
+    at: np.ndarray
+    orphans: np.ndarray
+    again: np.ndarray
+
+
+class ColumnBuffers(NamedTuple):
+    """The columns of R sample rows with K impressions.
+
+    ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
+    row_ends: int32 [23, R + 1], list offsets of the multi-valued fields. lengths: int32 [23, K], values per
+    impression. user_id: int64 [R]. sample_id: int64 [K]. click, conversion: int8 [K].
+    """
+
+    begin: np.ndarray
+    weight_begin: np.ndarray
+    ids: np.ndarray
+    weights: np.ndarray
+    row_ends: np.ndarray
+    lengths: np.ndarray
+    user_id: np.ndarray
+    sample_id: np.ndarray
+    click: np.ndarray
+    conversion: np.ndarray
+
+
 compiled = njit(cache=True, nogil=True, error_model="numpy")
+inlined = njit(nogil=True, error_model="numpy", forceinline=True)  # a call would cost more than most do
 
 
 @compiled
@@ -43,67 +94,51 @@ def impression_end(words, position, layout):
 
 
 @compiled
-def plan_rows(
-    layout,
-    words,
-    keys,
-    kinds,
-    begins,
-    ends,
-    max_impressions,
-    dropped,
-    row_context,
-    row_key,
-    row_first,
-    at,
-    orphans,
-    again,
-):
-    """Which impressions make up which sample row.
+def plan_rows(layout, rows, max_impressions, dropped, plan):
+    """Fill a plan whose arrays are large enough for the worst case.
 
-    Row i of the input is words[begins[i] : ends[i]]. dropped: positions of impressions to leave out,
-    ascending. Output, each array large enough for the worst case:
-    row_context, row_key, row_first: per sample row its context's position, its key, its first impression;
-    at: position of each impression; orphans [n, 2]: input row and position of each impression
-    that has no common record; again: input rows that are a second common record.
+    dropped: positions of impressions to leave out, ascending.
     Returns the numbers of sample rows, impressions, orphans and repeated records.
     """
     num_rows, num_impressions, num_orphans, num_again, num_dropped = 0, 0, 0, 0, 0
     context = np.int64(-1)
     fresh = True
-    for i in range(len(keys)):
-        if i == 0 or keys[i] != keys[i - 1]:
-            context, fresh = np.int64(-1), True
-        if kinds[i] == layout.kind_context:
+    for i in range(len(rows.keys)):
+        if i == 0 or rows.keys[i] != rows.keys[i - 1]:
+            context = np.int64(-1)
+            fresh = True
+        if rows.kinds[i] == layout.kind_context:
             if context < 0:
-                context = begins[i]
+                context = rows.begins[i]
             else:
-                again[num_again] = i
+                plan.again[num_again] = i
                 num_again += 1
             continue
-        position = begins[i]
-        while position < ends[i]:
+        position = rows.begins[i]
+        while position < rows.ends[i]:
             if context < 0:
-                orphans[num_orphans, 0], orphans[num_orphans, 1] = i, position
+                plan.orphans[num_orphans, 0] = i
+                plan.orphans[num_orphans, 1] = position
                 num_orphans += 1
             elif num_dropped < len(dropped) and dropped[num_dropped] == position:
                 num_dropped += 1
             else:
-                if fresh or num_impressions - row_first[num_rows - 1] == max_impressions:
-                    row_context[num_rows] = context
-                    row_key[num_rows] = keys[i]
-                    row_first[num_rows] = num_impressions
+                if fresh or num_impressions - plan.first[num_rows - 1] == max_impressions:
+                    plan.context[num_rows] = context
+                    plan.key[num_rows] = rows.keys[i]
+                    plan.first[num_rows] = num_impressions
                     num_rows += 1
                     fresh = False
-                at[num_impressions] = position
+                plan.at[num_impressions] = position
                 num_impressions += 1
-            position = impression_end(words, position, layout)
-    row_first[num_rows] = num_impressions
+            position = impression_end(rows.words, position, layout)
+    plan.first[num_rows] = num_impressions
     return num_rows, num_impressions, num_orphans, num_again
 
 
-@compiled
+@inlined
 def _count_fields(layout, words, position, first, last, totals):
+    """Add how many values the fields first..last-1 of one packed record have."""
     for field in range(first, last):
         count = 1
         if layout.multi[field]:
@@ -114,39 +149,33 @@ def _count_fields(layout, words, position, first, last, totals):
 
 
 @compiled
-def count_values(layout, words, row_context, at):
+def count_values(layout, words, plan):
     """int64 [23]: how many values each field's column will hold."""
-    totals = np.zeros(len(layout.multi), np.int64)
-    for position in row_context:
-        _count_fields(layout, words, position + layout.context_header, 0, layout.num_user_fields, totals)
-    for position in at:
-        _count_fields(
-            layout,
-            words,
-            position + layout.impression_header,
-            layout.num_user_fields,
-            len(layout.multi),
-            totals,
-        )
+    first, last = layout.num_user_fields, len(layout.multi)
+    totals = np.zeros(last, np.int64)
+    for position in plan.context:
+        _count_fields(layout, words, position + layout.context_header, 0, first, totals)
+    for position in plan.at:
+        _count_fields(layout, words, position + layout.impression_header, first, last, totals)
     return totals
 
 
-@compiled
-def _copy_fields(layout, words, floats, position, first, last, ids, weights, begin, weight_begin, cursor):
-    """Append one packed record's fields to their columns."""
+@inlined
+def _copy_fields(layout, words, floats, position, first, last, columns, cursor):
+    """Append the fields first..last-1 of one packed record to their columns. cursor [23]: values so far."""
     for field in range(first, last):
         count = 1
         if layout.multi[field]:
             count = words[position]
             position += 1
-        to = begin[field] + cursor[field]
+        to = columns.begin[field] + cursor[field]
         for j in range(count):
-            ids[to + j] = words[position + j]
+            columns.ids[to + j] = words[position + j]
         position += count
         if layout.weighted[field]:
-            to = weight_begin[field] + cursor[field]
+            to = columns.weight_begin[field] + cursor[field]
             for j in range(count):
-                weights[to + j] = floats[position + j]
+                columns.weights[to + j] = floats[position + j]
             position += count
         cursor[field] += count
 
@@ -158,12 +187,14 @@ def sort_by_id(ids, bits, other_ids, other_bits, descending):
     Radix sort, a byte at a time: a third of the time of a comparison sort for some hundred values. The
     `other` arrays are scratch space of the same length.
     """
-    count, shift, moves = len(ids), np.int32(0), 0
+    count = len(ids)
     highest = np.int32(0)
     for i in range(count):
         highest = max(highest, ids[i])
     begins = np.empty(257, np.int64)
     from_ids, from_bits, to_ids, to_bits = ids, bits, other_ids, other_bits
+    shift = np.int32(0)
+    moves = 0
     while highest >> shift:
         begins[:] = 0
         for i in range(count):
@@ -174,73 +205,78 @@ def sort_by_id(ids, bits, other_ids, other_bits, descending):
             byte = np.uint64((from_ids[i] >> shift) & 255)
             to = begins[byte]
             begins[byte] = to + 1
-            to_ids[to], to_bits[to] = from_ids[i], from_bits[i]
+            to_ids[to] = from_ids[i]
+            to_bits[to] = from_bits[i]
         from_ids, from_bits, to_ids, to_bits = to_ids, to_bits, from_ids, from_bits
         shift += np.int32(8)
         moves += 1
     if moves % 2:
-        ids[:], bits[:] = other_ids, other_bits
+        ids[:] = other_ids
+        bits[:] = other_bits
     if descending:
         for i in range(count // 2):
             ids[i], ids[count - 1 - i] = ids[count - 1 - i], ids[i]
             bits[i], bits[count - 1 - i] = bits[count - 1 - i], bits[i]
 
 
-@compiled
+@inlined
 def _read_int64(words, position):
     low = np.int64(words[position]) & np.int64(0xFFFFFFFF)
     return low | (np.int64(words[position + 1]) << np.int64(32))
 
 
-@compiled
-def fill_columns(
-    layout, words, floats, first_row, row_context, row_first, at,
-    begin, weight_begin, ids, weights, row_ends, lengths,
-    user_id, sample_id, click, conversion,
-):  # fmt: skip
-    """Fill the column buffers.
+@inlined
+def _sort_user_lists(layout, columns, row, cursor, other_ids, other_bits, descending):
+    """Sort the lists of the user fields that one row has just got."""
+    bits = columns.weights.view(np.int32)
+    for field in range(layout.num_user_fields):
+        if layout.multi[field]:
+            count = cursor[field] - columns.row_ends[field, row]
+            to = columns.begin[field] + columns.row_ends[field, row]
+            weight_to = columns.weight_begin[field] + columns.row_ends[field, row]
+            sort_by_id(
+                columns.ids[to : to + count],
+                bits[weight_to : weight_to + count],
+                other_ids[:count],
+                other_bits[:count],
+                descending,
+            )
 
-    ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
-    row_ends int32 [23, R + 1]: list offsets of the multi-valued fields. lengths int32 [23, K]: values
-    per impression. user_id int64 [R]; sample_id int64, click, conversion int8 [K].
+
+@inlined
+def _fill_impression(layout, words, floats, position, k, columns, cursor):
+    """Fill in impression k, which is packed at `position`."""
+    first, last = layout.num_user_fields, len(layout.multi)
+    columns.sample_id[k] = _read_int64(words, position)
+    columns.click[k] = words[position + 4] & 1
+    columns.conversion[k] = words[position + 4] >> 1
+    for field in range(first, last):
+        columns.lengths[field, k] = -cursor[field]
+    _copy_fields(layout, words, floats, position + layout.impression_header, first, last, columns, cursor)
+    for field in range(first, last):
+        columns.lengths[field, k] += cursor[field]
+
+
+@compiled
+def fill_columns(layout, words, plan, first_row, columns):
+    """Fill the buffers of the planned rows.
+
     The lists of users, whose order in the logs means nothing, are sorted, upwards and downwards in turn
     (first_row: how many rows came before): small differences take few bytes, from row to row as well.
     """
+    floats = words.view(np.float32)
     first, last = layout.num_user_fields, len(layout.multi)
     cursor = np.zeros(last, np.int64)
-    bits = weights.view(np.int32)
-    other_ids, other_bits = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
-    row_ends[:, 0] = 0
-    for row in range(len(row_context)):
-        position = row_context[row]
-        user_id[row] = _read_int64(words, position)
-        _copy_fields(
-            layout, words, floats, position + layout.context_header, 0, first,
-            ids, weights, begin, weight_begin, cursor,
-        )  # fmt: skip
-        for field in range(first):
-            if layout.multi[field]:
-                count = cursor[field] - row_ends[field, row]
-                to, weight_to = (
-                    begin[field] + row_ends[field, row],
-                    weight_begin[field] + row_ends[field, row],
-                )
-                sort_by_id(
-                    ids[to : to + count], bits[weight_to : weight_to + count],
-                    other_ids[:count], other_bits[:count], (first_row + row) % 2 == 1,
-                )  # fmt: skip
-        for k in range(row_first[row], row_first[row + 1]):
-            position = at[k]
-            sample_id[k] = _read_int64(words, position)
-            click[k] = words[position + 4] & 1
-            conversion[k] = words[position + 4] >> 1
-            for field in range(first, last):
-                lengths[field, k] = -cursor[field]
-            _copy_fields(
-                layout, words, floats, position + layout.impression_header, first, last,
-                ids, weights, begin, weight_begin, cursor,
-            )  # fmt: skip
-            for field in range(first, last):
-                lengths[field, k] += cursor[field]
+    other_ids = np.empty(len(columns.ids), np.int32)
+    other_bits = np.empty(len(columns.ids), np.int32)
+    columns.row_ends[:, 0] = 0
+    for row in range(len(plan.context)):
+        position = plan.context[row]
+        columns.user_id[row] = _read_int64(words, position)
+        _copy_fields(layout, words, floats, position + layout.context_header, 0, first, columns, cursor)
+        descending = (first_row + row) % 2 == 1
+        _sort_user_lists(layout, columns, row, cursor, other_ids, other_bits, descending)
+        for k in range(plan.first[row], plan.first[row + 1]):
+            _fill_impression(layout, words, floats, plan.at[k], k, columns, cursor)
         for field in range(last):
-            row_ends[field, row + 1] = cursor[field]
+            columns.row_ends[field, row + 1] = cursor[field]
