@@ -1,16 +1,25 @@
-"""Predict with a trained run, one row per impression. See `python -m esmm.predict --help`."""
+"""Predict with a trained run: one row per impression, in one Parquet file per worker.
 
-import argparse
+    python -m esmm.predict --run runs/demo --samples samples/split=test --out runs/demo/predictions
+    horovodrun -np 2 -H localhost:2 python -m esmm.predict ...      two workers share the samples
+
+By the newest good checkpoint or, where early stopping was on, that of the best validation.
+"""
+
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from cli.arguments import CommandParser
 from cli.version import WRITTEN_BY
 from esmm.batch import Batch
 from esmm.checkpoints import choosing, run_folder
@@ -18,7 +27,6 @@ from esmm.checkpoints import state as checkpoint
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.model.model import Model
-from esmm.train import num_rows, open_loader
 from esmm.training.memory_check import require_room
 from esmm.training.train_step import make_model
 from esmm.training.validation import score
@@ -30,20 +38,24 @@ from storage.filesystems import filesystem
 from storage.json_files import write_json
 
 ROWS_PER_ROW_GROUP = 1 << 17
-EXAMPLE = """example:
-  python -m esmm.predict --run runs/demo --samples samples/split=test --out runs/demo/predictions
-"""
 
 
-def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m esmm.predict",
-        description="Write the predictions of a run: of the newest checkpoint or, with early stopping, the "
-        "one of the best validation. Works under horovodrun too.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", required=True, help="folder that esmm.train has written")
+@dataclass(frozen=True)
+class PredictOptions:
+    """What a prediction is told; `esmm.predict --help` says what each option means."""
+
+    run: Path
+    samples: str
+    out: str
+    checkpoint: str | None
+    device: Literal["auto", "cpu", "cuda"] | None
+    overwrite: bool
+
+
+def parse_arguments(argv: list[str]) -> PredictOptions:
+    """The command line; see the top of this file."""
+    parser = CommandParser("esmm.predict", __doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder that esmm.train has written")
     parser.add_argument("--samples", required=True, help="folder of samples to predict")
     parser.add_argument("--out", required=True, help="folder to write, one Parquet file per worker")
     parser.add_argument("--checkpoint", metavar="step-N", help="another checkpoint of the run")
@@ -53,19 +65,17 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="to compute on, if not as the run's train.device says",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that stand there")
-    return parser.parse_args(arguments)
+    return PredictOptions(**vars(parser.parse_args(argv)))
 
 
-def predict(world: World, arguments: list[str]) -> None:
+def predict(world: World, options: PredictOptions) -> None:
     """One prediction run, on this worker."""
-    options = parse_arguments(arguments)
     world.on_rank_zero(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
     with world.agree():
-        config = run_folder.read_config(Path(options.run))
+        config = run_folder.read_config(options.run)
     world = world.use(options.device or config.train.device)
-    with world.agree():
-        loader = open_loader(options.samples, config, world, 0, with_keys=True)
-    model, state = load(Path(options.run), options.checkpoint, config, loader, world)
+    loader = Loader.for_run(options.samples, config, world, with_keys=True)
+    model, state = load(options, config, loader, world)
     with ExitStack() as stack:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
@@ -73,30 +83,22 @@ def predict(world: World, arguments: list[str]) -> None:
         world.all_reduce_([rows], "rows")
         world.barrier()
         if world.is_rank_zero:
-            total = int(rows.sum())
-            content = predictions.Manifest(
-                rows=total,
-                files=[{"name": _part(rank), "rows": num} for rank, num in enumerate(rows.tolist())],
-                run=options.run,
-                step=state.step,
-                epoch=state.epoch,
-                written_by=WRITTEN_BY,
-            )
-            write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
-            outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
-            print(f"{options.out}: predictions of {total} impressions, step {state.step} of {options.run}")
+            _publish(staged, rows.tolist(), options, state)
 
 
 def load(
-    run: Path, name: str | None, config: Config, loader: Loader, world: World
+    options: PredictOptions, config: Config, loader: Loader, world: World
 ) -> tuple[Model, checkpoint.State]:
-    """The model of a run's checkpoint, which must fit the loader's samples. name: if not the usual one."""
-    path, state = choosing.named(run, name, world) if name else choosing.for_predictions(run, world)
-    rows, fingerprint = num_rows(loader), loader.manifest["fingerprint"]
+    """The model of a run's checkpoint, which must fit the loader's samples."""
+    if options.checkpoint:
+        path, state = choosing.named(options.run, options.checkpoint, world)
+    else:
+        path, state = choosing.for_predictions(options.run, world)
     with world.agree():
-        checkpoint.require_fit(path, state, config.model, fingerprint, rows)
-        require_room(config, rows, training=False, world=world)
-    model = make_model(config.model, rows, world)
+        fingerprint = loader.manifest["fingerprint"]
+        checkpoint.require_fit(path, state, config.model, fingerprint, loader.num_rows)
+        require_room(config, loader.num_rows, training=False, world=world)
+    model = make_model(config.model, loader.num_rows, world)
     with world.agree():
         checkpoint.load_model(path, state, model)
     return model, state
@@ -109,7 +111,8 @@ def _part(rank: int) -> str:
 def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     """Write one worker's predictions; a worker without any writes a file without rows."""
     fs, target = filesystem(path)
-    rows, waiting = 0, [predictions.arrow_schema().empty_table()]
+    rows = 0
+    waiting = [predictions.arrow_schema().empty_table()]
     with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, predictions.arrow_schema()) as writer:
         for batch, scores in scored:
             waiting.append(_to_table(batch, scores))
@@ -122,6 +125,21 @@ def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     return rows
 
 
+def _publish(staged: str, rows: list[int], options: PredictOptions, state: checkpoint.State) -> None:
+    """Put the files in their place, with what they are. rows: of each rank's file."""
+    content = predictions.Manifest(
+        rows=sum(rows),
+        files=[{"name": _part(rank), "rows": num} for rank, num in enumerate(rows)],
+        run=str(options.run),
+        step=state.step,
+        epoch=state.epoch,
+        written_by=WRITTEN_BY,
+    )
+    write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
+    outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
+    print(f"{options.out}: predictions of {sum(rows)} impressions, step {state.step} of {options.run}")
+
+
 def _to_table(batch: Batch, scores: Tensor) -> pa.Table:
     """Keys and probabilities of a batch in the layout of `schemas.predictions`."""
     assert batch.keys is not None, "the loader was opened with_keys"
@@ -132,4 +150,4 @@ def _to_table(batch: Batch, scores: Tensor) -> pa.Table:
 
 
 if __name__ == "__main__":
-    run(lambda world: predict(world, sys.argv[1:]))
+    run(partial(predict, options=parse_arguments(sys.argv[1:])))

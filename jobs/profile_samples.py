@@ -39,7 +39,7 @@ from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.ids import IdManifest
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, SampleSet
 from schemas.profile import GateReport, Profile, ProfileSource
 from storage.json_files import write_json
 
@@ -95,13 +95,14 @@ class Inputs:
 def read_inputs(samples: str, against: str | None = None, ids: str | None = None) -> Inputs:
     """The manifests; an `InputError` where one is not there or they do not fit."""
     ours = manifest.read(samples)
-    if against is not None:
-        manifest.require_same(against, samples)
+    theirs = manifest.read(against) if against is not None else None
+    if against is not None and theirs is not None:
+        manifest.require_same(SampleSet(against, theirs), SampleSet(samples, ours))
     return Inputs(
         samples=samples,
         ours=ours,
         against=against,
-        theirs=manifest.read(against) if against is not None else None,
+        theirs=theirs,
         ids=id_table_path(ours, ids),
         id_table=read_id_table(samples, ours, ids),
     )

@@ -1,6 +1,6 @@
 """`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
 
-from typing import NotRequired, TypedDict, cast
+from typing import NamedTuple, NotRequired, Self, TypedDict, cast
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
@@ -54,6 +54,17 @@ class Manifest(TypedDict):
     written_by: NotRequired[str]  # name and version; not in the first releases
 
 
+class SampleSet(NamedTuple):
+    """A folder of samples and its manifest, once that is read."""
+
+    folder: str
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, folder: str) -> Self:
+        return cls(folder, read(folder))
+
+
 def build(
     *,
     hash_seed: int,
@@ -90,7 +101,7 @@ def build(
 
 def read(folder: str) -> Manifest:
     """The manifest of a published sample set of today's version, or an `InputError`."""
-    publishing.require_published(folder, "samples", "jobs.build_samples")
+    require_published(folder)
     fs, path = filesystem(folder)
     if not fs.exists(f"{path}/{samples.MANIFEST_NAME}"):
         raise InputError(
@@ -98,6 +109,11 @@ def read(folder: str) -> Manifest:
             "Give the --out folder of jobs.build_samples."
         )
     return read_staged(folder)
+
+
+def require_published(folder: str) -> None:
+    """Stop where no samples have been published; their manifest is not read."""
+    publishing.require_published(folder, "samples", "jobs.build_samples")
 
 
 def read_staged(folder: str) -> Manifest:
@@ -112,9 +128,10 @@ def read_staged(folder: str) -> Manifest:
     return cast(Manifest, content)
 
 
-def require_same(first: str, second: str) -> None:
+def require_same(first: SampleSet, second: SampleSet) -> None:
     """Stop unless two sample sets have the same columns, hash and buckets."""
-    one, two = read(first), read(second)
+    one = first.manifest
+    two = second.manifest
     if one["fingerprint"] == two["fingerprint"]:
         return
     settings = {
@@ -125,26 +142,27 @@ def require_same(first: str, second: str) -> None:
     }
     details = "; ".join(f"{name}: {a} against {b}" for name, (a, b) in settings.items() if a != b)
     raise InputError(
-        f"{second}: its samples do not fit those of {first} ({details or 'another column layout'}). "
-        "Build both with the same configuration."
+        f"{second.folder}: its samples do not fit those of {first.folder} "
+        f"({details or 'another column layout'}). Build both with the same configuration."
     )
 
 
-def require_apart(train: str, valid: str) -> None:
+def require_apart(train: SampleSet, valid: SampleSet) -> None:
     """Stop where a validation part was cut off from logs that the training samples cut in another way.
 
     Contexts of it may be in both. That is what a job leaves that was killed after it had published its
     validation part, and before its training part took the place of an older one.
     """
-    ours, theirs = read(train), read(valid)
+    ours = train.manifest
+    theirs = valid.manifest
     cut = theirs.get("cut")
     if cut is None or cut["part"] != PARTS[1] or not _files(ours) & _files(theirs):
         return
     share = ours["cut"]["share"] if "cut" in ours else 0
     if share != cut["share"]:
         raise InputError(
-            f"{valid}: holds a share of {cut['share']:g} of the contexts of some logs, {train} keeps out a "
-            f"share of {share:g} of the same logs, so that contexts may be in both. "
+            f"{valid.folder}: holds a share of {cut['share']:g} of the contexts of some logs, {train.folder} "
+            f"keeps out a share of {share:g} of the same logs, so that contexts may be in both. "
             "Build the two in one run of jobs.build_samples --valid-out."
         )
 

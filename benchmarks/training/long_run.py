@@ -23,6 +23,7 @@ from benchmarks.building import raw_logs
 from benchmarks.common.machine import machine
 from cli.config_files import read_yaml
 from cli.errors import exit_with_message
+from esmm.data.sample_check import check_num_rows
 from jobs.samples_config import load_samples_config
 from schemas import manifest
 from storage.json_files import read_json, write_json
@@ -216,11 +217,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     prepare(args)
     samples = train(args)
     entries = [json.loads(line) for line in (out / "run/train.jsonl").read_text().splitlines()]
-    made = manifest.read(str(out / "split=train"))
+    folder = str(out / "split=train")
+    made = manifest.read(folder)
     results = {
         "machine": machine(),
         "impressions": made["counts"]["impressions"],
-        "rows": sum(made["buckets"].values()),
+        "rows": check_num_rows(folder, made),
         "summary": summary(samples, entries),
         "samples": samples,
     }

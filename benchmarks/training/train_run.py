@@ -68,7 +68,7 @@ def speed(args: argparse.Namespace, case: Case, world: CountingWorld) -> Feed[Ba
     """Train; the feed notes the share of the time spent waiting for batches, and bytes sent per step."""
     config = make_config(case)
     loader = make_loader(args, config, world)
-    rows = sum(loader.manifest["buckets"].values()) if args.route == "whole" else args.rows
+    rows = loader.num_rows if args.route == "whole" else args.rows
     trained = make_trained(config, rows, world)
     waited = 0.0
     world.barrier()
@@ -106,7 +106,7 @@ def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, o
     trained = make_trained(make_config(args.cases[0]), args.rows, world)
     for case in args.cases:
         loader = make_loader(args, make_config(case), world)
-        stride = max(1, args.rows // sum(loader.manifest["buckets"].values()))
+        stride = max(1, args.rows // loader.num_rows)
         batches = [spread(batch, args.rows, stride, world) for batch in first_batches(loader, world)]
         world.sent.clear()
         for batch in islice(cycle(batches), TABLE_STEPS):

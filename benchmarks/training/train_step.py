@@ -54,7 +54,7 @@ def measure(folder: str, batch_size: int) -> dict[str, float]:
     world = World.start().use("auto")
     loader = Loader(folder, batch_size=batch_size, shuffle_window=1024)
     batches = first_batches(loader, world)
-    trained = make_trained(Config(), sum(loader.manifest["buckets"].values()), world)
+    trained = make_trained(Config(), loader.num_rows, world)
     seconds = list[float]()
     while len(seconds) < MIN_STEPS + WARM_UP_STEPS or sum(seconds) < MIN_SECONDS:
         started = time.perf_counter()

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import platform
-import shlex
 import shutil
 import socket
 import time
@@ -102,15 +101,12 @@ class RunFolder:
             if entry.name not in (LOCK_NAME, former.FORMER):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def describe(self, config: Config, arguments: list[str], workers: int) -> None:
+    def describe(self, config: Config, command: str) -> None:
         """Write what the run is made with: configuration, versions, command (all, if resumed)."""
         _write(self.path / CONFIG_NAME, config.to_yaml())
         versions = {"written_by": WRITTEN_BY, "python": platform.python_version()}
         versions |= {name: version(name) for name in PACKAGES}
         _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
-        by_horovodrun = workers > 1 and "--launcher" not in arguments
-        launcher = ["horovodrun", "-np", str(workers)] if by_horovodrun else []
-        command = shlex.join([*launcher, "python", "-m", "esmm.train", *arguments])
         _append(self.path / COMMAND_NAME, command)
 
     def record(self, entry: dict[str, Any]) -> None:

@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from itertools import islice
+from typing import Self
 
 import pyarrow as pa
 
 from cli.errors import InputError
 from esmm.batch import Batch
+from esmm.config import Config
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch
 from esmm.data.petastorm_reader import read_in_order
@@ -21,7 +23,9 @@ from esmm.data.prefetch import prefetch
 from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from esmm.data.sample_check import REPAIR, ReplacedError, check_files, check_num_rows, is_damage, unreadable
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
+from esmm.workers.world import World
 from schemas import manifest as manifests
+from schemas.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +37,16 @@ STAYS_OUT = "readable again, but the rest of its window goes on without it. The 
 class Loader:
     """Batches of one rank from a published folder of samples.
 
-    batch_size: impressions per step over all ranks. shuffle_window: contexts shuffled together, 0 for
-    file order. with_keys: batches carry sample_id, context_id and user_id. num_threads: that read and
-    decode. skip_broken: leave out row groups that are damaged; the steps and what is in them stay what
-    they are, but the impressions are missing. max_broken_share: of the samples' impressions, that may be.
+    batch_size: impressions per step over all ranks. manifest: of the folder, where it has been read
+    already. shuffle_window: contexts shuffled together, 0 for file order. with_keys: batches carry
+    sample_id, context_id and user_id. num_threads: that read and decode. skip_broken: leave out row groups
+    that are damaged; the steps and what is in them stay what they are, but the impressions are missing.
+    max_broken_share: of the samples' impressions, that may be.
     The order depends on seed, position, rank and world size only, not on the number of threads.
 
-    manifest: of the samples, num_impressions: in them. wait_seconds: spent so far by the consumer waiting
-    for batches. skipped: the row groups of this rank that were left out so far.
+    manifest: of the samples, num_impressions: in them, num_rows: of the table that they need. wait_seconds:
+    spent so far by the consumer waiting for batches. skipped: the row groups of this rank that were left
+    out so far.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read, and for more of them than may be left out.
@@ -51,6 +57,7 @@ class Loader:
         folder: str,
         *,
         batch_size: int,
+        manifest: Manifest | None = None,
         rank: int = 0,
         world_size: int = 1,
         shuffle_window: int = 0,
@@ -62,7 +69,7 @@ class Loader:
         max_broken_share: float = 0.01,
     ) -> None:
         self.folder = str(folder).rstrip("/")
-        self.manifest = manifests.read(self.folder)
+        self.manifest = manifest or manifests.read(self.folder)
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -80,7 +87,7 @@ class Loader:
         self._files = ArrowFiles(self.folder)
         self._groups = row_groups(self.manifest)
         self.num_impressions = sum(group.num_impressions for group in self._groups)
-        self._num_rows = check_num_rows(self.folder, self.manifest)
+        self.num_rows = check_num_rows(self.folder, self.manifest)
         self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
         check_files(self.folder, self.manifest)
         if batch_size < world_size:
@@ -89,6 +96,33 @@ class Loader:
                 f"found {batch_size}."
             )
         self._tell_of_few_data(self.plan(Position.start(0)))
+
+    @classmethod
+    def for_run(
+        cls, folder: str, config: Config, world: World, shuffle_window: int = 0, with_keys: bool = False
+    ) -> Self:
+        """This rank's loader for training, validation or, with_keys, prediction.
+
+        All ranks call it together: each must find the samples, rank 0 alone reads their manifest.
+        """
+        with world.qualify():
+            manifests.require_published(folder)
+        manifest = world.on_rank_zero(lambda: manifests.read(folder))
+        with world.qualify():
+            return cls(
+                folder,
+                batch_size=config.train.batch_size,
+                manifest=manifest,
+                rank=world.rank,
+                world_size=world.size,
+                shuffle_window=shuffle_window,
+                seed=config.train.seed,
+                with_keys=with_keys,
+                pin_memory=world.device.type == "cuda",
+                # Whoever predicts wants all rows or none.
+                skip_broken=config.loader.skip_broken_row_groups and not with_keys,
+                max_broken_share=config.loader.max_broken_share,
+            )
 
     def _tell_of_few_data(self, schedule: Schedule) -> None:
         """What works, but is perhaps not what was meant."""
@@ -185,7 +219,7 @@ class Loader:
 
     def _make_batch(self, ranges: Ranges) -> Batch:
         """The one place where a batch is made, empty ones too; on the loader's thread."""
-        return self._gather(ranges).with_request(self._num_rows, self.world_size, self.pin_memory)
+        return self._gather(ranges).with_request(self.num_rows, self.world_size, self.pin_memory)
 
     def _read(self, wanted: list[RowGroup]) -> Generator[Rows | Exception, None, None]:
         """The contents of row groups, or what kept them from being read, in the order given."""

@@ -24,7 +24,7 @@ from esmm.workers.world import AgreedError, World
 log = logging.getLogger(__name__)
 MOST_FUTILE = 3  # worlds in a row that break before their first checkpoint
 
-Train = Callable[[World, list[str]], None]
+Command = Callable[[World], None]
 
 
 class _News(State):
@@ -48,8 +48,8 @@ class _Attempts:
     futile: int = 0
 
 
-def run_elastic(train: Train, arguments: list[str]) -> None:
-    """`train(world, arguments)` until it returns, again with --resume in every new world.
+def run_elastic(begin: Command, resume: Command) -> None:
+    """Train until a world gets to the end: the first to train by `begin`, every later one by `resume`.
 
     `world.admit` ends a world for the sake of workers that wait to join it; that of a dead worker ends by
     the error of the others' next exchange.
@@ -67,8 +67,8 @@ def run_elastic(train: Train, arguments: list[str]) -> None:
         attempts.futile += 1
         world = replace(World.start(), admit=admit, begun=begun, elastic=True)
         with one_message(world):
-            again = _begin(world, attempts)
-            _train_in(world, train, [*arguments, "--resume"] if again else arguments)
+            again = _has_begun(world, attempts)
+            _train_in(world, resume if again else begin)
 
     def main() -> None:
         prepare_process()
@@ -77,7 +77,7 @@ def run_elastic(train: Train, arguments: list[str]) -> None:
     exit_with_message(main)
 
 
-def _begin(world: World, attempts: _Attempts) -> bool:
+def _has_begun(world: World, attempts: _Attempts) -> bool:
     """Whether any worker's training has begun before; an `AgreedError` where that leads nowhere."""
     counts = torch.tensor([int(attempts.begun), int(attempts.futile > MOST_FUTILE)])
     world.all_reduce_([counts], "elastic")
@@ -93,10 +93,10 @@ def _begin(world: World, attempts: _Attempts) -> bool:
     return again > 0
 
 
-def _train_in(world: World, train: Train, arguments: list[str]) -> None:
+def _train_in(world: World, command: Command) -> None:
     """Train in one world."""
     try:
-        train(world, arguments)
+        command(world)
     except SystemExit as end:
         if end.code != EXIT_STOPPED or world.stop.requested:
             raise

@@ -16,8 +16,8 @@ from cli.version import WRITTEN_BY
 from esmm.checkpoints import state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.train import train
 from esmm.training.validation import auc
+from esmm.training_run import train
 from schemas import predictions
 from schemas.train_log import LogEntry
 from tests.fixtures.runs import Inputs, log_of, predictions_of, read_predictions
@@ -29,7 +29,7 @@ from tests.fixtures.workers import ONE_WORKER, Command
 def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of one worker."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train(ONE_WORKER, inputs.arguments(folder))
+    train(ONE_WORKER, inputs.options(folder))
     return folder
 
 
@@ -91,7 +91,7 @@ def test_the_logged_auc_is_that_of_the_predictions(run: Path, inputs: Inputs, tm
 
 
 def test_the_same_seed_gives_the_same_bits(run: Path, inputs: Inputs, tmp_path: Path) -> None:
-    train(ONE_WORKER, inputs.arguments(tmp_path / "again"))
+    train(ONE_WORKER, inputs.options(tmp_path / "again"))
     first, second = (state.read_state(state.latest(folder)) for folder in (run, tmp_path / "again"))
     assert first.sha256 == second.sha256
     tables = [
@@ -145,14 +145,14 @@ def _other_samples(folder: Path, **options: int) -> Path:
 def test_samples_that_do_not_fit_each_other_are_refused(inputs: Inputs, tmp_path: Path) -> None:
     other = _other_samples(tmp_path / "other", hash_seed=5)
     with pytest.raises(InputError, match="hash_seed: 0 against 5"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", valid=other))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", valid=other))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_cannot_be_trained_stops_the_run(inputs: Inputs, tmp_path: Path) -> None:
     settings = ["optimizer.dense.learning_rate=1e30", "optimizer.sparse.learning_rate=1e30"]
     with pytest.raises(InputError, match="training diverged.*learning_rate"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", *settings))
     assert not (tmp_path / "run" / "_SUCCESS").exists()
     assert not (tmp_path / "run" / "checkpoints").exists(), "no checkpoint of a broken model"
 
@@ -266,16 +266,16 @@ def test_what_is_skipped_is_counted(
     lost, lost_valid = damage(train_samples / "part-00001.parquet"), damage(valid / "part-00000.parquet")
     changed = {"train": train_samples, "valid": valid}
     more = (*SKIPPING, "loader.max_broken_share=1")
-    train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more, **changed))
+    train(ONE_WORKER, inputs.options(tmp_path / "run", *more, **changed))
     entries = log_of(tmp_path / "run")
     assert sum(entry["skipped_impressions"] for entry in entries if entry["kind"] == "train") == 2 * lost
     validations = [entry["skipped_validation_impressions"] for entry in entries if entry["kind"] == "epoch"]
     assert validations == [lost_valid, lost_valid]
     assert f"; {2 * lost} impressions of broken row groups were skipped" in capsys.readouterr().out
     with pytest.raises(InputError, match=rf"max_broken_share .* found {lost} of"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "other", *SKIPPING, train=train_samples))
+        train(ONE_WORKER, inputs.options(tmp_path / "other", *SKIPPING, train=train_samples))
     with pytest.raises(InputError, match=rf"valid: .*max_broken_share .* found {lost_valid} of"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "other", *SKIPPING, valid=valid))
+        train(ONE_WORKER, inputs.options(tmp_path / "other", *SKIPPING, valid=valid))
 
 
 def test_what_all_workers_skip_is_counted(inputs: Inputs, tmp_path: Path, command: Command) -> None:

@@ -12,9 +12,9 @@ from esmm.checkpoints import state
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.train import train
 from esmm.training.divergence import Guard, bad_batch_name, load_batch
 from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.training_run import train
 from esmm.workers.world import AgreedError, World
 from tests.fixtures.plain_batches import random_batch, to_batch
 from tests.fixtures.runs import Inputs, log_of, numbers_of, predictions_of
@@ -115,7 +115,7 @@ def on_gpu(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(inputs: Inputs, folder: Path, *settings: str) -> Path:
-    train(ONE_WORKER, inputs.arguments(folder, *SETTINGS, *settings))
+    train(ONE_WORKER, inputs.options(folder, *SETTINGS, *settings))
     return folder
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_a_gpu_predicts_the_same_on_the_cpu(
 def test_a_run_goes_on_on_the_other_device(on_gpu: Path, inputs: Inputs, tmp_path: Path) -> None:
     """Half of it on the CPU, and the other half on the GPU."""
     run = _run(inputs, tmp_path / "run", "train.device=cpu", "train.epochs=1")
-    train(ONE_WORKER, inputs.arguments(run, *SETTINGS, "train.device=cuda", "--resume"))
+    train(ONE_WORKER, inputs.options(run, *SETTINGS, "train.device=cuda", "--resume"))
     _assert_close_runs(run, on_gpu)
 
 

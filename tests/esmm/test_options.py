@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.train import train
+from esmm.training_run import train
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.fixtures.workers import ONE_WORKER
 
@@ -33,20 +33,20 @@ ALL = (
 def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run with all options. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "all"
-    train(ONE_WORKER, inputs.arguments(folder, *ALL))
+    train(ONE_WORKER, inputs.options(folder, *ALL))
     return folder
 
 
 def test_a_run_with_all_options_repeats(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     assert torch.are_deterministic_algorithms_enabled()
-    train(ONE_WORKER, inputs.arguments(tmp_path / "again", *ALL))
+    train(ONE_WORKER, inputs.options(tmp_path / "again", *ALL))
     assert_same_run(tmp_path / "again", run)
     assert log_of(tmp_path / "again") == log_of(run)
 
 
 def test_a_run_on_a_cpu_repeats_without_the_option_too(inputs: Inputs, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / name))
+        train(ONE_WORKER, inputs.options(tmp_path / name))
     assert not torch.are_deterministic_algorithms_enabled()
     assert_same_run(tmp_path / "two", tmp_path / "one")
     assert log_of(tmp_path / "two") == log_of(tmp_path / "one")
@@ -57,7 +57,7 @@ def test_a_run_with_all_options_goes_on_where_it_was_cut_off(
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     cut_off(copy, 4)
-    train(ONE_WORKER, inputs.arguments(copy, *ALL, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *ALL, "--resume"))
     assert_same_run(copy, run)
 
 
@@ -100,6 +100,6 @@ def plain(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> list[floa
 
 
 def _losses(inputs: Inputs, folder: Path, *settings: str) -> list[float]:
-    train(ONE_WORKER, inputs.arguments(folder, "train.epochs=1", "train.log_every=99", *settings))
+    train(ONE_WORKER, inputs.options(folder, "train.epochs=1", "train.log_every=99", *settings))
     lines = (folder / "train.jsonl").read_text().splitlines()
     return [json.loads(line)["loss_ctr"] for line in lines if json.loads(line)["kind"] == "train"]

@@ -14,6 +14,7 @@ from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import ids, manifest
 from schemas.fields import FIELDS
+from schemas.manifest import SampleSet
 from tests.fixtures import few_ids, raw_lines
 
 BUCKETS = {f.name: 83 + i for i, f in enumerate(FIELDS)}
@@ -156,7 +157,7 @@ def test_samples_without_the_table_do_not_fit_those_with_it(spark, table, logs, 
     without = samples(spark, tmp_path / "without", logs, hashed, None)
     assert "id_table" not in manifest.read(str(without))
     with pytest.raises(InputError, match="do not fit.*id_table"):
-        manifest.require_same(str(with_table), str(without))
+        manifest.require_same(SampleSet.read(str(with_table)), SampleSet.read(str(without)))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from jobs.samples_config import SLOTS, SamplesConfig
 from schemas import manifest
 from schemas.fields import FIELDS
 from schemas.hashing import bucket
+from schemas.manifest import SampleSet
 from storage import publishing
 from tests.fixtures.raw_lines import RawLogs, random_logs, write_logs
 
@@ -116,11 +117,15 @@ def test_where_one_part_cannot_be_published_neither_is(spark, tmp_path, monkeypa
     assert names(tmp_path) == ["train", "valid"]
 
 
+def require_apart(train: Path, valid: Path) -> None:
+    manifest.require_apart(SampleSet.read(str(train)), SampleSet.read(str(valid)))
+
+
 def test_the_parts_of_two_builds_are_not_used_together(spark, tmp_path, monkeypatch):
     """A job is killed between its two renames: a new validation part stands beside an old training part."""
     parts = tmp_path / "train", tmp_path / "valid"
     run(spark, LOGS, *parts)
-    manifest.require_apart(*map(str, parts))
+    require_apart(*parts)
     publish = publishing.publish
 
     def be_killed(staged: str, folder: str, overwrite: bool) -> None:
@@ -133,17 +138,17 @@ def test_the_parts_of_two_builds_are_not_used_together(spark, tmp_path, monkeypa
         run(spark, LOGS, *parts, overwrite=True, valid_share=0.5)
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"valid: holds a share of 0\.5 .*train keeps out a share of 0\.2"):
-        manifest.require_apart(*map(str, parts))
+        require_apart(*parts)
     run(spark, LOGS, *parts, overwrite=True, valid_share=0.5)
-    manifest.require_apart(*map(str, parts))
+    require_apart(*parts)
 
 
 def test_validation_parts_go_with_training_samples_of_other_logs_and_sets_without_a_cut(spark, tmp_path):
     train, valid = tmp_path / "a/train", tmp_path / "a/valid"
     run(spark, LOGS, train, valid)
     run(spark, LOGS, tmp_path / "b/train", tmp_path / "b/valid", valid_share=0.5)
-    manifest.require_apart(str(train), str(tmp_path / "b/valid"))
-    manifest.require_apart(str(train), str(tmp_path / "b/train"))
-    manifest.require_apart(str(train), str(train))
-    old = str(Path(__file__).parents[1] / "fixtures/samples_v1/samples")
-    manifest.require_apart(old, old)
+    require_apart(train, tmp_path / "b/valid")
+    require_apart(train, tmp_path / "b/train")
+    require_apart(train, train)
+    old = Path(__file__).parents[1] / "fixtures/samples_v1/samples"
+    require_apart(old, old)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import esmm.train
+import esmm.training_run
 from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
@@ -48,5 +49,5 @@ if __name__ == "__main__":
     own_disk = FOLDER / f"on-{os.environ['HOROVOD_HOSTNAME']}"
     if own_disk.is_dir():
         os.chdir(own_disk)
-    esmm.train.Loader = RecordingLoader  # type: ignore[misc]
+    esmm.training_run.Loader = RecordingLoader  # type: ignore[misc]
     esmm.train.main(sys.argv[2:])

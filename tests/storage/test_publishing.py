@@ -12,6 +12,7 @@ from cli import config_files
 from cli.errors import InputError
 from schemas import manifest, samples
 from schemas.fields import FIELDS
+from schemas.manifest import SampleSet
 from storage import outputs, publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json, write_json
@@ -203,8 +204,9 @@ def test_samples_of_another_version_or_not_published_are_refused(tmp_path: Path)
 
 
 def test_samples_of_other_hash_settings_do_not_go_together(tmp_path: Path):
-    first, second = write_manifest(tmp_path / "a"), write_manifest(tmp_path / "b", hash_seed=7)
-    manifest.require_same(first, write_manifest(tmp_path / "c"))
+    first = SampleSet.read(write_manifest(tmp_path / "a"))
+    second = SampleSet.read(write_manifest(tmp_path / "b", hash_seed=7))
+    manifest.require_same(first, SampleSet.read(write_manifest(tmp_path / "c")))
     with pytest.raises(InputError, match="hash_seed: 0 against 7"):
         manifest.require_same(first, second)
 

@@ -17,7 +17,7 @@ import torch
 
 from cli.errors import EXIT_BAD_INPUT, InputError
 from esmm.checkpoints import choosing, state
-from esmm.train import train
+from esmm.training_run import train
 from esmm.workers.world import World
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, predictions_of
 from tests.fixtures.workers import ONE_WORKER
@@ -31,7 +31,7 @@ FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "run_v1"
 def whole(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of one worker. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train(ONE_WORKER, inputs.arguments(folder, *SETTINGS))
+    train(ONE_WORKER, inputs.options(folder, *SETTINGS))
     return folder
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line(
     (copy / "_SUCCESS").unlink()
     damage(newest)
     caplog.set_level(logging.WARNING)
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     (line,) = caplog.messages
     assert line.startswith(f"{newest}/{named.partition('.*')[0]}") and named.rpartition(".*")[2] in line
     assert line.endswith(f"Using {before} instead.")
@@ -120,7 +120,7 @@ def test_where_all_are_damaged_nothing_is_resumed(whole: Path, inputs: Inputs, t
     for folder in state.complete(copy):
         _truncate(folder)
     with pytest.raises(InputError, match=r"dense\.safetensors: damaged"):
-        train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+        train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert _names(copy) == _names(whole)
 
 
@@ -136,11 +136,11 @@ def test_what_cannot_be_read_is_not_damaged(
     path.rename(aside)
     path.symlink_to(path)
     with pytest.raises(InputError, match=r"cannot be read \(Too many levels of symbolic links\)"):
-        train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume", *more))
+        train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume", *more))
     path.unlink()
     aside.rename(path)
     assert _names(copy) == before
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume", *more))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume", *more))
     assert_same_run(copy, whole)
 
 
@@ -174,7 +174,7 @@ def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, t
     partial = newest.with_name(f".{newest.name}.partial")
     partial.mkdir()
     (partial / "table-00000-of-00001.safetensors").write_bytes(b"half")
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert_same_run(copy, whole)
     assert _names(copy) == _names(whole)
 
@@ -214,9 +214,9 @@ def test_where_a_checkpoint_cannot_be_written_the_one_before_survives(
         _longest_file(20_000),
         pytest.raises(InputError, match=f"could not be saved.*whole: {kept.name}.*--resume"),
     ):
-        train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+        train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert _names(copy) == [kept.name], "nothing half-written is left"
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert_same_run(copy, whole)
 
 
@@ -227,8 +227,8 @@ def test_a_log_that_cannot_be_written_is_one_message(whole: Path, inputs: Inputs
         _longest_file(10),
         pytest.raises(InputError, match=r"cannot be written \(File too large\).*--resume"),
     ):
-        train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+        train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert_same_run(copy, whole)
 
 
@@ -250,7 +250,7 @@ def test_the_log_is_on_the_disk_before_the_checkpoint_it_leads_to(
 
     monkeypatch.setattr(os, "fsync", recorded)
     monkeypatch.setattr(Path, "rename", checked)
-    train(ONE_WORKER, inputs.arguments(run, *SETTINGS))
+    train(ONE_WORKER, inputs.options(run, *SETTINGS))
     assert on_disk
 
 
@@ -262,7 +262,7 @@ def test_what_a_power_cut_has_left_of_later_lines_is_passed_over(
     cut_off(copy, state.step_of(state.complete(copy)[-2]))
     log = copy / "train.jsonl"
     log.write_bytes(log.read_bytes() + tail)
-    train(ONE_WORKER, inputs.arguments(copy, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
     assert_same_run(copy, whole)
 
 

@@ -13,7 +13,7 @@ import pytest
 from cli.errors import InputError
 from esmm.checkpoints import run_folder, state
 from esmm.checkpoints.run_folder import RunFolder, require_shared
-from esmm.train import train
+from esmm.training_run import train
 from storage import publishing
 from tests.fixtures.runs import Inputs, assert_same_run, log_of
 from tests.fixtures.sample_files import write_samples
@@ -26,7 +26,7 @@ BROKEN = ("optimizer.dense.learning_rate=1e30", "optimizer.sparse.learning_rate=
 def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of one worker. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train(ONE_WORKER, inputs.arguments(folder))
+    train(ONE_WORKER, inputs.options(folder))
     return folder
 
 
@@ -37,9 +37,9 @@ def _seed_of(run: Path) -> int:
 def test_a_complete_run_is_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     with pytest.raises(InputError, match="complete run.*--overwrite"):
-        train(ONE_WORKER, inputs.arguments(copy))
+        train(ONE_WORKER, inputs.options(copy))
     assert _seed_of(copy) == 42, "it is still there"
-    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+    train(ONE_WORKER, inputs.options(copy, "--overwrite", "train.seed=1"))
     assert _seed_of(copy) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["copy"], "nothing is left beside it"
 
@@ -49,10 +49,10 @@ def test_a_run_that_replaces_another_leaves_it_usable_until_it_is_complete(
 ) -> None:
     copy, settings = shutil.copytree(run, tmp_path / "copy"), ["train.seed=1", "train.checkpoint_steps=2"]
     with pytest.raises(InputError, match="diverged"):
-        train(ONE_WORKER, inputs.arguments(copy, "--overwrite", *settings, *BROKEN))
+        train(ONE_WORKER, inputs.options(copy, "--overwrite", *settings, *BROKEN))
     assert (copy / "_SUCCESS").exists()
     assert (_seed_of(copy), log_of(copy)) == (42, log_of(run))
-    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", *settings))
+    train(ONE_WORKER, inputs.options(copy, "--overwrite", "--resume", *settings))
     assert (_seed_of(copy), len((copy / "command.txt").read_text().splitlines())) == (1, 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
 
@@ -63,9 +63,9 @@ def test_a_replacement_that_cannot_go_on_begins_anew(
     copy, other = shutil.copytree(run, tmp_path / "copy"), tmp_path / "other"
     (copy / "_SUCCESS").unlink()
     write_samples(other, num_rows=40, seed=9)
-    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", train=other))
+    train(ONE_WORKER, inputs.options(copy, "--overwrite", "--resume", train=other))
     assert "starting anew, as --overwrite allows" in caplog.text and "--train: other files" in caplog.text
-    train(ONE_WORKER, inputs.arguments(tmp_path / "fresh", train=other))
+    train(ONE_WORKER, inputs.options(tmp_path / "fresh", train=other))
     assert_same_run(copy, tmp_path / "fresh")
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [
         path.name for path in (tmp_path / "fresh" / "checkpoints").iterdir()
@@ -93,10 +93,10 @@ def test_a_replacement_that_was_killed_before_it_took_its_place_takes_it(
     with monkeypatch.context() as patch:
         patch.setattr(publishing, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+            train(ONE_WORKER, inputs.options(copy, "--overwrite", "train.seed=1"))
     assert not copy.exists() or _seed_of(copy) == 42
     capsys.readouterr()
-    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "--resume", "train.seed=1"))
+    train(ONE_WORKER, inputs.options(copy, "--overwrite", "--resume", "train.seed=1"))
     assert "it has taken the place of the run before" in capsys.readouterr().out
     assert _seed_of(copy) == 1 and (copy / "_SUCCESS").exists()
     assert not (tmp_path / ".copy.new").exists()
@@ -110,13 +110,13 @@ def test_what_a_run_replaces_stays_until_it_has_a_checkpoint(
     (copy / "_SUCCESS").unlink()
     for _ in range(2):  # the second one has nothing of its own to set aside
         with pytest.raises(InputError, match="diverged"):
-            train(ONE_WORKER, inputs.arguments(copy, *more, *BROKEN))
+            train(ONE_WORKER, inputs.options(copy, *more, *BROKEN))
         assert not state.complete(copy)
     with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+ in \.former.*--overwrite"):
-        train(ONE_WORKER, inputs.arguments(copy))
+        train(ONE_WORKER, inputs.options(copy))
     kept = shutil.copytree(copy / ".former", tmp_path / "kept", ignore=shutil.ignore_patterns(".*"))
     assert_same_run(kept, run)
-    train(ONE_WORKER, inputs.arguments(copy, *more))
+    train(ONE_WORKER, inputs.options(copy, *more))
     assert not (copy / ".former").exists()
     assert [path.name for path in copy.iterdir() if path.name.startswith(".")] == [".lock"]
 
@@ -150,7 +150,7 @@ def test_a_kill_before_what_was_replaced_is_removed(run: Path, inputs: Inputs, t
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
     (copy / ".former" / "checkpoints" / "step-000001").mkdir(parents=True)
-    train(ONE_WORKER, inputs.arguments(copy, "--resume"))
+    train(ONE_WORKER, inputs.options(copy, "--resume"))
     assert not (copy / ".former").exists()
     assert_same_run(copy, run)
 
@@ -159,8 +159,8 @@ def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
     with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+.*--resume.*--overwrite"):
-        train(ONE_WORKER, inputs.arguments(copy))
-    train(ONE_WORKER, inputs.arguments(copy, "--overwrite", "train.seed=1"))
+        train(ONE_WORKER, inputs.options(copy))
+    train(ONE_WORKER, inputs.options(copy, "--overwrite", "train.seed=1"))
     assert _seed_of(copy) == 1
 
 
@@ -169,7 +169,7 @@ def test_a_run_that_came_to_nothing_makes_place(run: Path, inputs: Inputs, tmp_p
     (copy / "_SUCCESS").unlink()
     newest = state.latest(copy)
     newest.rename(newest.with_name(f".{newest.name}.partial"))
-    train(ONE_WORKER, inputs.arguments(copy))
+    train(ONE_WORKER, inputs.options(copy))
     assert log_of(copy) == log_of(run)
     assert [entry.name for entry in (copy / "checkpoints").iterdir()] == [newest.name]
 
@@ -178,7 +178,7 @@ def test_a_run_that_came_to_nothing_makes_place(run: Path, inputs: Inputs, tmp_p
 def test_two_trainings_into_one_folder(inputs: Inputs, tmp_path: Path, more: list[str]) -> None:
     live = RunFolder.start(tmp_path / "run")
     with pytest.raises(InputError, match="another training run is writing there"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", *more))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", *more))
     require_shared(live.path, live.token)  # workers that join the first one still find its folder
     live.close()
     RunFolder.start(tmp_path / "run").close()
@@ -196,7 +196,7 @@ def test_a_file_system_without_locks_is_one_message(tmp_path: Path, monkeypatch:
 def test_foreign_files_are_left_alone(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="something else than a run"):
-        train(ONE_WORKER, inputs.arguments(tmp_path, "--overwrite"))
+        train(ONE_WORKER, inputs.options(tmp_path, "--overwrite"))
     assert (tmp_path / "thesis.tex").exists()
 
 

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from cli.errors import InputError
 from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints import warm_start
-from esmm.checkpoints.writing import Origin
-from esmm.train import Job, train
 from esmm.training.train_step import TrainStep
+from esmm.training_run import Job, TrainOptions, train
 from schemas.fields import FIELDS
 from tests.fixtures.runs import Inputs, log_of, numbers_of
 from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
@@ -32,7 +31,7 @@ SETTINGS = ("optimizer.sparse.weight_decay=0.1", "train.epochs=1")
 def old(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run to start from. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "old"
-    train(ONE_WORKER, inputs.arguments(folder, *SETTINGS))
+    train(ONE_WORKER, inputs.options(folder, *SETTINGS))
     return folder
 
 
@@ -46,11 +45,11 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {part: folder / part for part in ("train", "valid")}
 
 
-def _started(old: Path, arguments: list[str]) -> tuple[TrainStep, TrainStep]:
+def _started(old: Path, options: TrainOptions) -> tuple[TrainStep, TrainStep]:
     """A model warm-started from a run, and a fresh one."""
-    job = Job.read(ONE_WORKER, arguments)
+    job = Job.read(ONE_WORKER, options)
     warm, fresh = job.start(), job.start()
-    warm_start.load(old, Origin.of(job.config, job.train.manifest), warm)
+    warm_start.load(old, job.origin, warm)
     return warm, fresh
 
 
@@ -66,7 +65,7 @@ def test_rows_move_to_their_fields_new_place_with_their_optimizer_state(
     old: Path, inputs: Inputs, changed: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    warm, fresh = _started(old, inputs.arguments(tmp_path / "new", *SETTINGS, **changed))
+    warm, fresh = _started(old, inputs.options(tmp_path / "new", *SETTINGS, **changed))
     numbers, state = numbers_of(checkpoint.latest(old)), checkpoint.read_state(checkpoint.latest(old))
     assert state.scale < 0.99
     before = dict(_fields(TEST_BUCKETS))
@@ -100,8 +99,8 @@ def test_the_shards_of_two_workers_move_too(
         save_file({name: tensor[rank::2].contiguous() for name, tensor in whole.items()}, path)
         sha256[path.name] = checkpoint.sha256_of(path).hex()
     (folder / "state.json").write_text(replace(state, world_size=2, sha256=sha256).to_json())
-    arguments = inputs.arguments(tmp_path / "new", *SETTINGS, **changed)
-    (one, _), (found, _) = _started(old, arguments), _started(two, arguments)
+    options = inputs.options(tmp_path / "new", *SETTINGS, **changed)
+    (one, _), (found, _) = _started(old, options), _started(two, options)
     assert found.model.embedding.table.equal(one.model.embedding.table)
     assert found.sparse.state["squares"].equal(one.sparse.state["squares"])
 
@@ -115,13 +114,13 @@ def test_rows_of_lazy_adam_go_on_with_the_steps_they_took(
     older: the checkpoint is of before steps were counted.
     """
     settings = ("optimizer.sparse.name=lazy_adam", "optimizer.sparse.learning_rate=0.1", "train.epochs=1")
-    train(ONE_WORKER, inputs.arguments(tmp_path / "old", *settings))
+    train(ONE_WORKER, inputs.options(tmp_path / "old", *settings))
     path = checkpoint.latest(tmp_path / "old") / checkpoint.table_file(0, 1)
     tensors, steps = load_file(path), checkpoint.read_state(path.parent).step
     tensors["mean"].fill_(1 - 0.9**steps)  # what a gradient of 1 in all of its steps leaves
     tensors["square"].fill_(1 - 0.999**steps)
     _rewrite(path, {name: tensor for name, tensor in tensors.items() if not older or name != "steps_before"})
-    warm, _ = _started(tmp_path / "old", inputs.arguments(tmp_path / "new", *settings, **changed))
+    warm, _ = _started(tmp_path / "old", inputs.options(tmp_path / "new", *settings, **changed))
     table, buckets = warm.model.embedding.table, {n: s + 9 * (n in CHANGED) for n, s in TEST_BUCKETS.items()}
     for step in range(1, 20):
         before = table.clone()
@@ -163,7 +162,7 @@ def test_what_another_model_cannot_take_is_named(
     named: str,
 ) -> None:
     caplog.set_level(logging.INFO)
-    _started(old, inputs.arguments(tmp_path / "new", *settings))
+    _started(old, inputs.options(tmp_path / "new", *settings))
     assert caplog.text.count("warm start from") == 1
     assert re.search(named, caplog.text)
 
@@ -171,24 +170,24 @@ def test_what_another_model_cannot_take_is_named(
 def test_where_nothing_fits_it_does_not_start(old: Path, inputs: Inputs, tmp_path: Path) -> None:
     write_samples(tmp_path / "other", num_rows=10, hash_seed=5)
     other = {"train": tmp_path / "other", "valid": tmp_path / "other"}
-    arguments = inputs.arguments(tmp_path / "new", "model.towers=[7]", "--warm-start", str(old), **other)
+    options = inputs.options(tmp_path / "new", "model.towers=[7]", "--warm-start", str(old), **other)
     with pytest.raises(InputError, match=r"nothing of it fits \(101, .*hash_seed 0 -> 5\)"):
-        train(ONE_WORKER, arguments)
+        train(ONE_WORKER, options)
 
 
 def test_a_warm_start_begins_where_the_other_run_ended(old: Path, inputs: Inputs, tmp_path: Path) -> None:
     warm, cold = tmp_path / "warm", tmp_path / "cold"
     still = ("optimizer.sparse.learning_rate=1e-30", "optimizer.dense.learning_rate=1e-30", "train.epochs=1")
-    train(ONE_WORKER, inputs.arguments(warm, *still, "--warm-start", str(old)))
-    train(ONE_WORKER, inputs.arguments(cold, *still))
+    train(ONE_WORKER, inputs.options(warm, *still, "--warm-start", str(old)))
+    train(ONE_WORKER, inputs.options(cold, *still))
     ended, found, fresh = (log_of(run)[-1]["auc_ctr"] for run in (old, warm, cold))
     assert found == pytest.approx(ended, abs=1e-3) and abs(fresh - ended) > 0.01
-    train(ONE_WORKER, inputs.arguments(warm, *still, "train.epochs=2", "--resume", "--warm-start", str(old)))
+    train(ONE_WORKER, inputs.options(warm, *still, "train.epochs=2", "--resume", "--warm-start", str(old)))
     assert [entry["epoch"] for entry in log_of(warm) if entry["kind"] == "epoch"] == [1, 2], "resume wins"
 
 
 @pytest.mark.parametrize(("other", "message"), [("nowhere", "expected a checkpoint"), ("run", "another run")])
 def test_there_must_be_another_run(inputs: Inputs, tmp_path: Path, other: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", "--warm-start", str(tmp_path / other)))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", "--warm-start", str(tmp_path / other)))
     assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ import torch
 from esmm.batch import Batch
 from esmm.config import Config
 from esmm.model.model import Model
-from esmm.train import base_rates
 from esmm.training.train_step import TrainStep, initialise, make_model
+from esmm.training_run import base_rates
 from tests.fixtures.plain_batches import PlainBatch, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 

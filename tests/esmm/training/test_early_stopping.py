@@ -9,8 +9,8 @@ import pytest
 
 from cli.errors import InputError
 from esmm.checkpoints import state
-from esmm.train import train
 from esmm.training.validation import auc
+from esmm.training_run import train
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.fixtures.workers import ONE_WORKER
 
@@ -28,7 +28,7 @@ SETTINGS = (
 def stopped(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that early stopping has ended. Not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "stopped"
-    train(ONE_WORKER, inputs.arguments(folder, *SETTINGS))
+    train(ONE_WORKER, inputs.options(folder, *SETTINGS))
     return folder
 
 
@@ -64,13 +64,13 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_does(
     stopped: Path, inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = tmp_path / "whole"
-    train(ONE_WORKER, inputs.arguments(whole, *SETTINGS, "train.keep_checkpoints=99"))
+    train(ONE_WORKER, inputs.options(whole, *SETTINGS, "train.keep_checkpoints=99"))
     last = _validations(whole)[-1][0]
     cut_off(whole, last - last % 6 - 6)
-    train(ONE_WORKER, inputs.arguments(whole, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(whole, *SETTINGS, "--resume"))
     assert_same_run(whole, stopped)
     capsys.readouterr()
-    train(ONE_WORKER, inputs.arguments(whole, *SETTINGS, "--resume"))
+    train(ONE_WORKER, inputs.options(whole, *SETTINGS, "--resume"))
     assert "nothing to resume" in capsys.readouterr().out
 
 
@@ -90,12 +90,12 @@ def test_turned_on_at_a_resume_it_chooses_among_what_is_kept_from_there(
 ) -> None:
     """The best validation lies before: no checkpoint was kept of it."""
     run, short = tmp_path / "run", ("train.seed=1", "train.epochs=2", "train.validate_steps=4")
-    train(ONE_WORKER, inputs.arguments(run, *short))
+    train(ONE_WORKER, inputs.options(run, *short))
     before = state.read_state(state.latest(run))
     assert state.complete(run) == [state.latest(run)] and before.progress.best_step == 4
     caplog.set_level(logging.INFO)
     longer = ("train.seed=1", "train.epochs=6", "train.validate_steps=4", "train.early_stopping_patience=5")
-    train(ONE_WORKER, inputs.arguments(run, *longer, "--resume"))
+    train(ONE_WORKER, inputs.options(run, *longer, "--resume"))
     assert f"early stopping counts from step {before.step}" in caplog.text
     validations = [entry for entry in _validations(run) if entry[0] > before.step]
     predictions_of(run, inputs.valid, tmp_path / "out")
@@ -109,7 +109,7 @@ def test_validation_samples_without_conversions_cannot_decide(inputs: Inputs, tm
     manifest["counts"]["conversions"] = 0
     (valid / "_manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="expected conversions.*early_stopping_patience"):
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", *SETTINGS, valid=valid))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", *SETTINGS, valid=valid))
     assert not (tmp_path / "run").exists()
 
 
@@ -117,7 +117,7 @@ def test_it_says_why_it_ends(
     stopped: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    train(ONE_WORKER, inputs.arguments(tmp_path / "again", *SETTINGS))
+    train(ONE_WORKER, inputs.options(tmp_path / "again", *SETTINGS))
     (line,) = (text for text in caplog.messages if text.startswith("early stopping"))
     best = max((score, -step) for step, score in _validations(stopped))[1]
     assert line == f"early stopping: {PATIENCE} validations without a CTCVR AUC above that of step {-best}"

@@ -8,8 +8,8 @@ import pytest
 
 from esmm.checkpoints import state
 from esmm.config import ScheduleConfig
-from esmm.train import Job, train
 from esmm.training.learning_rate import lr_factor
+from esmm.training_run import Job, train
 from tests.fixtures.runs import Inputs, numbers_of
 from tests.fixtures.workers import ONE_WORKER
 
@@ -66,9 +66,9 @@ def test_a_run_of_one_step_has_the_full_rate() -> None:
 def test_a_run_of_one_step_learns(inputs: Inputs, tmp_path: Path) -> None:
     """A day with fewer impressions than a batch: its run is complete, so it must be of a trained model."""
     settings = ["train.batch_size=100000", "train.epochs=1", "optimizer.schedule.decay=linear"]
-    train(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings))
+    train(ONE_WORKER, inputs.options(tmp_path / "run", *settings))
     numbers = numbers_of(state.latest(tmp_path / "run"))
-    start = Job.read(ONE_WORKER, inputs.arguments(tmp_path / "run", *settings)).start().model
+    start = Job.read(ONE_WORKER, inputs.options(tmp_path / "run", *settings)).start().model
     assert state.read_state(state.latest(tmp_path / "run")).step == 1
     assert not np.array_equal(numbers["rows"], start.embedding.table.numpy())
     for name, parameter in start.network.named_parameters():

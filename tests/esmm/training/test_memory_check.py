@@ -8,8 +8,8 @@ import torch
 
 from cli.errors import InputError
 from esmm.config import Config, SparseOptimizerConfig
-from esmm.train import train
 from esmm.training import memory_check
+from esmm.training_run import train
 from esmm.workers import control_groups
 from esmm.workers.world import World
 from tests.fixtures.runs import Inputs
@@ -26,7 +26,7 @@ def test_what_the_optimizer_keeps_of_a_row(name: str, numbers: int) -> None:
 def test_a_run_with_a_huge_table_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
     inputs, rows = Inputs(tmp_path), sum(TEST_BUCKETS.values())
     with pytest.raises(InputError) as caught:
-        train(ONE_WORKER, inputs.arguments(tmp_path / "run", "model.embedding_dim=1000000000"))
+        train(ONE_WORKER, inputs.options(tmp_path / "run", "model.embedding_dim=1000000000"))
     gib = rows * (10**9 + 1) * 4 / 2**30
     assert f"{rows} rows x (1000000000 numbers + 1 of optimizer.sparse) x 4 bytes" in str(caught.value)
     assert f"= {gib:.1f} GiB; available: " in str(caught.value)

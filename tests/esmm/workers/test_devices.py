@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cli.errors import EXIT_BAD_INPUT, InputError
-from esmm.predict import predict
-from esmm.train import train
+from esmm.predict import parse_arguments, predict
+from esmm.training_run import train
 from esmm.workers.devices import Seat, choose
 from tests.fixtures.runs import Inputs
 from tests.fixtures.workers import ONE_WORKER, Command
@@ -86,11 +86,11 @@ def test_prediction_follows_the_run_or_its_own_option(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = tmp_path / "run"
-    train(ONE_WORKER, inputs.arguments(run, "train.epochs=1", "train.device=cpu"))
+    train(ONE_WORKER, inputs.options(run, "train.epochs=1", "train.device=cpu"))
     text = (run / "config.yaml").read_text()
     assert "device: cpu" in text
     (run / "config.yaml").write_text(text.replace("device: cpu", "device: cuda"))  # trained elsewhere
     options = ["--run", str(run), "--samples", str(inputs.valid), "--out", str(tmp_path / "out")]
     with pytest.raises(InputError, match=r"torch sees no GPU on .*--device cpu"):
-        predict(ONE_WORKER, options)
-    predict(ONE_WORKER, [*options, "--device", "cpu"])
+        predict(ONE_WORKER, parse_arguments(options))
+    predict(ONE_WORKER, parse_arguments([*options, "--device", "cpu"]))

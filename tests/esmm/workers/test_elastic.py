@@ -14,7 +14,8 @@ import yaml
 
 from cli.errors import EXIT_BAD_INPUT
 from esmm.checkpoints import state
-from esmm.train import train
+from esmm.train import parse_arguments
+from esmm.training_run import train
 from esmm.workers import elastic
 from esmm.workers.world import AgreedError
 from tests.fixtures.cluster.processes import PROJECT, Daemon, daemon, wait_until
@@ -156,7 +157,7 @@ def test_the_log_has_every_step_once(survived: Path) -> None:
 
 
 def test_it_has_learnt_what_an_uninterrupted_run_learns(survived: Path) -> None:
-    train(ONE_WORKER, arguments(survived, "whole"))
+    train(ONE_WORKER, parse_arguments(arguments(survived, "whole")))
     aucs = [auc_of(survived / run) for run in ("run", "whole")]
     assert min(aucs) > 0.85, aucs  # 0.93 is what the positions tell, 0.5 what nobody has learnt
 
@@ -212,9 +213,9 @@ def test_bad_input_ends_an_elastic_run_with_one_message(place: Path, tmp_path: P
 
 def test_training_that_gets_nowhere_is_given_up() -> None:
     with pytest.raises(AgreedError, match="3 times in a row .* before it reached a checkpoint"):
-        elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=4))
-    assert elastic._begin(ONE_WORKER, elastic._Attempts(begun=True, futile=3))
-    assert not elastic._begin(ONE_WORKER, elastic._Attempts(begun=False, futile=1))
+        elastic._has_begun(ONE_WORKER, elastic._Attempts(begun=True, futile=4))
+    assert elastic._has_begun(ONE_WORKER, elastic._Attempts(begun=True, futile=3))
+    assert not elastic._has_begun(ONE_WORKER, elastic._Attempts(begun=False, futile=1))
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

@@ -15,9 +15,9 @@ import pytest
 from esmm import trainer
 from esmm.checkpoints import state, writing
 from esmm.checkpoints.run_folder import RunFolder
-from esmm.train import train
 from esmm.training import validation
 from esmm.training.train_step import TrainStep
+from esmm.training_run import TrainOptions, train
 from esmm.workers.stop import EXIT_STOPPED, Stop
 from tests.fixtures.runs import Inputs, assert_same_run, log_of
 from tests.fixtures.workers import ONE_WORKER, PROJECT, Command
@@ -59,12 +59,12 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(inputs: Inputs, tmp_pa
     assert "told to stop: step" in done.stderr.splitlines()[-1] and "--resume" in done.stderr
     assert not (run / "_SUCCESS").exists()
     settings = [*SETTINGS, _epoch(run)]
-    train(ONE_WORKER, inputs.arguments(run, *settings, "--resume"))
-    train(ONE_WORKER, inputs.arguments(whole, *settings))
+    train(ONE_WORKER, inputs.options(run, *settings, "--resume"))
+    train(ONE_WORKER, inputs.options(whole, *settings))
     assert_same_run(run, whole)
 
 
-def _stop_in_a_validation(arguments: list[str]) -> None:
+def _stop_in_a_validation(options: TrainOptions) -> None:
     """Train until SIGTERM comes as the first validation begins."""
     stop = Stop()
 
@@ -75,11 +75,11 @@ def _stop_in_a_validation(arguments: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "validation_auc", stopped_at_once)
         with pytest.raises(SystemExit) as caught:
-            train(replace(ONE_WORKER, stop=stop), arguments)
+            train(replace(ONE_WORKER, stop=stop), options)
     assert caught.value.code == EXIT_STOPPED
 
 
-def _stop_after_step(step: int, arguments: list[str]) -> None:
+def _stop_after_step(step: int, options: TrainOptions) -> None:
     """Train until SIGTERM comes in a step."""
     stop, take = Stop(), TrainStep.__call__
 
@@ -91,15 +91,15 @@ def _stop_after_step(step: int, arguments: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", stopping)
         with pytest.raises(SystemExit):
-            train(replace(ONE_WORKER, stop=stop), arguments)
+            train(replace(ONE_WORKER, stop=stop), options)
 
 
 def test_a_stop_in_a_validation_loses_nothing_either(inputs: Inputs, tmp_path: Path) -> None:
     run, whole = tmp_path / "stopped", tmp_path / "whole"
-    _stop_in_a_validation(inputs.arguments(run))
+    _stop_in_a_validation(inputs.options(run))
     assert [entry["kind"] for entry in log_of(run)].count("epoch") == 0
-    train(ONE_WORKER, inputs.arguments(run, "--resume"))
-    train(ONE_WORKER, inputs.arguments(whole))
+    train(ONE_WORKER, inputs.options(run, "--resume"))
+    train(ONE_WORKER, inputs.options(whole))
     assert_same_run(run, whole)
 
 
@@ -110,16 +110,16 @@ def test_a_validation_inside_an_epoch_that_a_stop_has_kept_from_happening_is_mad
     """It would have been the best, so early stopping and the model it chooses depend on it."""
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     settings = ("train.seed=1", "train.validate_steps=4", "train.early_stopping_patience=5")
-    train(ONE_WORKER, inputs.arguments(whole, *settings))
+    train(ONE_WORKER, inputs.options(whole, *settings))
     best = state.read_state(state.latest(whole)).progress.best_step
     assert best == 4
     if moment == "in":
-        _stop_in_a_validation(inputs.arguments(run, *settings))
+        _stop_in_a_validation(inputs.options(run, *settings))
     else:
-        _stop_after_step(4, inputs.arguments(run, *settings))
+        _stop_after_step(4, inputs.options(run, *settings))
     assert state.read_state(state.latest(run)).step == 4
     assert not [entry for entry in log_of(run) if entry["kind"] == "validation"]
-    train(ONE_WORKER, inputs.arguments(run, *settings, "--resume"))
+    train(ONE_WORKER, inputs.options(run, *settings, "--resume"))
     assert_same_run(run, whole)
     assert state.read_state(state.latest(run)).progress.best_step == best
     assert [path.name for path in state.complete(run)] == [path.name for path in state.complete(whole)]
@@ -138,7 +138,7 @@ def test_a_step_is_saved_once_only_where_nothing_has_changed(
 
     monkeypatch.setattr(writing, "save", counted)
     settings = ("train.checkpoint_steps=4", "train.validate_steps=8")
-    _stop_in_a_validation(inputs.arguments(tmp_path / "run", *settings))
+    _stop_in_a_validation(inputs.options(tmp_path / "run", *settings))
     assert saved == [4, 8]
 
 
@@ -148,7 +148,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
 ) -> None:
     """The epoch's end is saved before its validation, where a run was stopped in that, and after it."""
     run, whole = tmp_path / "stopped", tmp_path / "whole"
-    _stop_in_a_validation(inputs.arguments(run))
+    _stop_in_a_validation(inputs.options(run))
     names = [path.name for path in state.complete(run)]
     calls, rename, remove = list[str](), Path.rename, shutil.rmtree
 
@@ -167,11 +167,11 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
         patch.setattr(Path, "rename", killing_rename)
         patch.setattr(shutil, "rmtree", killing_remove)
         with pytest.raises(KeyboardInterrupt):
-            train(ONE_WORKER, inputs.arguments(run, "--resume"))
+            train(ONE_WORKER, inputs.options(run, "--resume"))
     RunFolder.start(run, resume=True).close()
     assert [path.name for path in state.complete(run)] == names
-    train(ONE_WORKER, inputs.arguments(run, "--resume"))
-    train(ONE_WORKER, inputs.arguments(whole))
+    train(ONE_WORKER, inputs.options(run, "--resume"))
+    train(ONE_WORKER, inputs.options(whole))
     assert_same_run(run, whole)
 
 

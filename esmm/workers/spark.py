@@ -1,10 +1,11 @@
-"""`esmm.train --launcher spark`: Horovod's workers are tasks of a Spark application (docs/elastic.md).
+"""Horovod's workers as the tasks of a Spark application (docs/elastic.md).
 
 Spark finds the places and starts the processes. Neither samples nor gradients go through it.
 """
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import horovod.spark
@@ -12,30 +13,32 @@ from horovod.runner.common.util.timeout import TimeoutException
 from pyspark.sql import SparkSession
 
 from cli.errors import InputError, exit_with_message
-from esmm.train import train
 from esmm.workers.process import run
 from esmm.workers.world import AgreedError, World
 
 EXIT_WORKER_FAILED = 1
+PROJECT = Path(__file__).resolve().parents[2]
+
+Command = Callable[[World], None]
 
 
-def launch(arguments: list[str], num_workers: int) -> None:
-    """Train with that many Spark tasks at once, in the application that spark-submit has described.
+def run_on_spark(command: Command, num_workers: int) -> None:
+    """Run a command with that many Spark tasks at once, in the application that spark-submit has described.
 
-    Ends the process as `esmm.train` does, but with 1 where a worker was lost or failed on its own.
+    command: is sent to the executors, so it must be one that pickle takes. Ends the process as
+    `process.run` does, but with 1 where a worker was lost or failed on its own.
     """
-    exit_with_message(lambda: _launch(arguments, num_workers))
+    exit_with_message(lambda: _run_on_spark(command, num_workers))
 
 
-def _launch(arguments: list[str], num_workers: int) -> None:
+def _run_on_spark(command: Command, num_workers: int) -> None:
     spark = SparkSession.builder.appName("esmm.train").getOrCreate()
-    project = str(Path(__file__).resolve().parents[1])
     try:
         messages = horovod.spark.run(
             _work,
-            args=(arguments, os.getcwd()),
+            args=(command, os.getcwd()),
             num_proc=num_workers,
-            env={"PYTHONPATH": project},
+            env={"PYTHONPATH": str(PROJECT)},
             stdout=sys.stdout,
             stderr=sys.stderr,
             verbose=0,
@@ -55,14 +58,14 @@ def _launch(arguments: list[str], num_workers: int) -> None:
         raise InputError(messages[0])
 
 
-def _work(arguments: list[str], folder: str) -> str | None:
+def _work(command: Command, folder: str) -> str | None:
     """A worker, in a process beside a Spark task. What is wrong with the input, where all have found it."""
     os.chdir(folder)
     messages: list[str] = []
 
     def main(world: World) -> None:
         try:
-            train(world, arguments)
+            command(world)
         except AgreedError as error:
             messages.append(str(error))
 
