@@ -23,7 +23,8 @@ from cli.arguments import CommandParser
 from cli.version import WRITTEN_BY
 from esmm.batch import Batch
 from esmm.checkpoints import choosing, run_folder
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.loading import load_model
+from esmm.checkpoints.state import State, require_fit
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.model.model import Model
@@ -86,9 +87,7 @@ def predict(world: World, options: PredictOptions) -> None:
             _publish(staged, rows.tolist(), options, state)
 
 
-def load(
-    options: PredictOptions, config: Config, loader: Loader, world: World
-) -> tuple[Model, checkpoint.State]:
+def load(options: PredictOptions, config: Config, loader: Loader, world: World) -> tuple[Model, State]:
     """The model of a run's checkpoint, which must fit the loader's samples."""
     if options.checkpoint:
         path, state = choosing.named(options.run, options.checkpoint, world)
@@ -96,11 +95,11 @@ def load(
         path, state = choosing.for_predictions(options.run, world)
     with world.agree():
         fingerprint = loader.manifest["fingerprint"]
-        checkpoint.require_fit(path, state, config.model, fingerprint, loader.num_rows)
+        require_fit(path, state, config.model, fingerprint, loader.num_rows)
         require_room(config, loader.num_rows, training=False, world=world)
     model = make_model(config.model, loader.num_rows, world)
     with world.agree():
-        checkpoint.load_model(path, state, model)
+        load_model(path, state, model)
     return model, state
 
 
@@ -125,7 +124,7 @@ def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     return rows
 
 
-def _publish(staged: str, rows: list[int], options: PredictOptions, state: checkpoint.State) -> None:
+def _publish(staged: str, rows: list[int], options: PredictOptions, state: State) -> None:
     """Put the files in their place, with what they are. rows: of each rank's file."""
     content = predictions.Manifest(
         rows=sum(rows),

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from cli.errors import InputError
 from esmm.checkpoints import resume, warm_start
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import newest_checkpoint
+from esmm.checkpoints.loading import load_training
 from esmm.checkpoints.run_folder import RunFolder, require_shared
-from esmm.checkpoints.state import DamagedError, State
+from esmm.checkpoints.state import DamagedError, State, UnfitError
 from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
@@ -97,7 +98,7 @@ class Job:
         if other:
             if other.resolve() == self.options.run.resolve():
                 raise InputError(f"--warm-start {other}: expected another run than --run.")
-            checkpoint.latest(other)
+            newest_checkpoint(other)
 
     @property
     def origin(self) -> Origin:
@@ -147,7 +148,7 @@ def _find(job: Job, path: Path, folder: RunFolder | None) -> tuple[Path, State] 
     """The checkpoint to go on with; whoever may overwrite the run begins anew where that cannot be."""
     try:
         return resume.find(path, job.origin, job.world)
-    except (DamagedError, resume.UnfitError) as error:
+    except (DamagedError, UnfitError) as error:
         if not job.options.overwrite:
             raise
         if job.world.is_rank_zero:
@@ -168,7 +169,7 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
     trained = job.start()
     if found:
         with world.agree():
-            checkpoint.load_training(*found, trained)
+            load_training(*found, trained)
     elif job.options.warm_start:
         warm_start.load(job.options.warm_start, job.origin, trained)
     with world.stop.awaited():

@@ -8,20 +8,18 @@ from pathlib import Path
 import torch
 
 from cli.errors import InputError
-from esmm.checkpoints.state import (
+from esmm.checkpoints.files import (
     FOLDER,
     STATE_FILE,
-    DamagedError,
-    State,
-    complete,
-    folder_of,
+    checkpoint_folder,
+    complete_checkpoints,
     is_there,
-    latest,
-    read_state,
+    newest_checkpoint,
     reading,
     sha256_of,
     step_of,
 )
+from esmm.checkpoints.state import DamagedError, State, read_state
 from esmm.workers.world import AgreedError, World
 
 log = logging.getLogger(__name__)
@@ -34,7 +32,9 @@ def newest_good(run: Path, world: World) -> tuple[Path, State]:
     `DamagedError` where a run has only others, `InputError` where it has none or one cannot be read. All
     ranks call it together: they share the reading.
     """
-    candidates = world.on_rank_zero(lambda: [latest(run), *reversed(complete(run)[:-1])])
+    candidates = world.on_rank_zero(
+        lambda: [newest_checkpoint(run), *reversed(complete_checkpoints(run)[:-1])]
+    )
     damage: list[str] = []
     for candidate in candidates:
         try:
@@ -99,7 +99,7 @@ def for_predictions(run: Path, world: World) -> tuple[Path, State]:
     if not state.config.train.early_stopping_patience or best in (None, state.step):
         return newest, state
     try:
-        return folder_of(run, best), checked(folder_of(run, best), world)
+        return checkpoint_folder(run, best), checked(checkpoint_folder(run, best), world)
     except DamagedError as error:
         raise AgreedError(
             f"{error} It is the checkpoint of the best validation, which early stopping chooses; the newest "
@@ -110,7 +110,7 @@ def for_predictions(run: Path, world: World) -> tuple[Path, State]:
 def named(run: Path, name: str, world: World) -> tuple[Path, State]:
     """The checkpoint of a run with this name, or an `InputError`."""
     with world.agree():
-        names = [folder.name for folder in complete(run)]
+        names = [folder.name for folder in complete_checkpoints(run)]
         if name not in names:
             raise InputError(f"--checkpoint {name}: expected one of {', '.join(names) or 'none'} in {run}.")
     path = run / FOLDER / name
@@ -119,7 +119,7 @@ def named(run: Path, name: str, world: World) -> tuple[Path, State]:
 
 def set_newer_aside(run: Path, step: int) -> None:
     """Hide checkpoints of later steps than the one a run goes on from: damaged ones."""
-    for folder in complete(run):
+    for folder in complete_checkpoints(run):
         if step_of(folder) > step:
             folder.rename(folder.with_name(f".{folder.name}.aside-{time.time_ns()}"))
 

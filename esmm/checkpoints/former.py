@@ -7,7 +7,7 @@ RUN/.former.partial/    what has been moved of it when that was interrupted
 import shutil
 from pathlib import Path
 
-from esmm.checkpoints import state
+from esmm.checkpoints.files import complete_checkpoints, is_there
 
 FORMER, PARTIAL = ".former", ".former.partial"
 
@@ -25,15 +25,15 @@ def keep(run: Path) -> None:
 def repair(run: Path) -> None:
     """Undo a `keep` and finish a `forget` that were interrupted: a run with checkpoints has no FORMER."""
     partial = run / PARTIAL
-    if state.is_there(partial):
+    if is_there(partial):
         for entry in partial.iterdir():
             entry.rename(run / entry.name)
         partial.rmdir()
-    if state.complete(run):
+    if complete_checkpoints(run):
         forget(run)
 
 
 def forget(run: Path) -> None:
     """The new run has a checkpoint: remove what it replaces."""
-    if state.is_there(run / FORMER):
+    if is_there(run / FORMER):
         shutil.rmtree(run / FORMER)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from esmm.checkpoints import choosing, run_folder
-from esmm.checkpoints import state as checkpoint
-from esmm.checkpoints.state import State
+from esmm.checkpoints.files import checkpoint_folder, complete_checkpoints, is_there
+from esmm.checkpoints.state import State, UnfitError
 from esmm.checkpoints.writing import Origin
 from esmm.config import Config, flatten
-from esmm.workers.world import AgreedError, World
+from esmm.workers.world import World
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +18,13 @@ log = logging.getLogger(__name__)
 FIXED = ("model.", "loader.shuffle_window", "train.seed", "optimizer.dense.name", "optimizer.sparse.name")
 
 
-class UnfitError(AgreedError):
-    """The run's checkpoints are of another model or other samples than the command asks for."""
-
-
 def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:
     """The checkpoint to go on with, or None where the run has none; says either in one line.
 
-    `DamagedError` where the checkpoints are all damaged, `UnfitError` where they are of another model or
-    other samples, `InputError` where they cannot be read.
+    `DamagedError` where the checkpoints are all damaged, `UnfitError` where they are of another model,
+    other samples or another format, `InputError` where they cannot be read.
     """
-    if not world.on_rank_zero(lambda: checkpoint.complete(run)):
+    if not world.on_rank_zero(lambda: complete_checkpoints(run)):
         log.info("%s: no checkpoint to resume from, starting from the beginning", run)
         return None
     path, state = choosing.newest_good(run, world)
@@ -54,7 +50,7 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
     if not config.train.early_stopping_patience:
         return state
     best, was_on = state.progress.best_step, state.config.train.early_stopping_patience > 0
-    kept = world.on_rank_zero(lambda: best is None or checkpoint.is_there(checkpoint.folder_of(run, best)))
+    kept = world.on_rank_zero(lambda: best is None or is_there(checkpoint_folder(run, best)))
     if was_on and kept:
         return state
     log.info("early stopping counts from step %d: no checkpoint was kept for it before", state.step)
@@ -63,11 +59,6 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
 
 def compare(path: Path, state: State, origin: Origin) -> list[str]:
     """Options that differ and may; an `UnfitError` names those that must not."""
-    if state.schema is None:
-        raise UnfitError(
-            f"{path}: written by an older version, which did not store the position in the data. "
-            "esmm.predict reads it; to train on, start a new run with --warm-start."
-        )
     changed = _differing(state.schema, origin.schema).values()
     if changed:
         raise UnfitError(

@@ -26,7 +26,7 @@ from uuid import uuid4
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from esmm.checkpoints import choosing, former
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import complete_checkpoints, sync
 from esmm.checkpoints.state import State
 from esmm.config import Config
 from schemas.train_log import LOG_NAME
@@ -90,7 +90,7 @@ class RunFolder:
 
     def begin_anew(self) -> None:
         """Clear the folder; a run with checkpoints stays, set aside, until the new one has a checkpoint."""
-        if checkpoint.complete(self.path):
+        if complete_checkpoints(self.path):
             former.keep(self.path)
             log.info(
                 "%s: the run that stood there is kept until the new one has its first checkpoint, in %s",
@@ -196,8 +196,8 @@ def _is_before(entry: dict[str, Any], state: State) -> bool:
 def sync_log(path: Path) -> None:
     """Have the log so far on the disk, as a run that resumes from a checkpoint keeps what led to it."""
     if (path / LOG_NAME).exists():
-        checkpoint.sync(path / LOG_NAME)
-        checkpoint.sync(path)
+        sync(path / LOG_NAME)
+        sync(path)
 
 
 def read_config(path: Path) -> Config:
@@ -218,13 +218,13 @@ def _refuse_work(path: Path) -> None:
         raise InputError(
             f"{path}: found a complete run, expected none. Choose another folder or pass --overwrite."
         )
-    unfinished = checkpoint.complete(path)
+    unfinished = complete_checkpoints(path)
     if unfinished:
         raise InputError(
             f"{path}: found an unfinished run with checkpoint {unfinished[-1].name}, expected none. "
             "Pass --resume to go on with it, --overwrite to start anew, or choose another folder."
         )
-    kept = checkpoint.complete(path / former.FORMER)
+    kept = complete_checkpoints(path / former.FORMER)
     if kept:
         raise InputError(
             f"{path}: found an unfinished run with checkpoint {kept[-1].name} in {former.FORMER}, expected "
@@ -256,7 +256,7 @@ def _lock(path: Path) -> IO[str]:
 
 def _is_replaced(target: Path) -> bool:
     """Is a run written beside the target? That is complete, or had made place for one that is when killed."""
-    return is_complete(target) or (is_complete(_beside(target)) and not checkpoint.complete(target))
+    return is_complete(target) or (is_complete(_beside(target)) and not complete_checkpoints(target))
 
 
 def _beside(path: Path) -> Path:
@@ -270,7 +270,7 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with _writing(path):
         partial.write_text(text)
-        checkpoint.sync(partial)
+        sync(partial)
         os.replace(partial, path)
 
 

@@ -12,10 +12,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cli.errors import InputError
 from esmm.checkpoints import choosing
-from esmm.checkpoints import state as checkpoint
-from esmm.checkpoints.state import ROWS, State
+from esmm.checkpoints.files import table_file
+from esmm.checkpoints.loading import ROWS, read_network, tensor_chunks, tensor_names
+from esmm.checkpoints.state import State
 from esmm.checkpoints.writing import Origin
 from esmm.embedding.bags import field_offsets
 from esmm.embedding.optimizers import STEPS_BEFORE
@@ -62,10 +62,9 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     """
     world, network = trained.world, trained.model.network
     path, state = choosing.newest_good(other, world)
-    with world.agree():
-        schema = _schema(path, state, origin)
-    refused = refused_fields(schema, origin.schema)
-    dim, old_dim = trained.model.embedding.dim, state.config.model.embedding_dim
+    refused = refused_fields(state.schema, origin.schema)
+    dim = trained.model.embedding.dim
+    old_dim = state.config.model.embedding_dim
     if dim != old_dim:
         refused = {field.name: f"embedding_dim {old_dim} -> {dim}" for field in FIELDS}
     with world.agree():
@@ -74,7 +73,7 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     if not taken and len(left_out) == len(network.state_dict()):
         raise AgreedError(f"{path}: nothing of it fits ({_listed(refused)}). Start without --warm-start.")
     if taken:
-        move = Move.between(schema["buckets"], origin.schema["buckets"], taken)
+        move = Move.between(state.schema["buckets"], origin.schema["buckets"], taken)
         with world.agree():
             left_out += _take_rows(path, state, move, trained)
     log.info(
@@ -99,18 +98,6 @@ def refused_fields(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     return reasons
 
 
-def _schema(path: Path, state: State, origin: Origin) -> dict[str, Any]:
-    """What the checkpoint's rows mean; an old format tells only whether it is the same as today's."""
-    if state.schema is not None:
-        return state.schema
-    if state.fingerprint == origin.fingerprint:
-        return origin.schema
-    raise InputError(
-        f"{path}: written by an older version, which stored only the fingerprint of its samples "
-        f"({state.fingerprint}), and these have another ({origin.fingerprint}): no field can be matched."
-    )
-
-
 def _listed(refused: dict[str, str]) -> str:
     """Fields by reason."""
     by_reason: dict[str, list[str]] = {}
@@ -121,7 +108,7 @@ def _listed(refused: dict[str, str]) -> str:
 
 def _take_tensors(path: Path, network: nn.Module) -> list[str]:
     """Copy the network's tensors that have kept their shape; returns the others."""
-    old, left_out = checkpoint.read_network(path), []
+    old, left_out = read_network(path), []
     for name, tensor in network.state_dict().items():
         if name in old and old[name].shape == tensor.shape:
             tensor.copy_(old[name])
@@ -134,11 +121,11 @@ def _take_tensors(path: Path, network: nn.Module) -> list[str]:
 def _take_rows(path: Path, state: State, move: Move, trained: TrainStep) -> list[str]:
     """Copy rows and their optimiser state; returns the parts of the state that the checkpoint lacks."""
     targets = {ROWS: trained.model.embedding.table, **trained.sparse.state}
-    stored = checkpoint.tensor_names(path / checkpoint.table_file(0, state.world_size))
+    stored = tensor_names(path / table_file(0, state.world_size))
     for shard in range(state.world_size):
-        file = path / checkpoint.table_file(shard, state.world_size)
+        file = path / table_file(shard, state.world_size)
         for name in targets.keys() & stored:
-            for start, chunk in checkpoint.chunks(file, name):
+            for start, chunk in tensor_chunks(file, name):
                 rows = shard + state.world_size * torch.arange(start, start + chunk.shape[0])
                 _place(targets[name], _continued(name, chunk, state), *move(rows), trained.world)
     return [f"optimizer state {name}" for name in targets if name not in stored]

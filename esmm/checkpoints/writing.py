@@ -20,9 +20,19 @@ from torch import Tensor
 
 from cli.errors import InputError
 from esmm.checkpoints import choosing, former
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import (
+    DENSE_FILE,
+    STATE_FILE,
+    checkpoint_folder,
+    complete_checkpoints,
+    sha256_of,
+    step_of,
+    sync,
+    table_file,
+)
+from esmm.checkpoints.loading import ROWS
 from esmm.checkpoints.run_folder import sync_log
-from esmm.checkpoints.state import DENSE_FILE, FORMAT, ROWS, STATE_FILE, State, sha256_of, sync, table_file
+from esmm.checkpoints.state import FORMAT, State
 from esmm.config import Config
 from esmm.data.schedule import Position
 from esmm.training.divergence import ADVICE
@@ -72,7 +82,7 @@ def save(
     and the checkpoints that stood there before still do; so too where the model has diverged.
     """
     _refuse_broken(trained)
-    final = checkpoint.folder_of(run, trained.step)
+    final = checkpoint_folder(run, trained.step)
     partial = final.with_name(f".{final.name}.partial")
     name = table_file(world.rank, world.size)
     try:
@@ -117,7 +127,7 @@ def _writing(partial: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        kept = [folder.name for folder in checkpoint.complete(partial.parents[1])]
+        kept = [folder.name for folder in complete_checkpoints(partial.parents[1])]
         raise InputError(
             f"{partial}: the checkpoint could not be saved ({error}). "
             f"Checkpoints that are whole: {', '.join(kept) or 'none'}. "
@@ -205,6 +215,6 @@ def _dense_tensors(trained: TrainStep) -> dict[str, Tensor]:
 
 
 def _remove_old(run: Path, keep: int, best: int | None) -> None:
-    for folder in checkpoint.complete(run)[:-keep]:
-        if checkpoint.step_of(folder) != best:
+    for folder in complete_checkpoints(run)[:-keep]:
+        if step_of(folder) != best:
             shutil.rmtree(folder)

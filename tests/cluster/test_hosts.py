@@ -11,7 +11,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import DENSE_FILE, complete_checkpoints, newest_checkpoint
+from esmm.checkpoints.state import read_state
 from tests.fixtures.cluster import hosts
 from tests.fixtures.cluster.hosts import INTERFACE, Hosts, listener
 from tests.fixtures.cluster.processes import Daemon, daemon, python_environment, run, wait_until
@@ -66,10 +67,10 @@ def test_two_hosts_train_what_two_local_workers_train(two_hosts: Hosts, place: P
     launcher = two_hosts.on_rank_zero(horovodrun("-np", "2", "-H", "host1:1,host2:1", *NETWORK))
     run([*launcher, *train(place, far)], tmp_path / "far.log", ENVIRONMENT, SECONDS)
     sent = [after - start for start, after in zip(before, two_hosts.sent_bytes(), strict=True)]
-    states = [checkpoint.read_state(checkpoint.latest(folder)) for folder in (near, far)]
+    states = [read_state(newest_checkpoint(folder)) for folder in (near, far)]
     assert states[0].sha256 == states[1].sha256
     # In a ring of two, each rank sends as many bytes as the gradients have, in every step.
-    dense = load_file(checkpoint.latest(far) / checkpoint.DENSE_FILE)
+    dense = load_file(newest_checkpoint(far) / DENSE_FILE)
     network = sum(4 * tensor.numel() for name, tensor in dense.items() if name.startswith("network."))
     assert network > 50_000 and states[1].step > 30
     assert min(sent) > network * states[1].step
@@ -85,13 +86,13 @@ def test_a_host_that_is_lost_costs_no_more_than_the_work_since_the_last_checkpoi
     launcher = two_hosts.on_rank_zero(horovodrun("-np", "2", *elastic, *NETWORK))
     command = [*launcher, *train(place, run_folder), "--set", "train.epochs=4"]
     with daemon(command, tmp_path / "log", ENVIRONMENT) as process:
-        wait_until(lambda: bool(checkpoint.complete(run_folder)), SECONDS, [process])
+        wait_until(lambda: bool(complete_checkpoints(run_folder)), SECONDS, [process])
         lose(two_hosts.servers[1])
         assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     assert "going on with 1 worker(s)" in (tmp_path / "log").read_text()
     lines = [json.loads(line) for line in (run_folder / "train.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3, 4]
-    state = checkpoint.read_state(checkpoint.latest(run_folder))
+    state = read_state(newest_checkpoint(run_folder))
     assert state.world_size == 1
 
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from esmm.checkpoints import state
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint
+from esmm.checkpoints.state import read_state
 from storage.filesystems import filesystem
 from tests.cluster.test_yarn import SPARK_HOME
 from tests.fixtures.cluster.hadoop import Hadoop
@@ -111,7 +112,7 @@ def test_yarn_trains_on_samples_that_lie_on_hdfs(
 def assert_same_curve(run_folder: Path, expected: np.ndarray) -> None:
     found = learning_curve(run_folder)
     assert (run_folder / "_SUCCESS").exists()
-    assert state.read_state(state.latest(run_folder)).world_size == 2
+    assert read_state(newest_checkpoint(run_folder)).world_size == 2
     assert len(expected) > 5
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -120,14 +121,14 @@ def test_a_lost_worker_fails_the_command(spark_cluster: Standalone, place: Path,
     arguments = [*options(place, tmp_path / "run"), "--set", "train.epochs=1000"]
     environment = python_environment(PYTHONPATH=str(PROJECT))
     with daemon(submit(spark_cluster.url, *arguments), tmp_path / "log", environment) as job:
-        wait_until(lambda: bool(state.complete(tmp_path / "run")), SECONDS, [job])
+        wait_until(lambda: bool(complete_checkpoints(tmp_path / "run")), SECONDS, [job])
         worker_process(spark_cluster, rank=1).send_signal(signal.SIGKILL)
         assert job.guard.wait(SECONDS) == 1
     output = (tmp_path / "log").read_text()
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "Exit code: 137" in error
     assert "rank 0 stops: another worker has stopped" in output
-    assert state.complete(tmp_path / "run"), "to --resume from"
+    assert complete_checkpoints(tmp_path / "run"), "to --resume from"
 
 
 def worker_process(cluster: Standalone, rank: int) -> psutil.Process:

@@ -13,7 +13,8 @@ import yaml
 
 from cli.errors import EXIT_BAD_INPUT, InputError
 from cli.version import WRITTEN_BY
-from esmm.checkpoints import state
+from esmm.checkpoints.files import newest_checkpoint
+from esmm.checkpoints.state import read_state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.training.validation import auc
@@ -46,7 +47,7 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
     entries = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [entry["epoch"] for entry in epochs] == [1, 2]
-    assert state.read_state(state.latest(run)).step == epochs[-1]["step"]
+    assert read_state(newest_checkpoint(run)).step == epochs[-1]["step"]
     assert entries[0].keys() == {
         "kind", "epoch", "step", "loss_ctr", "loss_ctcvr", "grad_norm", "impressions_per_second",
         "loader_share", "skipped_impressions", "learning_rate_dense", "learning_rate_sparse",
@@ -92,7 +93,7 @@ def test_the_logged_auc_is_that_of_the_predictions(run: Path, inputs: Inputs, tm
 
 def test_the_same_seed_gives_the_same_bits(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     train(ONE_WORKER, inputs.options(tmp_path / "again"))
-    first, second = (state.read_state(state.latest(folder)) for folder in (run, tmp_path / "again"))
+    first, second = (read_state(newest_checkpoint(folder)) for folder in (run, tmp_path / "again"))
     assert first.sha256 == second.sha256
     tables = [
         predictions_of(folder, inputs.valid, tmp_path / f"out_{folder.name}")
@@ -106,7 +107,7 @@ def test_two_workers_train_and_predict(inputs: Inputs, tmp_path: Path, command: 
     trained = command("-m", "esmm.train", *inputs.arguments(run), workers=2)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("validation AUC") == 1, "rank 0 alone sums up"
-    names = {path.name for path in state.latest(run).glob("table-*")}
+    names = {path.name for path in newest_checkpoint(run).glob("table-*")}
     assert names == {"table-00000-of-00002.safetensors", "table-00001-of-00002.safetensors"}
     predicted = command(
         "-m", "esmm.predict", "--run", run, "--samples", inputs.valid, "--out", out, workers=2
@@ -174,18 +175,18 @@ def _with_another_network(run: Path) -> None:
 
 
 def _with_a_flipped_byte(run: Path) -> None:
-    path = state.latest(run) / "table-00000-of-00001.safetensors"
+    path = newest_checkpoint(run) / "table-00000-of-00001.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
 def _without_a_shard(run: Path) -> None:
-    (state.latest(run) / "table-00000-of-00001.safetensors").unlink()
+    (newest_checkpoint(run) / "table-00000-of-00001.safetensors").unlink()
 
 
 def _with_broken_state(run: Path) -> None:
-    (state.latest(run) / "state.json").write_text("{")
+    (newest_checkpoint(run) / "state.json").write_text("{")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from esmm.checkpoints import state
+from esmm.checkpoints.files import newest_checkpoint
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
@@ -130,7 +130,7 @@ def _assert_close_runs(found: Path, expected: Path) -> None:
     for mine, theirs in zip(*logs, strict=True):
         assert mine.pop("kind") == theirs.pop("kind")
         assert mine == pytest.approx(theirs, rel=0.01, abs=0.01)
-    numbers, others = (numbers_of(state.latest(run)) for run in (found, expected))
+    numbers, others = (numbers_of(newest_checkpoint(run)) for run in (found, expected))
     assert numbers.keys() == others.keys()
     for name, values in numbers.items():
         np.testing.assert_allclose(values, others[name], rtol=0.01, atol=1e-3, err_msg=name)

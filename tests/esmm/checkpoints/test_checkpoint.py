@@ -1,4 +1,4 @@
-"""Checkpoints are whole or passed over, and those of older versions still predict."""
+"""Checkpoints are whole or passed over, and those of another format are refused."""
 
 import json
 import logging
@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from cli.errors import EXIT_BAD_INPUT, InputError
-from esmm.checkpoints import choosing, state
+from esmm.checkpoints import choosing
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint, step_of
+from esmm.checkpoints.state import DamagedError
 from esmm.training_run import train
 from esmm.workers.world import World
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, predictions_of
@@ -88,7 +89,7 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line(
     named: str,
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = state.complete(copy)
+    *_, before, newest = complete_checkpoints(copy)
     (copy / "_SUCCESS").unlink()
     damage(newest)
     caplog.set_level(logging.WARNING)
@@ -104,7 +105,7 @@ def test_predictions_pass_over_a_damaged_checkpoint_too(
     whole: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = state.complete(copy)
+    *_, before, newest = complete_checkpoints(copy)
     _flip_a_byte(newest)
     found = predictions_of(copy, inputs.valid, tmp_path / "found")
     expected = predictions_of(whole, inputs.valid, tmp_path / "expected", "--checkpoint", before.name)
@@ -117,7 +118,7 @@ def test_predictions_pass_over_a_damaged_checkpoint_too(
 def test_where_all_are_damaged_nothing_is_resumed(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
-    for folder in state.complete(copy):
+    for folder in complete_checkpoints(copy):
         _truncate(folder)
     with pytest.raises(InputError, match=r"dense\.safetensors: damaged"):
         train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
@@ -131,8 +132,8 @@ def test_what_cannot_be_read_is_not_damaged(
 ) -> None:
     """A link to itself: opening it fails, as on a network folder that is away. Nothing must change."""
     copy, aside = shutil.copytree(whole, tmp_path / "copy"), tmp_path / "aside"
-    cut_off(copy, state.step_of(state.complete(copy)[1]))
-    path, before = copy / "checkpoints" / name.format(state.latest(copy).name[5:]), _names(copy)
+    cut_off(copy, step_of(complete_checkpoints(copy)[1]))
+    path, before = copy / "checkpoints" / name.format(newest_checkpoint(copy).name[5:]), _names(copy)
     path.rename(aside)
     path.symlink_to(path)
     with pytest.raises(InputError, match=r"cannot be read \(Too many levels of symbolic links\)"):
@@ -159,18 +160,18 @@ class _OneOfTwo(World):
 @pytest.mark.parametrize("name", ["state.json", "dense.safetensors"])
 def test_a_machine_without_the_run_folder_is_no_damage(whole: Path, tmp_path: Path, name: str) -> None:
     world = _OneOfTwo(2, 1, 0, 1, torch.device("cpu"))
-    folder = shutil.copytree(state.latest(whole), tmp_path / "step-1")
+    folder = shutil.copytree(newest_checkpoint(whole), tmp_path / "step-1")
     choosing.checked(folder, world)
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name}: found by 1 of 2 workers only") as caught:
         choosing.checked(folder, world)
-    assert not isinstance(caught.value, state.DamagedError)
+    assert not isinstance(caught.value, DamagedError)
 
 
 def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    *_, before, newest = state.complete(copy)
-    cut_off(copy, state.step_of(before))
+    *_, before, newest = complete_checkpoints(copy)
+    cut_off(copy, step_of(before))
     partial = newest.with_name(f".{newest.name}.partial")
     partial.mkdir()
     (partial / "table-00000-of-00001.safetensors").write_bytes(b"half")
@@ -180,7 +181,7 @@ def test_a_half_written_checkpoint_does_not_count(whole: Path, inputs: Inputs, t
 
 
 def test_another_checkpoint_can_be_predicted_with(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
-    first = state.complete(whole)[0].name
+    first = complete_checkpoints(whole)[0].name
     newest = predictions_of(whole, inputs.valid, tmp_path / "newest")
     older = predictions_of(whole, inputs.valid, tmp_path / "older", "--checkpoint", first)
     assert not older["p_ctr"].equals(newest["p_ctr"])
@@ -208,8 +209,8 @@ def test_where_a_checkpoint_cannot_be_written_the_one_before_survives(
     whole: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    kept = state.complete(copy)[0]
-    cut_off(copy, state.step_of(kept))
+    kept = complete_checkpoints(copy)[0]
+    cut_off(copy, step_of(kept))
     with (
         _longest_file(20_000),
         pytest.raises(InputError, match=f"could not be saved.*whole: {kept.name}.*--resume"),
@@ -222,7 +223,7 @@ def test_where_a_checkpoint_cannot_be_written_the_one_before_survives(
 
 def test_a_log_that_cannot_be_written_is_one_message(whole: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    cut_off(copy, state.step_of(state.complete(copy)[0]))
+    cut_off(copy, step_of(complete_checkpoints(copy)[0]))
     with (
         _longest_file(10),
         pytest.raises(InputError, match=r"cannot be written \(File too large\).*--resume"),
@@ -259,7 +260,7 @@ def test_what_a_power_cut_has_left_of_later_lines_is_passed_over(
     whole: Path, inputs: Inputs, tmp_path: Path, tail: bytes
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    cut_off(copy, state.step_of(state.complete(copy)[-2]))
+    cut_off(copy, step_of(complete_checkpoints(copy)[-2]))
     log = copy / "train.jsonl"
     log.write_bytes(log.read_bytes() + tail)
     train(ONE_WORKER, inputs.options(copy, *SETTINGS, "--resume"))
@@ -271,7 +272,7 @@ def test_a_full_disk_is_one_message_and_what_was_saved_before_is_there(
     whole: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     """On a real disk, of some checkpoints' size."""
-    size = sum(file.stat().st_size for file in state.latest(whole).iterdir())
+    size = sum(file.stat().st_size for file in newest_checkpoint(whole).iterdir())
     arguments = inputs.arguments(
         tmp_path / "disk" / "run", "train.checkpoint_steps=2", "train.keep_checkpoints=99"
     )
@@ -285,31 +286,32 @@ def test_a_full_disk_is_one_message_and_what_was_saved_before_is_there(
     assert done.returncode == EXIT_BAD_INPUT and "Traceback" not in done.stderr
 
 
-# ---- Format 1 --------------------------------------------------------------------------------------
+# ---- Other formats ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def first_format(tmp_path: Path) -> Path:
+    """A run of before checkpoints knew a position in the data."""
     return shutil.copytree(FORMAT_1, tmp_path / "format_1")
 
 
-def test_a_checkpoint_of_format_1_predicts_what_it_did(first_format: Path, tmp_path: Path) -> None:
-    table = predictions_of(first_format / "run", first_format / "samples", tmp_path / "out")
-    expected = json.loads((first_format / "predictions.json").read_text())
-    assert sorted(table["sample_id"].to_pylist()) == sorted(map(int, expected))
-    found = [[row[name] for name in ("p_ctr", "p_cvr", "p_ctcvr")] for row in table.to_pylist()]
-    then = [expected[str(sample)] for sample in table["sample_id"].to_pylist()]
-    np.testing.assert_allclose(found, then, rtol=1e-5)
-
-
-def test_a_checkpoint_of_format_1_cannot_be_resumed_but_started_from(
-    first_format: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_checkpoint_of_another_format_is_refused(
+    first_format: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
-    run, samples = str(first_format / "run"), str(first_format / "samples")
-    arguments = ["--config", f"{run}/config.yaml", "--train", samples, "--valid", samples]
-    (first_format / "run" / "_SUCCESS").unlink()
-    with pytest.raises(InputError, match="older version.*--warm-start"):
-        train(ONE_WORKER, [*arguments, "--run", run, "--resume"])
-    caplog.set_level(logging.INFO)
-    train(ONE_WORKER, [*arguments, "--run", str(tmp_path / "new"), "--warm-start", run])
-    assert "rows of 23 of 23 fields; fresh: nothing" in caplog.text
+    refused = r"step-000002: expected a checkpoint of format 2, found format 1: .* Train again"
+    with pytest.raises(InputError, match=refused):
+        predictions_of(first_format, inputs.valid, tmp_path / "out")
+    with pytest.raises(InputError, match=refused):
+        train(ONE_WORKER, inputs.options(tmp_path / "new", "--warm-start", str(first_format)))
+    (first_format / "_SUCCESS").unlink()
+    with pytest.raises(InputError, match=refused):
+        train(ONE_WORKER, inputs.options(first_format, *SETTINGS, "--resume"))
+    assert _names(first_format) == ["step-000002"]
+
+
+def test_a_run_of_another_format_makes_place_where_it_may_be_replaced(
+    whole: Path, first_format: Path, inputs: Inputs
+) -> None:
+    (first_format / "_SUCCESS").unlink()
+    train(ONE_WORKER, inputs.options(first_format, *SETTINGS, "--overwrite", "--resume"))
+    assert_same_run(first_format, whole)

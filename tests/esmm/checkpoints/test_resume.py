@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.errors import InputError
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint, step_of
+from esmm.checkpoints.state import read_state
 from esmm.training_run import train
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
 from tests.fixtures.sample_files import read_rows, write_samples
@@ -47,7 +48,7 @@ def whole_of_two(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory, comma
 
 
 def _steps(run: Path) -> list[int]:
-    return [checkpoint.step_of(folder) for folder in checkpoint.complete(run)]
+    return [step_of(folder) for folder in complete_checkpoints(run)]
 
 
 def _epoch_ends(run: Path) -> list[int]:
@@ -87,7 +88,7 @@ def test_dropout_and_batch_norm_go_on_alike_too(inputs: Inputs, tmp_path: Path) 
 def test_two_workers_resume_too(whole_of_two: Path, inputs: Inputs, tmp_path: Path, command: Command) -> None:
     copy = shutil.copytree(whole_of_two, tmp_path / "copy")
     cut_off(copy, 12)
-    newest = checkpoint.latest(copy)
+    newest = newest_checkpoint(copy)
     shard = newest / "table-00001-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     done = command("-m", "esmm.train", *inputs.arguments(copy, *SETTINGS, "--resume"), workers=2)
@@ -109,7 +110,7 @@ def test_two_workers_then_one_then_three_hold_the_same_model(
         "-m", "esmm.train", *inputs.arguments(run, *settings, "train.epochs=4", "--resume"), workers=3
     )
     assert done.returncode == 0, done.stderr
-    worlds = [checkpoint.read_state(folder).world_size for folder in checkpoint.complete(run)]
+    worlds = [read_state(folder).world_size for folder in complete_checkpoints(run)]
     assert sorted(set(worlds), key=worlds.index) == [2, 1, 3]
     found = predictions_of(run, inputs.valid, tmp_path / "of_three").sort_by("sample_id")
     assert found.equals(expected)
@@ -120,7 +121,7 @@ def test_another_number_of_workers_in_the_middle_of_an_epoch_trains_on_what_is_l
 ) -> None:
     run = shutil.copytree(whole_of_two, tmp_path / "run")
     cut_off(run, 8)
-    before = checkpoint.read_state(checkpoint.latest(run)).position
+    before = read_state(newest_checkpoint(run)).position
     assert (before.epoch, [(leg.workers, leg.steps) for leg in before.legs]) == (1, [(2, 8)])
     train(ONE_WORKER, inputs.options(run, *SETTINGS, "--resume"))
     impressions = sum(len(row["sample_id"]) for row in read_rows(inputs.train))
@@ -177,7 +178,7 @@ def test_options_that_may_change_are_named(
     train(ONE_WORKER, inputs.options(cut, *SETTINGS, "train.epochs=1", "train.batch_size=16", "--resume"))
     (line,) = (text for text in caplog.messages if "resuming" in text)
     assert line.endswith("with other options: train.batch_size: 32 -> 16; train.epochs: 2 -> 1")
-    state = checkpoint.read_state(checkpoint.latest(cut))
+    state = read_state(newest_checkpoint(cut))
     impressions = sum(len(row["sample_id"]) for row in read_rows(inputs.train))
     assert state.step == 4 + -(-(impressions - 4 * 32) // 16)
     assert "batch_size: 16" in (cut / "config.yaml").read_text()
@@ -186,7 +187,7 @@ def test_options_that_may_change_are_named(
 def test_a_checkpoint_of_before_eps_was_an_option_goes_on_and_tells(
     cut: Path, inputs: Inputs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = checkpoint.latest(cut) / "state.json"
+    path = newest_checkpoint(cut) / "state.json"
     content = json.loads(path.read_text())
     del content["checksum"], content["config"]["optimizer"]["sparse"]["eps"], content["progress"]["validated"]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from cli.errors import InputError
-from esmm.checkpoints import run_folder, state
+from esmm.checkpoints import run_folder
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint
 from esmm.checkpoints.run_folder import RunFolder, require_shared
+from esmm.checkpoints.state import read_state
 from esmm.training_run import train
 from storage import publishing
 from tests.fixtures.runs import Inputs, assert_same_run, log_of
@@ -31,7 +33,7 @@ def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _seed_of(run: Path) -> int:
-    return state.read_state(state.latest(run)).config.train.seed
+    return read_state(newest_checkpoint(run)).config.train.seed
 
 
 def test_a_complete_run_is_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_what_a_run_replaces_stays_until_it_has_a_checkpoint(
     for _ in range(2):  # the second one has nothing of its own to set aside
         with pytest.raises(InputError, match="diverged"):
             train(ONE_WORKER, inputs.options(copy, *more, *BROKEN))
-        assert not state.complete(copy)
+        assert not complete_checkpoints(copy)
     with pytest.raises(InputError, match=r"unfinished run with checkpoint step-\d+ in \.former.*--overwrite"):
         train(ONE_WORKER, inputs.options(copy))
     kept = shutil.copytree(copy / ".former", tmp_path / "kept", ignore=shutil.ignore_patterns(".*"))
@@ -167,7 +169,7 @@ def test_an_unfinished_run_is_not_lost_by_mistake(run: Path, inputs: Inputs, tmp
 def test_a_run_that_came_to_nothing_makes_place(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "_SUCCESS").unlink()
-    newest = state.latest(copy)
+    newest = newest_checkpoint(copy)
     newest.rename(newest.with_name(f".{newest.name}.partial"))
     train(ONE_WORKER, inputs.options(copy))
     assert log_of(copy) == log_of(run)

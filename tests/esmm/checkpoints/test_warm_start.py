@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.errors import InputError
-from esmm.checkpoints import state as checkpoint
 from esmm.checkpoints import warm_start
+from esmm.checkpoints.files import DENSE_FILE, newest_checkpoint, sha256_of, table_file
+from esmm.checkpoints.state import read_state
 from esmm.training.train_step import TrainStep
 from esmm.training_run import Job, TrainOptions, train
 from schemas.fields import FIELDS
@@ -66,7 +67,7 @@ def test_rows_move_to_their_fields_new_place_with_their_optimizer_state(
 ) -> None:
     caplog.set_level(logging.INFO)
     warm, fresh = _started(old, inputs.options(tmp_path / "new", *SETTINGS, **changed))
-    numbers, state = numbers_of(checkpoint.latest(old)), checkpoint.read_state(checkpoint.latest(old))
+    numbers, state = numbers_of(newest_checkpoint(old)), read_state(newest_checkpoint(old))
     assert state.scale < 0.99
     before = dict(_fields(TEST_BUCKETS))
     job_buckets = {name: size + 9 * (name in CHANGED) for name, size in TEST_BUCKETS.items()}
@@ -89,15 +90,15 @@ def test_the_shards_of_two_workers_move_too(
     old: Path, inputs: Inputs, changed: dict[str, Path], tmp_path: Path
 ) -> None:
     two = shutil.copytree(old, tmp_path / "two")
-    folder = checkpoint.latest(two)
-    whole = load_file(folder / checkpoint.table_file(0, 1))
-    (folder / checkpoint.table_file(0, 1)).unlink()
-    state = checkpoint.read_state(folder)
-    sha256 = {checkpoint.DENSE_FILE: state.sha256[checkpoint.DENSE_FILE]}
+    folder = newest_checkpoint(two)
+    whole = load_file(folder / table_file(0, 1))
+    (folder / table_file(0, 1)).unlink()
+    state = read_state(folder)
+    sha256 = {DENSE_FILE: state.sha256[DENSE_FILE]}
     for rank in range(2):
-        path = folder / checkpoint.table_file(rank, 2)
+        path = folder / table_file(rank, 2)
         save_file({name: tensor[rank::2].contiguous() for name, tensor in whole.items()}, path)
-        sha256[path.name] = checkpoint.sha256_of(path).hex()
+        sha256[path.name] = sha256_of(path).hex()
     (folder / "state.json").write_text(replace(state, world_size=2, sha256=sha256).to_json())
     options = inputs.options(tmp_path / "new", *SETTINGS, **changed)
     (one, _), (found, _) = _started(old, options), _started(two, options)
@@ -115,8 +116,8 @@ def test_rows_of_lazy_adam_go_on_with_the_steps_they_took(
     """
     settings = ("optimizer.sparse.name=lazy_adam", "optimizer.sparse.learning_rate=0.1", "train.epochs=1")
     train(ONE_WORKER, inputs.options(tmp_path / "old", *settings))
-    path = checkpoint.latest(tmp_path / "old") / checkpoint.table_file(0, 1)
-    tensors, steps = load_file(path), checkpoint.read_state(path.parent).step
+    path = newest_checkpoint(tmp_path / "old") / table_file(0, 1)
+    tensors, steps = load_file(path), read_state(path.parent).step
     tensors["mean"].fill_(1 - 0.9**steps)  # what a gradient of 1 in all of its steps leaves
     tensors["square"].fill_(1 - 0.999**steps)
     _rewrite(path, {name: tensor for name, tensor in tensors.items() if not older or name != "steps_before"})
@@ -134,8 +135,8 @@ def test_rows_of_lazy_adam_go_on_with_the_steps_they_took(
 def _rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Put other tensors into a checkpoint, with their checksum."""
     save_file(tensors, path)
-    state = checkpoint.read_state(path.parent)
-    sha256 = {**state.sha256, path.name: checkpoint.sha256_of(path).hex()}
+    state = read_state(path.parent)
+    sha256 = {**state.sha256, path.name: sha256_of(path).hex()}
     (path.parent / "state.json").write_text(replace(state, sha256=sha256).to_json())
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from esmm.checkpoints.state import rows_in_common
+from esmm.checkpoints.loading import rows_in_common
 from esmm.embedding.sharded_table import ShardedEmbedding, initial_rows, num_local_rows
 from esmm.workers.world import World
 from schemas.fields import USER_FIELDS

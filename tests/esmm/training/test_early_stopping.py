@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.errors import InputError
-from esmm.checkpoints import state
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint, step_of
+from esmm.checkpoints.state import read_state
 from esmm.training.validation import auc
 from esmm.training_run import train
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
@@ -52,7 +53,7 @@ def test_the_run_ends_when_the_auc_has_not_risen_for_so_many_validations(stopped
 
 def test_the_best_checkpoint_is_kept_and_predicts(stopped: Path, inputs: Inputs, tmp_path: Path) -> None:
     best_auc, best_step = max((score, -step) for step, score in _validations(stopped))
-    kept = [state.step_of(folder) for folder in state.complete(stopped)]
+    kept = [step_of(folder) for folder in complete_checkpoints(stopped)]
     assert kept == [-best_step, _validations(stopped)[-1][0]], "beside the newest one"
     table = predictions_of(stopped, inputs.valid, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["step"] == -best_step
@@ -78,7 +79,7 @@ def test_a_best_checkpoint_that_is_damaged_is_not_replaced_without_a_word(
     stopped: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(stopped, tmp_path / "copy")
-    best, newest = state.complete(copy)
+    best, newest = complete_checkpoints(copy)
     (best / "dense.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=f"damaged.*best validation.*--checkpoint {newest.name}"):
         predictions_of(copy, inputs.valid, tmp_path / "out")
@@ -91,8 +92,8 @@ def test_turned_on_at_a_resume_it_chooses_among_what_is_kept_from_there(
     """The best validation lies before: no checkpoint was kept of it."""
     run, short = tmp_path / "run", ("train.seed=1", "train.epochs=2", "train.validate_steps=4")
     train(ONE_WORKER, inputs.options(run, *short))
-    before = state.read_state(state.latest(run))
-    assert state.complete(run) == [state.latest(run)] and before.progress.best_step == 4
+    before = read_state(newest_checkpoint(run))
+    assert complete_checkpoints(run) == [newest_checkpoint(run)] and before.progress.best_step == 4
     caplog.set_level(logging.INFO)
     longer = ("train.seed=1", "train.epochs=6", "train.validate_steps=4", "train.early_stopping_patience=5")
     train(ONE_WORKER, inputs.options(run, *longer, "--resume"))

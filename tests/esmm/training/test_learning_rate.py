@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esmm.checkpoints import state
+from esmm.checkpoints.files import newest_checkpoint
+from esmm.checkpoints.state import read_state
 from esmm.config import ScheduleConfig
 from esmm.training.learning_rate import lr_factor
 from esmm.training_run import Job, train
@@ -67,9 +68,9 @@ def test_a_run_of_one_step_learns(inputs: Inputs, tmp_path: Path) -> None:
     """A day with fewer impressions than a batch: its run is complete, so it must be of a trained model."""
     settings = ["train.batch_size=100000", "train.epochs=1", "optimizer.schedule.decay=linear"]
     train(ONE_WORKER, inputs.options(tmp_path / "run", *settings))
-    numbers = numbers_of(state.latest(tmp_path / "run"))
+    numbers = numbers_of(newest_checkpoint(tmp_path / "run"))
     start = Job.read(ONE_WORKER, inputs.options(tmp_path / "run", *settings)).start().model
-    assert state.read_state(state.latest(tmp_path / "run")).step == 1
+    assert read_state(newest_checkpoint(tmp_path / "run")).step == 1
     assert not np.array_equal(numbers["rows"], start.embedding.table.numpy())
     for name, parameter in start.network.named_parameters():
         assert not np.array_equal(numbers[f"network.{name}"], parameter.detach().numpy()), name

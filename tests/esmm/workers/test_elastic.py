@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from cli.errors import EXIT_BAD_INPUT
-from esmm.checkpoints import state
+from esmm.checkpoints.files import newest_checkpoint
+from esmm.checkpoints.state import read_state
 from esmm.train import parse_arguments
 from esmm.training_run import train
 from esmm.workers import elastic
@@ -197,7 +198,7 @@ def test_with_a_spare_host_a_killed_worker_changes_no_bit(
         (tmp_path / f"wait-{KILLED_AT}").unlink()
         assert process.guard.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     assert "going on with 2 worker(s)" in (tmp_path / "log").read_text()
-    states = [state.read_state(state.latest(place / run)) for run in ("calm", "shaken")]
+    states = [read_state(newest_checkpoint(place / run)) for run in ("calm", "shaken")]
     assert states[0].sha256 == states[1].sha256
 
 

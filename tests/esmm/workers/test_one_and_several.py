@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from esmm.checkpoints import state as checkpoint
+from esmm.checkpoints.files import newest_checkpoint, table_file
+from esmm.checkpoints.loading import load_training
+from esmm.checkpoints.state import read_state, require_fit
 from esmm.training.train_step import TrainStep, make_model
 from esmm.workers.world import World
 from tests.fixtures.plain_batches import random_batch, to_batch
@@ -25,10 +27,10 @@ def _losses(run: Path) -> np.ndarray:
 def _load(run: Path, case: str, world: World) -> TrainStep:
     config = twenty_steps.make_config(case)
     trained = TrainStep(config, make_model(config.model, twenty_steps.NUM_ROWS, world), world)
-    newest = checkpoint.latest(run)
-    state = checkpoint.read_state(newest)
-    checkpoint.require_fit(newest, state, config.model, "0" * 16, twenty_steps.NUM_ROWS)
-    checkpoint.load_training(newest, state, trained)
+    newest = newest_checkpoint(run)
+    state = read_state(newest)
+    require_fit(newest, state, config.model, "0" * 16, twenty_steps.NUM_ROWS)
+    load_training(newest, state, trained)
     return trained
 
 
@@ -104,8 +106,8 @@ def test_training_moves_rows_by_far_more_than_the_tolerance(one: Path) -> None:
 @pytest.mark.parametrize("case", twenty_steps.CASES)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_checkpoint_of_two_workers_loads_on_any_number(two: Path, case: str, workers: int) -> None:
-    newest = checkpoint.latest(two / case)
-    shards = [load_file(newest / checkpoint.table_file(rank, 2)) for rank in range(2)]
+    newest = newest_checkpoint(two / case)
+    shards = [load_file(newest / table_file(rank, 2)) for rank in range(2)]
     for rank in range(workers):
         reader = World(workers, rank, 0, 1, torch.device("cpu"))
         trained = _load(two / case, case, reader)

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from esmm import trainer
-from esmm.checkpoints import state, writing
+from esmm.checkpoints import writing
+from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint, step_of
 from esmm.checkpoints.run_folder import RunFolder
+from esmm.checkpoints.state import read_state
 from esmm.training import validation
 from esmm.training.train_step import TrainStep
 from esmm.training_run import TrainOptions, train
@@ -49,7 +51,7 @@ def _stop_a_run(run: Path, arguments: list[str], launcher: list[str]) -> "subpro
 
 def _epoch(run: Path) -> str:
     """The setting that ends a run with the epoch that its newest checkpoint is in."""
-    return f"train.epochs={state.read_state(state.latest(run)).position.epoch}"
+    return f"train.epochs={read_state(newest_checkpoint(run)).position.epoch}"
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(inputs: Inputs, tmp_path: Path) -> None:
@@ -111,18 +113,20 @@ def test_a_validation_inside_an_epoch_that_a_stop_has_kept_from_happening_is_mad
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     settings = ("train.seed=1", "train.validate_steps=4", "train.early_stopping_patience=5")
     train(ONE_WORKER, inputs.options(whole, *settings))
-    best = state.read_state(state.latest(whole)).progress.best_step
+    best = read_state(newest_checkpoint(whole)).progress.best_step
     assert best == 4
     if moment == "in":
         _stop_in_a_validation(inputs.options(run, *settings))
     else:
         _stop_after_step(4, inputs.options(run, *settings))
-    assert state.read_state(state.latest(run)).step == 4
+    assert read_state(newest_checkpoint(run)).step == 4
     assert not [entry for entry in log_of(run) if entry["kind"] == "validation"]
     train(ONE_WORKER, inputs.options(run, *settings, "--resume"))
     assert_same_run(run, whole)
-    assert state.read_state(state.latest(run)).progress.best_step == best
-    assert [path.name for path in state.complete(run)] == [path.name for path in state.complete(whole)]
+    assert read_state(newest_checkpoint(run)).progress.best_step == best
+    assert [path.name for path in complete_checkpoints(run)] == [
+        path.name for path in complete_checkpoints(whole)
+    ]
 
 
 def test_a_step_is_saved_once_only_where_nothing_has_changed(
@@ -133,7 +137,7 @@ def test_a_step_is_saved_once_only_where_nothing_has_changed(
 
     def counted(*arguments: Any) -> Path:
         path = save(*arguments)
-        saved.append(state.step_of(path))
+        saved.append(step_of(path))
         return path
 
     monkeypatch.setattr(writing, "save", counted)
@@ -149,7 +153,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
     """The epoch's end is saved before its validation, where a run was stopped in that, and after it."""
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     _stop_in_a_validation(inputs.options(run))
-    names = [path.name for path in state.complete(run)]
+    names = [path.name for path in complete_checkpoints(run)]
     calls, rename, remove = list[str](), Path.rename, shutil.rmtree
 
     def killing_rename(path: Path, target: Path) -> Path:
@@ -169,7 +173,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_a_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             train(ONE_WORKER, inputs.options(run, "--resume"))
     RunFolder.start(run, resume=True).close()
-    assert [path.name for path in state.complete(run)] == names
+    assert [path.name for path in complete_checkpoints(run)] == names
     train(ONE_WORKER, inputs.options(run, "--resume"))
     train(ONE_WORKER, inputs.options(whole))
     assert_same_run(run, whole)
