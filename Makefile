@@ -71,6 +71,10 @@ format: setup ## Format the code and repair what can be repaired
 	ruff check --fix .
 	ruff format .
 
+.PHONY: docs
+docs: setup ## Write docs/options.md from the configuration classes
+	@.venv/bin/python -m scripts.options_doc
+
 .PHONY: bench
 bench: setup ## Measure the stages on this machine
 	@.venv/bin/python -m benchmarks.bench

@@ -20,30 +20,47 @@ from pydantic import (
 from cli.config_files import read_yaml, validate
 from cli.errors import InputError
 
-RUN_SECTIONS = ("loader", "model", "loss", "optimizer", "train", "tracking")
-
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    """Each option is followed by its meaning, which `--help-options` and docs/options.md show."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class LoaderConfig(_Section):
-    shuffle_window: NonNegativeInt = 2048  # contexts shuffled together; 0 keeps the order of the files
-    skip_broken_row_groups: bool = False  # train and validate without those that are damaged; else stop
-    max_broken_share: float = Field(0.01, ge=0, le=1)  # of the impressions that may be left out so; else stop
+    shuffle_window: NonNegativeInt = 2048
+    """Contexts that are shuffled together, and held in memory for it; 0 keeps the order of the files."""
+
+    skip_broken_row_groups: bool = False
+    """Train and validate without the row groups that are damaged; false: the first one stops the run."""
+
+    max_broken_share: float = Field(0.01, ge=0, le=1)
+    """Share of the impressions that may be left out with broken row groups; more stop the run."""
 
 
 class ModelConfig(_Section):
-    embedding_dim: PositiveInt = 18  # numbers per row of the embedding table
-    embedding_init: PositiveFloat = 0.05  # rows start uniform in +- this
-    towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)  # hidden layers of each tower
-    batch_norm: bool = False  # between each hidden layer and its ReLU, over the impressions of all workers
-    dropout: float = Field(0.0, ge=0, lt=1)  # share of each hidden layer's outputs that a step leaves out
+    embedding_dim: PositiveInt = 18
+    """Numbers per row of the embedding table."""
+
+    embedding_init: PositiveFloat = 0.05
+    """Rows start with numbers drawn evenly from between minus and plus this."""
+
+    towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)
+    """Widths of the hidden layers of each tower, from the embedding to the output."""
+
+    batch_norm: bool = False
+    """Batch normalisation between each hidden layer and its ReLU, over the impressions of all workers."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of each hidden layer's outputs that a training step leaves out."""
 
 
 class TaskWeights(_Section):
-    ctr: NonNegativeFloat = 1.0  # of the loss of clicks
-    ctcvr: NonNegativeFloat = 1.0  # of the loss of conversions
+    ctr: NonNegativeFloat = 1.0
+    """Weight of the loss of clicks in the sum of both losses."""
+
+    ctcvr: NonNegativeFloat = 1.0
+    """Weight of the loss of conversions in the sum; one of the two has to be above 0."""
 
     @model_validator(mode="after")
     def _not_both_zero(self) -> Self:
@@ -53,8 +70,11 @@ class TaskWeights(_Section):
 
 
 class ClassWeights(_Section):
-    click: PositiveFloat = 1.0  # of clicked impressions in the loss of clicks; the others weigh 1
-    conversion: PositiveFloat = 1.0  # of converted impressions in the loss of conversions; the others weigh 1
+    click: PositiveFloat = 1.0
+    """Weight of clicked impressions in the loss of clicks; the others weigh 1."""
+
+    conversion: PositiveFloat = 1.0
+    """Weight of converted impressions in the loss of conversions; the others weigh 1."""
 
 
 class LossConfig(_Section):
@@ -63,14 +83,21 @@ class LossConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    warmup_steps: NonNegativeInt = 0  # steps over which both learning rates rise to their full values
-    decay: Literal["none", "linear", "cosine"] = "none"  # their way down from there over the other steps
-    final_factor: float = Field(0.0, ge=0, le=1)  # what a decay has left of them after the last step
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which both learning rates rise to their full values."""
+
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """How both learning rates fall over the steps after the warm-up."""
+
+    final_factor: float = Field(0.0, ge=0, le=1)
+    """Share of the learning rates that a decay has left after the last step."""
 
 
 class _DecayingConfig(_Section):
     learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat = 0.0  # each step multiplies every number by 1 - learning_rate * this
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Each step multiplies all numbers by 1 - learning_rate * weight_decay, as AdamW does."""
 
     @model_validator(mode="after")
     def _decay_keeps_the_sign(self) -> Self:
@@ -80,47 +107,98 @@ class _DecayingConfig(_Section):
 
 
 class DenseOptimizerConfig(_DecayingConfig):
-    name: Literal["adam"] = "adam"  # for the towers
+    name: Literal["adam"] = "adam"
+    """The optimiser of the towers."""
+
     learning_rate: PositiveFloat = 0.001
+    """Learning rate of the towers."""
 
 
 class SparseOptimizerConfig(_DecayingConfig):
-    name: Literal["rowwise_adagrad", "lazy_adam", "sgd"] = "rowwise_adagrad"  # for the embedding's rows
+    name: Literal["rowwise_adagrad", "lazy_adam", "sgd"] = "rowwise_adagrad"
+    """The optimiser of the embedding's rows; per row of d numbers it keeps 1, 2d + 1 or no numbers."""
+
     learning_rate: PositiveFloat = 0.05
-    eps: PositiveFloat | None = None  # of Adagrad's and Adam's divisor; null: 1e-8 / train.batch_size
-    l2: NonNegativeFloat = 0.0  # adds l2 / 2 * |v|^2 of each distinct row of a step to the step's loss
+    """Learning rate of the embedding's rows."""
+
+    eps: PositiveFloat | None = None
+    """What Adagrad and Adam add to what they divide by; null: 1e-8 / train.batch_size."""
+
+    l2: NonNegativeFloat = 0.0
+    """Adds l2 / 2 * |v|^2 of each distinct row v of a step to the step's loss."""
 
 
 class OptimizerConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
-    clip_grad_norm: PositiveFloat | None = None  # longest gradient, of towers and rows together; null: any
+    clip_grad_norm: PositiveFloat | None = None
+    """Longest gradient of a step, towers and rows together; a longer one is shortened. null: any length."""
+
     dense: DenseOptimizerConfig = DenseOptimizerConfig()
     sparse: SparseOptimizerConfig = SparseOptimizerConfig()
 
 
 class TrainConfig(_Section):
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: GPUs where each worker has its own, else the CPU
-    batch_size: PositiveInt = 1024  # impressions per step, over all workers
-    epochs: PositiveInt = 1  # passes over the training samples
-    seed: int = Field(42, ge=0, lt=2**31)  # of initial values and shuffling
-    log_every: PositiveInt = 100  # steps between two log lines
-    checkpoint_steps: NonNegativeInt = 0  # a checkpoint every so many steps; 0: at each epoch's end only
-    checkpoint_minutes: NonNegativeFloat = 0.0  # and whenever so much time has passed; 0: never for that
-    keep_checkpoints: PositiveInt = 3  # the newest ones stay, older ones are removed
-    validate_steps: NonNegativeInt = 0  # a validation every so many steps; 0: at each epoch's end only
-    early_stopping_patience: NonNegativeInt = 0  # validations without a better CTCVR AUC; 0: train to the end
-    deterministic: bool = False  # torch refuses operations that may differ from run to run
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the towers' matrix products; all else is fp32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the workers compute on. auto: GPUs where each worker has one of its own, else the CPU."""
+
+    batch_size: PositiveInt = 1024
+    """Impressions per step, of all workers together."""
+
+    epochs: PositiveInt = 1
+    """Passes over the training samples."""
+
+    seed: int = Field(42, ge=0, lt=2**31)
+    """Seed of the start values, of dropout and of shuffling."""
+
+    log_every: PositiveInt = 100
+    """Steps between two lines of the log."""
+
+    checkpoint_steps: NonNegativeInt = 0
+    """A checkpoint every so many steps; 0: at the end of each epoch only."""
+
+    checkpoint_minutes: NonNegativeFloat = 0.0
+    """A checkpoint whenever so many minutes have passed since the last; 0: none for that reason."""
+
+    keep_checkpoints: PositiveInt = 3
+    """How many of the newest checkpoints stay; older ones are removed."""
+
+    validate_steps: NonNegativeInt = 0
+    """A validation every so many steps; 0: at the end of each epoch only."""
+
+    early_stopping_patience: NonNegativeInt = 0
+    """Validations without a better CTCVR AUC after which the run ends; 0: it trains to its end."""
+
+    deterministic: bool = False
+    """torch replaces or refuses operations whose results may differ from run to run, as some of GPUs do."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the towers' matrix products; all else is computed in fp32."""
 
 
 class MlflowConfig(_Section):
-    uri: str | None = None  # where MLflow keeps runs; null: an SQLite file, mlflow.db, in the run folder
-    experiment: str = Field("esmm", min_length=1)  # the name that the run is listed under
+    uri: str | None = None
+    """Where MLflow keeps runs, a server or a database; null: an SQLite file, mlflow.db, in the run folder."""
+
+    experiment: str = Field("esmm", min_length=1)
+    """The name of the list that MLflow shows the run in."""
 
 
 class TrackingConfig(_Section):
-    mlflow: MlflowConfig | None = None  # null: off; {}: on
-    tensorboard: bool = False  # event files in the run folder, under tensorboard/
+    mlflow: MlflowConfig | None = None
+    """Report the run to MLflow. null: off; {}: on, with the defaults of its options."""
+
+    tensorboard: bool = False
+    """Write event files for TensorBoard to tensorboard/ of the run folder."""
+
+
+RUN_SECTIONS: dict[str, type[BaseModel]] = {
+    "loader": LoaderConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "tracking": TrackingConfig,
+}
 
 
 class Config(_Section):

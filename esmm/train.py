@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from cli.arguments import CommandParser
+from cli.option_help import add_help_options
+from esmm.config import RUN_SECTIONS
 from esmm.training_run import TrainOptions, train
 from esmm.workers.environment import is_elastic
 from esmm.workers.process import run
@@ -50,6 +52,7 @@ def parse_arguments(argv: list[str]) -> TrainOptions:
     )
     parser.add_argument("--launcher", choices=["spark"], help="let Spark start the workers (docs/elastic.md)")
     parser.add_argument("--num-workers", type=int, default=0, metavar="N", help="how many of them")
+    add_help_options(parser, RUN_SECTIONS)
     options = TrainOptions(**vars(parser.parse_args(argv)), words=argv)
     if options.launcher and options.num_workers < 1:
         parser.error("--launcher: expected --num-workers N with it, 1 or more. Add it.")

@@ -25,7 +25,9 @@ from pyspark.sql import functions as F
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
+from cli.option_help import add_help_options
 from jobs import progress
+from jobs.profiling.config import ProfileConfig
 from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
@@ -68,6 +70,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="id table of jobs.build_ids, for samples.min_count and samples.vocabulary",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
+    add_help_options(parser, {"samples": SamplesConfig, "profile": ProfileConfig})
     return parser.parse_args(argv)
 
 

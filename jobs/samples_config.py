@@ -15,28 +15,37 @@ SLOTS = 1_000_000  # the finest share of contexts that can be kept for validatio
 class SamplesConfig(BaseModel):
     """Everything that decides what the samples look like, and when the job refuses to make them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     hash_seed: int = Field(0, ge=0, lt=1 << 63)
-    # A larger share of quarantined lines stops the job before anything is published.
+    """Seed of the hash that gives ids their buckets; samples of two seeds do not go together."""
+
     max_broken_share: float = Field(0.01, ge=0, le=1)
-    # Share of the contexts that a build with --valid-out puts there and not into the samples.
+    """Share of the lines that may be broken; more stop the job before anything is published."""
+
     valid_share: float = Field(0.0, ge=0, lt=1)
-    # Small row groups shard evenly over many workers, large ones compress better.
+    """Share of the contexts that a build with --valid-out puts there and not into the samples."""
+
     rows_per_row_group: int = Field(1024, ge=1)
-    # A context with more impressions is split over several rows.
+    """Rows of a row group: few shard evenly over many workers, many compress better and read faster."""
+
     impressions_per_row: int = Field(256, ge=1)
-    # Raw bytes that one task parses.
+    """Impressions of a row at most; a context with more is split over several rows."""
+
     raw_bytes_per_task: int = Field(128 << 20, ge=1 << 10)
-    # Raw bytes that go into one Parquet file.
+    """Bytes of raw log that one task parses at most."""
+
     raw_bytes_per_file: int = Field(128 << 20, ge=1 << 10)
-    # Sizes of hash ranges by field; fields not named keep the default of schemas.fields.
+    """Bytes of raw log that go into one Parquet file, on average."""
+
     buckets: dict[str, int] = Field(default_factory=dict)
-    # By field: ids that the training logs hold less often share the field's rare bucket. With these two
-    # jobs.build_ids makes an id table, which jobs.build_samples then needs (docs/ids.md).
+    """By field: buckets of its hash range, 2 to 2^31 - 1; others keep the default of schemas/fields.py."""
+
     min_count: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
-    # Fields whose known ids get a bucket each, without collisions.
+    """By field: ids rarer than this in the training logs share one bucket. Needs an id table: docs/ids.md."""
+
     vocabulary: tuple[str, ...] = ()
+    """Fields whose known ids get a bucket each, without collisions. Needs an id table: docs/ids.md."""
 
     @field_validator("valid_share")
     @classmethod

@@ -37,35 +37,50 @@ class Gates(BaseModel):
     Per field: a mapping from field to limit; `any` stands for the fields that are not named.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    # [lowest, highest] clicks per impression, conversions per click, conversions per impression.
     ctr: Range | None = None
+    """Lowest and highest clicks per impression; null: any."""
+
     cvr: Range | None = None
+    """Lowest and highest conversions per click; null: any."""
+
     ctcvr: Range | None = None
+    """Lowest and highest conversions per impression; null: any."""
+
     min_impressions: int = Field(1, ge=0)
-    # Impressions beyond the first of their sample_id.
+    """Impressions that there have to be at least."""
+
     max_duplicate_sample_ids: int = Field(0, ge=0)
-    # Quarantined lines among all lines.
+    """Impressions beyond the first of their sample_id that there may be."""
+
     max_quarantine_share: Share | None = None
-    # Share of impressions that have the field.
+    """Share of all lines that may be quarantined; null: any."""
+
     min_coverage: ShareByField = Field(default_factory=dict)
-    # Expected share of ids that share their bucket.
+    """By field: share of the impressions that must have it. `any` stands for the fields not named."""
+
     max_collision_rate: ShareByField = Field(default_factory=dict)
-    # Only judged with --against: population stability index, share of tokens the other set has not.
+    """By field, or `any`: expected share of ids that share their bucket."""
+
     max_psi: LimitByField = Field(default_factory=dict)
+    """By field, or `any`: population stability index against the other set; judged with --against."""
+
     max_unseen_share: ShareByField = Field(default_factory=dict)
+    """By field, or `any`: share of tokens in buckets that the other set lacks; judged with --against."""
 
 
 class ProfileConfig(BaseModel):
     """How sizes of hash ranges are proposed, and the gates."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    # Expected share of ids that share their bucket; 0.4 takes two buckets per id or more.
     target_collision_rate: float = Field(0.4, gt=0, lt=1)
-    # Fields of few ids cost next to nothing, and every pair of ids that meets there is felt.
+    """Expected share of ids that share their bucket, for proposals; 0.4 takes two buckets per id or more."""
+
     least_buckets: int = Field(4096, ge=2, le=1 << 30)
+    """Smallest proposal: fields of few ids cost next to nothing, and each collision there is felt."""
+
     gates: Gates = Gates()
 
 
