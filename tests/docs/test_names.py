@@ -114,11 +114,15 @@ def test_options_of_commands_exist(page: Path) -> None:
     folders = (PROJECT / name for name in CODE_FOLDERS)
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     for words in commands(page):
-        command = next(i for i, word in enumerate(words) if re.match(r"(jobs|esmm|scripts|benchmarks)[./]", word))
+        command = next(
+            i for i, word in enumerate(words) if re.match(r"(jobs|esmm|scripts|benchmarks)[./]", word)
+        )
         flags = {word.partition("=")[0] for word in words[command:] if fnmatch(word, "--*")}
         assert [flag for flag in flags if f'"{flag}"' not in code] == [], words
 
 
 def test_every_page_is_in_the_index() -> None:
     index = (PROJECT / "docs" / "README.md").read_text()
-    assert [page.name for page in PROJECT.glob("docs/*.md") if f"]({page.name})" not in index] == ["README.md"]
+    assert [page.name for page in PROJECT.glob("docs/*.md") if f"]({page.name})" not in index] == [
+        "README.md"
+    ]
