@@ -1,8 +1,8 @@
 """The loader: samples in, batches of one rank out.
 
 `schedule` says which row groups a rank reads, and in which order. `petastorm_reader` reads them on
-Petastorm's threads, where `row_group` checks each; `assemble` cuts them into batches on one thread of its
-own, a few batches ahead of the training step.
+Petastorm's threads, where `row_group` checks each; `broken_row_groups` decides on those that cannot be read;
+`assemble` cuts the others into batches on one thread of its own, a few batches ahead of the training step.
 """
 
 import logging
@@ -18,10 +18,11 @@ from esmm.batch import Batch
 from esmm.config import Config
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch
+from esmm.data.broken_row_groups import BrokenRowGroups
 from esmm.data.petastorm_reader import read_in_order
 from esmm.data.prefetch import prefetch
-from esmm.data.row_group import Rows, column_names, from_table, missing_rows
-from esmm.data.sample_check import REPAIR, ReplacedError, check_files, check_num_rows, is_damage, unreadable
+from esmm.data.row_group import Rows, column_names, from_table
+from esmm.data.sample_check import check_files, check_num_rows
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
 from esmm.workers.world import World
 from schemas import manifest as manifests
@@ -30,8 +31,6 @@ from schemas.manifest import Manifest
 log = logging.getLogger(__name__)
 
 PREFETCHED_BATCHES = 4
-SHIFTED = "some impressions of the row groups beside it may come twice in this epoch, or not at all."
-STAYS_OUT = "readable again, but the rest of its window goes on without it. The next epoch has it."
 
 
 class Loader:
@@ -44,9 +43,8 @@ class Loader:
     max_broken_share: of the samples' impressions, that may be.
     The order depends on seed, position, rank and world size only, not on the number of threads.
 
-    manifest: of the samples, num_impressions: in them, num_rows: of the table that they need. wait_seconds:
-    spent so far by the consumer waiting for batches. skipped: the row groups of this rank that were left
-    out so far.
+    manifest: of the samples, num_rows: of the table that they need. wait_seconds: spent so far by the
+    consumer waiting for batches.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read, and for more of them than may be left out.
@@ -78,15 +76,13 @@ class Loader:
         self.with_keys = with_keys
         self.pin_memory = pin_memory
         self.num_threads = num_threads
-        self.skip_broken = skip_broken
-        self.max_broken_share = max_broken_share
         self.wait_seconds = 0.0
-        self.skipped: set[RowGroup] = set()
         self._epoch: int | None = None  # that is read, or was the last to be
-        self._left_out: set[RowGroup] = set()  # of its row groups, those of `Position.left_out` too
         self._files = ArrowFiles(self.folder)
         self._groups = row_groups(self.manifest)
-        self.num_impressions = sum(group.num_impressions for group in self._groups)
+        self._broken = BrokenRowGroups(
+            self.folder, self._groups, allowed=skip_broken, max_share=max_broken_share
+        )
         self.num_rows = check_num_rows(self.folder, self.manifest)
         self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
         check_files(self.folder, self.manifest)
@@ -167,20 +163,23 @@ class Loader:
         """For `Position.left_out` of the same position: what the windows lack that this rank has begun."""
         if position.epoch != self._epoch:  # nothing has been read since that position was saved
             return list(position.left_out)
-        if not self._left_out:
+        if not self._broken.left_out:
             return []
-        begun = [window for window in self.plan(position).windows[self.rank] if window.skip]
-        lacking = {group for window in begun for group in window.groups if group in self._left_out}
-        return [number for number, group in enumerate(self._groups) if group in lacking]
+        return self._broken.lacked_by(self.plan(position).windows[self.rank])
+
+    @property
+    def num_impressions(self) -> int:
+        """In the samples."""
+        return self._broken.num_impressions
+
+    @property
+    def skipped(self) -> set[RowGroup]:
+        """The row groups of this rank that were left out so far."""
+        return self._broken.skipped
 
     def require_enough(self, skipped: int) -> None:
         """`InputError` where more impressions than `max_broken_share` of the samples are left out."""
-        if skipped > self.max_broken_share * self.num_impressions:
-            raise InputError(
-                f"{self.folder}: expected at most loader.max_broken_share ({self.max_broken_share:g}) of the "
-                f"impressions in row groups that cannot be read, found {skipped} of {self.num_impressions}. "
-                f"{REPAIR}"
-            )
+        self._broken.require_enough(skipped)
 
     def epoch(self, position: Position) -> Generator[Batch, None, None]:
         """Exactly `plan(position).steps` batches: full ones, one with the rest, then empty ones.
@@ -203,7 +202,7 @@ class Loader:
         schedule = self.plan(position)
         windows = schedule.windows[self.rank]
         contents = self._read([group for window in windows for group in window.groups])
-        self._left_out = {self._groups[number] for number in position.left_out}
+        self._broken.left_out = {self._groups[number] for number in position.left_out}
         self._epoch = position.epoch
         stream = (self._open(window, position.epoch, contents) for window in windows)
         pieces = rebatch(stream, schedule.shares[self.rank])
@@ -232,31 +231,6 @@ class Loader:
     def _open(self, window: Window, epoch: int, contents: Iterator[Rows | Exception]) -> Ranges:
         """The contexts of a window in their order; contents: those of its row groups come next."""
         read = zip(window.groups, islice(contents, len(window.groups)), strict=True)
-        parts = [self._check(window, group, content) for group, content in read]
+        parts = [self._broken.check(window, group, content) for group, content in read]
         rng = window_rng(self.seed, epoch, window) if self.shuffle_window else None
         return permuted(parts, rng, window.skip)
-
-    def _check(self, window: Window, group: RowGroup, content: Rows | Exception) -> Rows:
-        """The content of a row group, or what stands in for it."""
-        lacked = window.skip > 0 and group in self._left_out
-        if isinstance(content, Exception):
-            error = unreadable(self.folder, group, content)
-            if not (self.skip_broken and is_damage(content)):
-                raise error
-            if window.skip and len(window.groups) > 1 and not lacked:
-                log.warning("%s: broken since its window was begun: %s", group.file, SHIFTED)
-            return self._leave_out(group, str(error))
-        if (content.num_contexts, content.num_impressions) != (group.num_rows, group.num_impressions):
-            raise ReplacedError(self.folder, group.file)
-        if lacked:
-            return self._leave_out(group, f"{group.file}, row group {group.index}: {STAYS_OUT}")
-        self._left_out.discard(group)
-        return content
-
-    def _leave_out(self, group: RowGroup, why: str) -> Rows:
-        if group not in self.skipped:
-            log.warning("skipped with its %d impressions: %s", group.num_impressions, why)
-        self.skipped.add(group)
-        self._left_out.add(group)
-        self.require_enough(sum(group.num_impressions for group in self.skipped))
-        return missing_rows(group.num_rows, group.num_impressions)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from cli.errors import InputError, StoreError
 from esmm.data import arrow_files
 from esmm.data.arrow_files import ArrowFiles
-from esmm.data.loader import SHIFTED, Loader
+from esmm.data.broken_row_groups import SHIFTED
+from esmm.data.loader import Loader
 from esmm.data.row_group import Rows, column_names, from_table
 from esmm.data.sample_check import ReplacedError, is_damage
 from esmm.data.schedule import Position, RowGroup
