@@ -8,7 +8,7 @@ from torch import Tensor
 
 from esmm.embedding.bags import Bags
 from esmm.embedding.row_request import Request, encode_requests
-from schemas.fields import USER_FIELDS
+from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 
 @dataclass
@@ -16,8 +16,8 @@ class Batch:
     """B impressions over U contexts.
 
     context_index: int64 [B], ascending, which of the U contexts an impression belongs to.
-    click, conversion: float32 [B]. user: bags of the 13 user fields for U contexts.
-    impression: bags of the 10 item, cross and context fields for B impressions.
+    click, conversion: float32 [B]. bags: of the 13 user fields of each context, then of the 10 item, cross
+    and context fields of each impression.
     request: which rows of the embedding table the bags need, for a given number of workers.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
@@ -25,8 +25,7 @@ class Batch:
     context_index: Tensor
     click: Tensor
     conversion: Tensor
-    user: Bags
-    impression: Bags
+    bags: Bags
     request: Request | None = None
     keys: pa.Table | None = None
 
@@ -35,12 +34,27 @@ class Batch:
         return self.click.shape[0]
 
     @property
+    def num_lists(self) -> int:
+        """The bags of the contexts, which come first."""
+        return len(self.bags) - self.num_impressions * len(IMPRESSION_FIELDS)
+
+    @property
     def num_contexts(self) -> int:
-        return (self.user.offsets.shape[0] - 1) // len(USER_FIELDS)
+        return self.num_lists // len(USER_FIELDS)
+
+    @property
+    def user(self) -> Bags:
+        """The bags of the contexts."""
+        return self.bags.part(0, self.num_lists)
+
+    @property
+    def impression(self) -> Bags:
+        """The bags of the impressions."""
+        return self.bags.part(self.num_lists, len(self.bags))
 
     def with_request(self, num_rows: int, world_size: int, pin_memory: bool = False) -> "Batch":
         """The batch with its request; num_rows: of the fused table."""
-        request = encode_requests(self.user, self.impression, num_rows, world_size)
+        request = encode_requests(self.bags, self.num_lists, num_rows, world_size)
         return replace(self, request=request.pin_memory() if pin_memory else request)
 
     def require_request(self) -> Request:

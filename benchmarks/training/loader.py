@@ -66,7 +66,7 @@ def _epoch(loader: Loader, epoch: int) -> tuple[float, float, int]:
     cpu = time.process_time()
     tokens = 0
     for batch in loader.epoch(Position.start(epoch)):
-        tokens += len(batch.user.ids) + len(batch.impression.ids)
+        tokens += len(batch.bags.ids)
     return time.perf_counter() - wall, time.process_time() - cpu, tokens
 
 

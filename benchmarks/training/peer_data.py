@@ -56,22 +56,20 @@ def single_valued(batch: Batch, buckets: dict[str, int]) -> dict[str, Tensor]:
 
 
 def first_ids(bags: Bags, num_fields: int) -> Tensor:
-    """Field-major bags of N owners -> int64 [N, num_fields]; -1 where a bag is empty."""
+    """Bags of N owners -> int64 [N, num_fields]; -1 where a bag is empty."""
     starts = bags.offsets[:-1]
     lengths = bags.offsets.diff()
     padded = torch.cat([bags.ids, bags.ids.new_tensor([-1])])
     first = torch.where(lengths > 0, padded.index_select(0, starts), -1)
-    return first.view(num_fields, -1).t()
+    return first.view(-1, num_fields)
 
 
 def deduplicated(batch: Batch) -> dict[str, Tensor]:
-    """The bags of contexts and of impressions end to end, and which context each impression has."""
-    user = batch.user
-    impression = batch.impression
+    """The bags of contexts, then of impressions, and which context each impression has."""
     return {
-        "ids": torch.cat([user.ids, impression.ids]),
-        "weights": torch.cat([user.weights, impression.weights]),
-        "offsets": torch.cat([user.offsets[:-1], impression.offsets + user.ids.shape[0]]),
+        "ids": batch.bags.ids,
+        "weights": batch.bags.weights,
+        "offsets": batch.bags.offsets,
         "context_index": batch.context_index,
         "click": batch.click,
         "conversion": batch.conversion,

@@ -95,8 +95,7 @@ def make_batches(route: str, loader: Loader, rows: int, world: CountingWorld) ->
 
 def spread(batch: Batch, rows: int, stride: int, world: CountingWorld) -> Batch:
     """The same ids scattered over a larger table, so that all of its memory is used."""
-    for bags in (batch.user, batch.impression):
-        bags.ids.mul_(stride)
+    batch.bags.ids.mul_(stride)
     return batch.with_request(rows, world.size)
 
 

@@ -65,5 +65,5 @@ def measure(folder: str, batch_size: int) -> dict[str, float]:
         "impressions_per_second": batch_size / statistics.median(timed),
         "best": batch_size / min(timed),
         "impressions_per_context": batch_size / statistics.mean(batch.num_contexts for batch in batches),
-        "ids_per_batch": statistics.mean(len(b.user.ids) + len(b.impression.ids) for b in batches),
+        "ids_per_batch": statistics.mean(len(b.bags.ids) for b in batches),
     }

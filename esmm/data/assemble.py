@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from esmm.batch import Batch
-from esmm.data.gather_kernel import gather_bags, gather_labels
+from esmm.data.gather_kernel import Side, gather_bags, gather_labels
 from esmm.data.row_group import KEY_SCHEMA, Rows
 from esmm.embedding.bags import Bags, field_offsets
 from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
@@ -147,13 +147,11 @@ class Gatherer:
             ranges = ranges.only(readable[ranges.part]).without_idle_parts()
         context_index = np.repeat(np.arange(len(ranges.count)), ranges.count)
         click, conversion = (self._labels(ranges, label) for label in (0, 1))
-        ones = np.ones_like(ranges.count)
         return Batch(
             context_index=self._tensor(context_index),
             click=self._tensor(click),
             conversion=self._tensor(conversion),
-            user=self._bags(USER_FIELDS, ranges, ranges.context, ones),
-            impression=self._bags(IMPRESSION_FIELDS, ranges, ranges.first, ranges.count),
+            bags=self._bags(ranges),
             keys=_gather_keys(ranges, context_index, click, conversion) if self.with_keys else None,
         )
 
@@ -165,18 +163,22 @@ class Gatherer:
         places = np.array([rows.labels[label] for rows in ranges.parts], np.int64)
         return gather_labels(places, ranges.part, ranges.first, ranges.count)
 
-    def _bags(self, fields: tuple[Field, ...], ranges: Ranges, first: IntArray, count: IntArray) -> Bags:
+    def _bags(self, ranges: Ranges) -> Bags:
+        user = self._side(USER_FIELDS, ranges, ranges.context, np.ones_like(ranges.count))
+        impression = self._side(IMPRESSION_FIELDS, ranges, ranges.first, ranges.count)
+        return Bags(*map(torch.from_numpy, gather_bags(user, impression)))
+
+    def _side(self, fields: tuple[Field, ...], ranges: Ranges, first: IntArray, count: IntArray) -> Side:
         chosen = slice(FIELDS.index(fields[0]), FIELDS.index(fields[-1]) + 1)
         places = np.array([rows.fields[chosen] for rows in ranges.parts], np.int64)
-        arrays = gather_bags(
-            places.reshape(-1, len(fields), 3),
-            ranges.part,
-            first,
-            count,
-            self.first_row[chosen],
-            self.normalised[chosen],
+        return Side(
+            fields=places.reshape(-1, len(fields), 3),
+            first_row=self.first_row[chosen],
+            normalised=self.normalised[chosen],
+            part=ranges.part,
+            first=first,
+            length=count,
         )
-        return Bags(*map(torch.from_numpy, arrays))
 
 
 def _gather_keys(

@@ -5,8 +5,11 @@ varies. Whoever calls keeps the buffers alive. The kernels depend on their argum
 them.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -131,43 +134,85 @@ def _check_values(column, num_values, num_buckets):
     return FINE, 0.0
 
 
-@njit(cache=True, nogil=True)
-def gather_bags(fields, parts, first, count, first_row, normalised):
-    """Bags of the fields' values, of owners first[i] to first[i] + count[i] of part parts[i], i in turn.
+class Side(NamedTuple):
+    """One side of a batch, its contexts or its impressions: where the values of its F fields lie.
 
     fields: int64 [P, F, 3], addresses of ids (int32), weights (float32; 0: all are 1) and bounds (int32;
-    0: one id per owner) in each part. first_row: int32 [F], added to a field's ids. normalised: bool [F],
-    whether the weights of a bag are divided by their sum; a bag whose weights are all 0 stays so.
-
-    Returns ids int32 [T], weights float32 [T] and offsets int32 [F*N + 1], field-major.
+    0: one id per owner) in each of P parts. first_row: int32 [F], added to a field's ids. normalised:
+    bool [F], whether the weights of a bag are divided by their sum; a bag whose weights are all 0 stays so.
+    part, first, length: int64 [S]; the owners are first[i] to first[i] + length[i] of part[i], i in turn.
     """
-    num_fields = fields.shape[1]
-    num_owners = count.sum()
-    total = 0
-    for field in range(num_fields):
-        for i in range(len(parts)):
-            low, high = _span(fields[parts[i], field, 2], first[i], count[i])
-            total += high - low
-    ids = np.empty(total, np.int32)
-    weights = np.empty(total, np.float32)
-    offsets = np.empty(num_fields * num_owners + 1, np.int32)
+
+    fields: npt.NDArray[np.int64]
+    first_row: npt.NDArray[np.int32]
+    normalised: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def gather_bags(user, impression):
+    """The bags of both sides, owner by owner, field by field: first the contexts', then the impressions'.
+
+    Returns ids int32 [T], weights float32 [T] and offsets int32 [K + 1].
+    """
+    num_tokens = _count_tokens(user) + _count_tokens(impression)
+    num_lists = _count_bags(user)
+    ids = np.empty(num_tokens, np.int32)
+    weights = np.ones(num_tokens, np.float32)
+    offsets = np.empty(num_lists + _count_bags(impression) + 1, np.int32)
     offsets[0] = 0
-    bag = 0
-    begin = 0
-    for field in range(num_fields):
-        for i in range(len(parts)):
-            source = fields[parts[i], field]
-            low, high = _span(source[2], first[i], count[i])
-            end = begin + high - low
-            _copy_ids(source[0], low, first_row[field], ids[begin:end])
-            _copy_weights(source[1], low, weights[begin:end])
-            bounds = offsets[bag + 1 : bag + count[i] + 1]
-            _copy_bounds(source[2], first[i], begin - low, begin, bounds)
-            bag = bag + count[i]
-            begin = end
-        if normalised[field]:
-            normalise_bags(weights, offsets[bag - num_owners : bag + 1])
+    _gather_side(user, ids, weights, offsets)
+    _gather_side(impression, ids, weights, offsets[num_lists:])
     return ids, weights, offsets
+
+
+@njit(cache=True, nogil=True)
+def _count_bags(side):
+    return side.length.sum() * side.fields.shape[1]
+
+
+@njit(cache=True, nogil=True)
+def _count_tokens(side):
+    total = 0
+    for i in range(len(side.part)):
+        for field in range(side.fields.shape[1]):
+            low, high = _span(side.fields[side.part[i], field, 2], side.first[i], side.length[i])
+            total += high - low
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _gather_side(side, ids, weights, offsets):
+    """Fill in a side's bags; offsets[0] says where they begin in ids and weights, which are ones."""
+    num_fields = side.fields.shape[1]
+    bag = 0
+    for i in range(len(side.part)):
+        sources = side.fields[side.part[i]]
+        last = bag + side.length[i] * num_fields
+        _write_offsets(sources, side.first[i], offsets[bag : last + 1])
+        for field in range(num_fields):
+            starts = offsets[bag + field : last : num_fields]
+            _copy_ids(sources[field], side.first[i], starts, side.first_row[field], ids)
+            if sources[field, 1]:
+                _copy_weights(sources[field], side.first[i], starts, weights)
+            if side.normalised[field]:
+                _normalise_bags(weights, starts, offsets[bag + field + 1 : last + 1 : num_fields])
+        bag = last
+
+
+@njit(cache=True, nogil=True)
+def _write_offsets(sources, first, offsets):
+    """Fill offsets after the first, with the bags of owners from `first` on."""
+    num_fields = len(sources)
+    for field in range(num_fields):
+        ends = offsets[field + 1 :: num_fields]
+        for i in range(len(ends)):
+            low, high = _span(sources[field, 2], first + i, 1)
+            ends[i] = high - low
+    for bag in range(len(offsets) - 1):
+        offsets[bag + 1] += offsets[bag]
 
 
 @njit(cache=True, nogil=True)
@@ -180,45 +225,43 @@ def _span(bounds_address, first, count):
 
 
 @njit(cache=True, nogil=True)
-def _copy_ids(address, low, shift, out):
-    ids = _ints(address, low + len(out))
-    for k in range(len(out)):
-        out[k] = ids[low + k] + shift
+def _copy_ids(source, first, starts, shift, out):
+    """The ids of owners from `first` on, each one's to its place among `starts`."""
+    _, size = _span(source[2], first, len(starts))
+    ids = _ints(source[0], size)
+    for i in range(len(starts)):
+        low, high = _span(source[2], first + i, 1)
+        for k in range(high - low):
+            out[starts[i] + k] = ids[low + k] + shift
 
 
 @njit(cache=True, nogil=True)
-def _copy_weights(address, low, out):
-    if not address:
-        out[:] = 1.0
-        return
-    weights = _floats(address, low + len(out))
-    for k in range(len(out)):
-        out[k] = weights[low + k]
+def _copy_weights(source, first, starts, out):
+    _, size = _span(source[2], first, len(starts))
+    weights = _floats(source[1], size)
+    for i in range(len(starts)):
+        low, high = _span(source[2], first + i, 1)
+        for k in range(high - low):
+            out[starts[i] + k] = weights[low + k]
 
 
 @njit(cache=True, nogil=True)
-def _copy_bounds(address, first, shift, begin, out):
-    if not address:
-        for k in range(len(out)):
-            out[k] = begin + k + 1
-        return
-    bounds = _ints(address, first + len(out) + 1)
-    for k in range(len(out)):
-        out[k] = bounds[first + k + 1] + shift
+def _normalise_bags(weights, starts, ends):
+    for i in range(len(starts)):
+        normalise_bag(weights[starts[i] : ends[i]])
 
 
 @njit(cache=True, nogil=True)
-def normalise_bags(weights, offsets):
-    """Divide the weights of each bag by their sum, in place; a bag whose weights are all zero stays so."""
-    for bag in range(len(offsets) - 1):
-        total = 0.0
-        for i in range(offsets[bag], offsets[bag + 1]):
-            total += weights[i]
-        if total > 0.0:
-            scale = np.float32(1.0 / max(total, SMALLEST_SUM))
-            excess = np.float32(max(1.0, SMALLEST_SUM / total))
-            for i in range(offsets[bag], offsets[bag + 1]):
-                weights[i] = weights[i] * scale * excess
+def normalise_bag(weights):
+    """Divide the weights of a bag by their sum, in place; where all are zero they stay so."""
+    total = 0.0
+    for i in range(len(weights)):
+        total += weights[i]
+    if total > 0.0:
+        scale = np.float32(1.0 / max(total, SMALLEST_SUM))
+        excess = np.float32(max(1.0, SMALLEST_SUM / total))
+        for i in range(len(weights)):
+            weights[i] = weights[i] * scale * excess
 
 
 @njit(cache=True, nogil=True)

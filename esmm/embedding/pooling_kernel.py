@@ -70,23 +70,6 @@ def transpose(ids, weights, offsets, num_ids, most):
 
 
 @njit(cache=True, nogil=True)
-def by_owner(ids, weights, offsets, num_fields, out_ids, out_weights, out_offsets):
-    """Field-major bags of N owners, written owner after owner; all counted from out_offsets[0] on."""
-    num_owners = (len(offsets) - 1) // num_fields
-    position = out_offsets[0]
-    bag = 0
-    for owner in range(num_owners):
-        for field in range(num_fields):
-            source = field * num_owners + owner
-            for token in range(offsets[source], offsets[source + 1]):
-                out_ids[position] = ids[token]
-                out_weights[position] = weights[token]
-                position += 1
-            bag += 1
-            out_offsets[bag] = position
-
-
-@njit(cache=True, nogil=True)
 def encode_requests(ids, weights, offsets, num_lists, rows_per_rank, world_size):
     """The input dist of a batch, what its rows' owners are sent, and its bags over what they send back.
 

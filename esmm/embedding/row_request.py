@@ -7,17 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from esmm.embedding import pooling_kernel as kernel
 from esmm.embedding.bags import Bags
 from esmm.embedding.pooling import Pooling
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
-
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -42,19 +37,23 @@ class Request:
         return replace(self, pooling=self.pooling.pin_memory())
 
 
-def encode_requests(user: Bags, impression: Bags, num_rows: int, world_size: int) -> Request:
-    """The request of a batch's bags of rows in 0..num_rows-1."""
-    ids, weights, offsets = _owner_major(user, impression)
+def encode_requests(bags: Bags, num_lists: int, num_rows: int, world_size: int) -> Request:
+    """The request of a batch's bags of rows in 0..num_rows-1.
+
+    num_lists: of the first bags, whose owners sum up their part of each; the bags of contexts.
+    """
+    ids = bags.ids.numpy()
+    weights = bags.weights.numpy()
+    offsets = bags.offsets.numpy()
     if world_size == 1:
         return Request(
             Pooling.of(ids, weights, offsets, num_rows), torch.empty(0, dtype=torch.int32), [0], [0]
         )
     rows_per_rank = -(-num_rows // world_size)
-    num_lists = user.offsets.shape[0] - 1
-    message, inputs, outputs, *bags = kernel.encode_requests(
+    message, inputs, outputs, *pooled = kernel.encode_requests(
         ids, weights, offsets, num_lists, rows_per_rank, world_size
     )
-    pooling = Pooling.of(bags[0], bags[1], bags[2], max(1, int(outputs.sum())))
+    pooling = Pooling.of(pooled[0], pooled[1], pooled[2], max(1, int(outputs.sum())))
     return Request(pooling, torch.from_numpy(message), inputs.tolist(), outputs.tolist())
 
 
@@ -65,17 +64,3 @@ def decode_requests(message: Tensor, splits: list[int], num_local_rows: int) -> 
     """
     ids, weights, offsets, outputs = kernel.decode_requests(message.numpy(), np.array(splits))
     return Pooling.of(ids, weights, offsets, max(1, num_local_rows)), outputs.tolist()
-
-
-def _owner_major(user: Bags, impression: Bags) -> tuple[IntArray, FloatArray, IntArray]:
-    """Both sides' bags in one sequence: context by context, then impression by impression."""
-    num_tokens = user.ids.shape[0] + impression.ids.shape[0]
-    ids = np.empty(num_tokens, np.int32)
-    weights = np.empty(num_tokens, np.float32)
-    num_lists = user.offsets.shape[0] - 1
-    offsets = np.zeros(num_lists + impression.offsets.shape[0], np.int32)
-    sides = ((user, USER_FIELDS, offsets), (impression, IMPRESSION_FIELDS, offsets[num_lists:]))
-    for bags, fields, out_offsets in sides:
-        arrays = (bags.ids.numpy(), bags.weights.numpy(), bags.offsets.numpy())
-        kernel.by_owner(*arrays, len(fields), ids, weights, out_offsets)
-    return ids, weights, offsets

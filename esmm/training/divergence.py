@@ -85,17 +85,12 @@ def bad_batch_name(step: int, rank: int) -> str:
 def save_batch(path: Path, batch: Batch) -> None:
     """Write what a rank's step was given: bags, labels and which context an impression belongs to."""
     tensors = {name: getattr(batch, name) for name in ("context_index", "click", "conversion")}
-    for side in ("user", "impression"):
-        bags: Bags = getattr(batch, side)
-        tensors |= {f"{side}.{name}": getattr(bags, name) for name in ("ids", "weights", "offsets")}
+    tensors |= {f"bags.{name}": tensor for name, tensor in vars(batch.bags).items()}
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(path))
 
 
 def load_batch(path: str | Path) -> Batch:
     """The batch that `save_batch` has written; without its request (esmm.embedding.row_request)."""
     tensors = load_file(str(path))
-    user, impression = (
-        Bags(*(tensors[f"{side}.{name}"] for name in ("ids", "weights", "offsets")))
-        for side in ("user", "impression")
-    )
-    return Batch(tensors["context_index"], tensors["click"], tensors["conversion"], user, impression)
+    bags = Bags(*(tensors[f"bags.{name}"] for name in ("ids", "weights", "offsets")))
+    return Batch(tensors["context_index"], tensors["click"], tensors["conversion"], bags)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from esmm.batch import Batch
 from esmm.config import Config
-from esmm.embedding.bags import Bags
 from esmm.training.divergence import Guard
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.process import run
@@ -34,10 +33,10 @@ def make_batch(seed: int, world_size: int = 1) -> Batch:
 
 def spoil(batch: Batch, world_size: int = 1) -> Batch:
     """One weight of one impression becomes infinite."""
-    weights = batch.impression.weights.clone()
-    weights[3] = float("inf")
-    bags = Bags(batch.impression.ids, weights, batch.impression.offsets)
-    return replace(batch, impression=bags).with_request(NUM_ROWS, world_size)
+    weights = batch.bags.weights.clone()
+    weights[len(batch.user.ids) + 3] = float("inf")
+    bags = replace(batch.bags, weights=weights)
+    return replace(batch, bags=bags).with_request(NUM_ROWS, world_size)
 
 
 def take_steps(folder: Path, world: World) -> None:

@@ -48,20 +48,16 @@ class Network(nn.Module):
         return nn.Sequential(*layers, nn.Linear(third, 1))
 
     def forward(self, pooled: Tensor, context_index: Tensor) -> list[Tensor]:
-        """Field-major bags [13 U + 10 B, D], context_index [B] -> logits of CTR and CVR, each [B]."""
+        """Bags, owner by owner, [13 U + 10 B, D], context_index [B] -> logits of CTR and CVR, each [B]."""
         item_bags = IMPRESSION_FIELDS * context_index.shape[0]
         user, item = pooled.split([pooled.shape[0] - item_bags, item_bags])
-        shared = self.context(_by_owner(user, USER_FIELDS)).index_select(0, context_index)
+        shared = self.context(user.view(-1, USER_FIELDS * DIM)).index_select(0, context_index)
         item_weight = self.item.weight.t()
-        hidden = F.relu_(torch.addmm(shared, _by_owner(item, IMPRESSION_FIELDS), item_weight))
+        hidden = F.relu_(torch.addmm(shared, item.view(-1, IMPRESSION_FIELDS * DIM), item_weight))
         return [
             tower(part).squeeze(1).float()
             for tower, part in zip(self.towers, hidden.chunk(2, 1), strict=True)
         ]
-
-
-def _by_owner(pooled: Tensor, fields: int) -> Tensor:
-    return pooled.view(fields, -1, DIM).transpose(0, 1).reshape(-1, fields * DIM)
 
 
 def make_table() -> Any:

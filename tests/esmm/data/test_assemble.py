@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
-from esmm.data.gather_kernel import gather_bags, gather_labels, normalise_bags
+from esmm.data.gather_kernel import Side, gather_bags, gather_labels, normalise_bag
 from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
 
@@ -71,23 +71,34 @@ def parts_and_ranges(draw: st.DrawFn) -> tuple[list[str], list[list[list[Bag]]],
     return kinds, parts, draw(st.permutations(ranges))
 
 
-@given(parts_and_ranges())
-def test_gathered_bags(case: tuple[list[str], list[list[list[Bag]]], list[tuple[int, int, int]]]) -> None:
-    kinds, bags, ranges = case
-    parts = [Part(fields, kinds) for fields in bags]
-    first_row = np.arange(len(kinds), dtype=np.int32) * 5000
-    ids, weights, offsets = gather_bags(
+Case = tuple[list[str], list[list[list[Bag]]], list[tuple[int, int, int]]]
+
+
+def to_side(case: Case, parts: list[Part]) -> Side:
+    kinds, _, ranges = case
+    return Side(
         np.array([part.addresses for part in parts]),
-        *(np.array([range_[i] for range_ in ranges], np.int64) for i in range(3)),
-        first_row,
+        np.arange(len(kinds), dtype=np.int32) * 5000,
         np.zeros(len(kinds), bool),
+        *(np.array([range_[i] for range_ in ranges], np.int64) for i in range(3)),
     )
-    expected = [
-        [(int(first_row[f]) + i, 1.0 if kind == "single" else np.float32(i / 100)) for i in bag]
-        for f, kind in enumerate(kinds)
+
+
+def bags_of(case: Case) -> list[list[tuple[int, float]]]:
+    kinds, bags, ranges = case
+    return [
+        [(5000 * f + i, 1.0 if kind == "single" else np.float32(i / 100)) for i in bags[part][f][owner]]
         for part, first, count in ranges
-        for bag in bags[part][f][first : first + count]
+        for owner in range(first, first + count)
+        for f, kind in enumerate(kinds)
     ]
+
+
+@given(parts_and_ranges(), parts_and_ranges())
+def test_gathered_bags(user: Case, impression: Case) -> None:
+    parts = [[Part(fields, kinds) for fields in bags] for kinds, bags, _ in (user, impression)]
+    ids, weights, offsets = gather_bags(to_side(user, parts[0]), to_side(impression, parts[1]))
+    expected = bags_of(user) + bags_of(impression)
     found = list(zip(ids.tolist(), weights, strict=True))
     assert [found[a:b] for a, b in pairwise(offsets)] == expected
     assert offsets[0] == 0 and offsets[-1] == len(ids)
@@ -97,7 +108,8 @@ def test_gathered_bags(case: tuple[list[str], list[list[list[Bag]]], list[tuple[
 @example([[1e-45], [1e-45, 3.0], [5e-39, 1e-40]])
 def test_normalised_bags_sum_to_one(bags: list[list[float]]) -> None:
     weights = np.array([w for bag in bags for w in bag], np.float32)
-    normalise_bags(weights, counted([len(bag) for bag in bags]))
+    for low, high in pairwise(counted([len(bag) for bag in bags])):
+        normalise_bag(weights[low:high])
     expected = [w / sum(bag) if sum(bag) > 0 else 0.0 for bag in bags for w in bag]
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-30)
 

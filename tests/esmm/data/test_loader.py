@@ -66,8 +66,8 @@ def impression_bag(row: Row, field: Field, i: int) -> WeightedBag:
     return weigh(field, ids, row[field.weight_column][low:high] if field.weighted else [1.0] * len(ids))
 
 
-def bag_of(bags: Bags, num_owners: int, field: int, owner: int) -> WeightedBag:
-    low, high = bags.offsets[field * num_owners + owner : field * num_owners + owner + 2].tolist()
+def bag_of(bags: Bags, num_fields: int, field: int, owner: int) -> WeightedBag:
+    low, high = bags.offsets[owner * num_fields + field : owner * num_fields + field + 2].tolist()
     return list(zip(bags.ids[low:high].tolist(), bags.weights[low:high].tolist(), strict=True))
 
 
@@ -91,9 +91,9 @@ def check_batch(batch: Batch, of_sample: dict[int, tuple[Row, int]]) -> None:
         assert (batch.click[k], batch.conversion[k]) == (labels["click"], labels["conversion"])
         context = int(batch.context_index[k])
         for f, field in enumerate(USER_FIELDS):
-            assert_same_bag(bag_of(batch.user, batch.num_contexts, f, context), user_bag(row, field))
+            assert_same_bag(bag_of(batch.user, len(USER_FIELDS), f, context), user_bag(row, field))
         for f, field in enumerate(IMPRESSION_FIELDS):
-            found = bag_of(batch.impression, batch.num_impressions, f, k)
+            found = bag_of(batch.impression, len(IMPRESSION_FIELDS), f, k)
             assert_same_bag(found, impression_bag(row, field, i))
 
 

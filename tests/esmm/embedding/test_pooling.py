@@ -52,7 +52,7 @@ def test_owners_send_what_is_requested(num_rows: int, workers: int) -> None:
     rng, dim = random.Random(num_rows), 3
     table = torch.randn(num_rows, dim)
     batches = [to_batch(random_batch(rng, 4, 9, num_rows), num_rows, workers) for _ in range(workers)]
-    whole = [encode_requests(batch.user, batch.impression, num_rows, 1) for batch in batches]
+    whole = [encode_requests(batch.bags, batch.num_lists, num_rows, 1) for batch in batches]
     requests = [batch.request for batch in batches]
     outputs: list[list[torch.Tensor]] = [[] for _ in requests]
     gradients = [torch.randn(len(request.pooling.offsets) - 1, dim) for request in whole]
@@ -83,5 +83,5 @@ def test_a_list_costs_one_vector_per_owner_and_other_fields_one_per_distinct_row
     lists = [batch.user.ids[low:high] for low, high in pairwise(batch.user.offsets)]
     partials = sum(len({int(row) % 2 for row in rows}) for rows in lists)
     assert len(lists) == 5 * len(USER_FIELDS)
-    assert len(batch.impression.offsets) - 1 == 40 * len(IMPRESSION_FIELDS)
+    assert len(batch.impression) == 40 * len(IMPRESSION_FIELDS)
     assert sum(batch.request.output_splits) == partials + len(set(batch.impression.ids.tolist()))
