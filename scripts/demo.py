@@ -8,6 +8,7 @@ Each command's output goes to a log of its own; the last lines are shown where o
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -180,7 +181,7 @@ def _run_logged(command: list[str], log: Path, head: str | None) -> int:
             command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process,
     ):
-        for line in process.stdout or ():
+        for line in map(_without_rank, process.stdout or ()):
             stream.write(line)
             stream.flush()
             if head:
@@ -188,6 +189,11 @@ def _run_logged(command: list[str], log: Path, head: str | None) -> int:
     if head:
         print("\r\033[K", end="")
     return process.returncode
+
+
+def _without_rank(line: str) -> str:
+    """A line as rank 0 wrote it: horovodrun names the rank, and it is the one that speaks for all."""
+    return re.sub(r"^\[0\]<std(out|err)>:", "", line)
 
 
 def _failure(name: str, command: list[str], log: Path, code: int) -> str:
