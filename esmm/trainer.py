@@ -2,10 +2,11 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -28,6 +29,7 @@ from esmm.training.validation import validation_auc
 from esmm.workers.heartbeat import Pulse
 from esmm.workers.stop import EXIT_STOPPED
 from esmm.workers.world import AgreedError
+from schemas.train_log import LogEntry
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,13 @@ class Trainer:
         record: Record,
         state: State | None = None,
     ) -> None:
-        self.config, self.trained, self.world = config, trained, trained.world
-        self.train, self.valid, self.path, self.record = train, valid, path, record
+        self.config = config
+        self.trained = trained
+        self.world = trained.world
+        self.train = train
+        self.valid = valid
+        self.path = path
+        self.record = record
         self.origin = Origin.of(config, train.manifest)
         self.position = state.position if state else Position.start(1)
         self.progress = state.progress if state else Progress(validated=0)
@@ -88,7 +95,8 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """What is left of the epoch, or less where the run stops in it."""
-        begin, schedule = self.position, self.train.plan(self.position)
+        begin = self.position
+        schedule = self.train.plan(begin)
         if (
             begin.legs
             and schedule.steps
@@ -131,7 +139,8 @@ class Trainer:
 
     def _between_steps(self) -> None:
         """Validation and checkpoint where they are due inside an epoch."""
-        config, step = self.config.train, self.trained.step
+        config = self.config.train
+        step = self.trained.step
         if self.pulse.stop:
             return  # saved by `fit`
         with self.meter.paused():
@@ -145,20 +154,24 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Validate and save, unless the run was told to stop in the meantime."""
-        if self._validate("epoch", train_seconds=self.progress.epoch_seconds):
+        if self._validate("epoch"):
             self.position = Position.start(self.position.epoch + 1)
             self.progress = replace(self.progress, epoch_seconds=0.0, epoch_skipped=0)
             self._save()
 
-    def _validate(self, kind: str, **more: float) -> bool:
+    def _validate(self, kind: Literal["validation", "epoch"]) -> bool:
         """Validate and record it; False where the run was told to stop before it was through."""
         scores = validation_auc(self.trained.model, self.valid, self.world, self.pulse)
         if scores is None:
             return False
-        step, epoch = self.trained.step, self.position.epoch
+        step = self.trained.step
+        epoch = self.position.epoch
         auc = self.world.on_rank_zero(lambda: scores["auc_ctcvr"])
         self.progress = self.progress.after_validation(auc, step)
-        self.record({"kind": kind, "epoch": epoch, "step": step, **more, **scores})
+        entry = LogEntry(kind=kind, epoch=epoch, step=step)
+        if kind == "epoch":
+            entry["train_seconds"] = self.progress.epoch_seconds
+        self.record({**entry, **scores})
         log.info(
             "epoch %d of %d, step %d: validation %s", epoch, self.config.train.epochs, step, describe(scores)
         )
@@ -195,10 +208,9 @@ class Trainer:
     # ---- The log -----------------------------------------------------------------------------------
 
     def _report(self, bar: "tqdm[Any]") -> None:
-        values = self.meter.report()
-        values["grad_norm"] = float(self.trained.grad_norm())
-        seconds = values.pop("seconds")
-        self.progress = self.progress.after_line(seconds, int(values["skipped_impressions"]))
+        report = self.meter.report()
+        grad_norm = float(self.trained.grad_norm())
+        self.progress = self.progress.after_line(report.seconds, report.skipped_impressions)
         bar.clear()
         epoch = self.position.epoch
         log.info(
@@ -206,29 +218,37 @@ class Trainer:
             epoch,
             sum(leg.steps for leg in self.position.legs),
             bar.total,
-            values["loss_ctr"],
-            values["loss_ctcvr"],
-            values["grad_norm"],
-            values["impressions_per_second"],
-            100 * values["loader_share"],
-            f"  skipped {values['skipped_impressions']:.0f} impressions"
-            if values["skipped_impressions"]
-            else "",
+            report.loss_ctr,
+            report.loss_ctcvr,
+            grad_norm,
+            report.impressions_per_second,
+            100 * report.loader_share,
+            f"  skipped {report.skipped_impressions} impressions" if report.skipped_impressions else "",
         )
         self.guard.check()
         optimizer = self.config.optimizer
-        rates = {
-            "learning_rate_dense": self.lr_factor * optimizer.dense.learning_rate,
-            "learning_rate_sparse": self.lr_factor * optimizer.sparse.learning_rate,
-        }
-        self.record({"kind": "train", "epoch": epoch, "step": self.trained.step, **values, **rates})
+        self.record(
+            LogEntry(
+                kind="train",
+                epoch=epoch,
+                step=self.trained.step,
+                loss_ctr=report.loss_ctr,
+                loss_ctcvr=report.loss_ctcvr,
+                impressions_per_second=report.impressions_per_second,
+                loader_share=report.loader_share,
+                skipped_impressions=report.skipped_impressions,
+                grad_norm=grad_norm,
+                learning_rate_dense=self.lr_factor * optimizer.dense.learning_rate,
+                learning_rate_sparse=self.lr_factor * optimizer.sparse.learning_rate,
+            )
+        )
         try:
             self.train.require_enough(self.progress.epoch_skipped)
         except InputError as error:
             raise AgreedError(str(error)) from None
 
 
-def describe(scores: dict[str, Any]) -> str:
+def describe(scores: Mapping[str, object]) -> str:
     """Validation AUCs in one line; those without both classes are undefined."""
     names = {"auc_ctr": "AUC CTR", "auc_cvr": "CVR on clicked", "auc_ctcvr": "CTCVR"}
     shown = {key: "undefined" if scores.get(key) is None else f"{scores[key]:.4f}" for key in names}

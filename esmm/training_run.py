@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cli.errors import InputError
 from esmm.checkpoints import resume, warm_start
@@ -26,6 +26,7 @@ from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import World
 from schemas import manifest
 from schemas.manifest import SampleSet
+from schemas.train_log import LogEntry
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +185,10 @@ def _train_from(found: tuple[Path, State] | None, job: Job, path: Path, folder: 
             print(f"{job.options.run}: {_summary(last, trained.step, trainer.progress.skipped)}")
 
 
-def _summary(last: dict[str, Any], steps: int, skipped: int) -> str:
+def _summary(last: LogEntry | None, steps: int, skipped: int) -> str:
     """What a complete run has come to. last: its last validation. skipped: impressions."""
-    done = f"{last.get('epoch', '?')} epoch(s), {steps} steps, validation {describe(last)}"
+    epochs = last["epoch"] if last else "?"
+    done = f"{epochs} epoch(s), {steps} steps, validation {describe(last or {})}"
     lacking = f"; {skipped} impressions of broken row groups were skipped" if skipped else ""
     return done + lacking
 
@@ -199,7 +201,7 @@ def _recording(config: Config, folder: RunFolder | None, step: int) -> Iterator[
         return
     with tracking.reports(config, folder.path, folder.target, step) as report:
 
-        def record(entry: dict[str, Any]) -> None:
+        def record(entry: LogEntry) -> None:
             folder.record(entry)
             report(entry)
 

@@ -10,8 +10,17 @@ from typing import Literal, NotRequired, TypedDict
 LOG_NAME = "train.jsonl"
 
 
-class LogEntry(TypedDict):
-    """One line."""
+class Scores(TypedDict, total=False):
+    """What a validation finds: AUCs are null where a class is missing."""
+
+    auc_ctr: float | None
+    auc_cvr: float | None  # over clicked impressions
+    auc_ctcvr: float | None
+    skipped_validation_impressions: int
+
+
+class LogEntry(Scores):
+    """One line; those of kind `validation` and `epoch` have the scores."""
 
     kind: Literal["train", "validation", "epoch"]
     epoch: int  # from 1 on
@@ -26,11 +35,5 @@ class LogEntry(TypedDict):
     skipped_impressions: NotRequired[int]  # that lay in row groups that could not be read
     learning_rate_dense: NotRequired[float]
     learning_rate_sparse: NotRequired[float]
-
-    # validation and epoch: null where a class is missing
-    auc_ctr: NotRequired[float | None]
-    auc_cvr: NotRequired[float | None]  # over clicked impressions
-    auc_ctcvr: NotRequired[float | None]
-    skipped_validation_impressions: NotRequired[int]
 
     train_seconds: NotRequired[float]  # epoch: of its steps alone

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from uuid import uuid4
 
 from cli.errors import InputError
@@ -29,7 +29,7 @@ from esmm.checkpoints import choosing, former
 from esmm.checkpoints.files import complete_checkpoints, sync
 from esmm.checkpoints.state import State
 from esmm.config import Config
-from schemas.train_log import LOG_NAME
+from schemas.train_log import LOG_NAME, LogEntry
 from storage import publishing
 from storage.locks import require_lock
 from storage.publishing import SUCCESS_NAME
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.yaml"
 COMMAND_NAME = "command.txt"
-SHARED_SECONDS, SHARED_POLL_SECONDS = 30.0, 0.1  # NFS may remember that long that there was no such file
+SHARED_SECONDS = 30.0  # NFS may remember that long that there was no such file
+SHARED_POLL_SECONDS = 0.1
 PACKAGES = ("torch", "horovod", "petastorm", "pyarrow", "numpy", "numba", "safetensors", "pydantic")
 
 
@@ -51,7 +52,9 @@ class RunFolder:
     """
 
     def __init__(self, target: Path, path: Path, locks: list[IO[str]]) -> None:
-        self.target, self.path, self._locks = target, path, locks
+        self.target = target
+        self.path = path
+        self._locks = locks
         self.token = uuid4().hex
 
     @classmethod
@@ -109,7 +112,7 @@ class RunFolder:
         _write(self.path / "versions.json", json.dumps(versions, indent=2) + "\n")
         _append(self.path / COMMAND_NAME, command)
 
-    def record(self, entry: dict[str, Any]) -> None:
+    def record(self, entry: LogEntry) -> None:
         """Append one JSON object to train.jsonl."""
         _append(self.path / LOG_NAME, json.dumps(entry))
 
@@ -119,9 +122,9 @@ class RunFolder:
         entries = [entry for entry in read_log(self.path) if state and _is_before(entry, state)]
         _write(self.path / LOG_NAME, "".join(json.dumps(entry) + "\n" for entry in entries))
 
-    def last_validation(self) -> dict[str, Any]:
-        """The log's last entry with AUCs; empty where somebody has removed the log."""
-        return next((entry for entry in reversed(read_log(self.path)) if "auc_ctcvr" in entry), {})
+    def last_validation(self) -> LogEntry | None:
+        """The log's last entry with AUCs; None where somebody has removed the log."""
+        return next((entry for entry in reversed(read_log(self.path)) if "auc_ctcvr" in entry), None)
 
     def finish(self) -> None:
         """Mark the run complete and put it where it belongs."""
@@ -172,11 +175,11 @@ def is_complete(path: Path) -> bool:
     return (path / SUCCESS_NAME).exists()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[LogEntry]:
     """The whole lines of a run's train.jsonl, up to what a power cut has left of those after a checkpoint."""
     log = path / LOG_NAME
     lines = log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []
-    entries = []
+    entries: list[LogEntry] = []
     for line in lines:
         try:
             entries.append(json.loads(line))
@@ -185,7 +188,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _is_before(entry: dict[str, Any], state: State) -> bool:
+def _is_before(entry: LogEntry, state: State) -> bool:
     """Was an entry of the log written before a checkpoint? A validation may follow one of its own step."""
     validated = state.progress.validated
     if validated is not None and "auc_ctcvr" in entry:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,22 @@ from esmm.training.progress import LogWindow
 from esmm.workers.world import World
 
 
+class Report(NamedTuple):
+    """What the steps since the report before have been.
+
+    Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
+    skipped_impressions: of all workers, that lay in row groups that could not be read. seconds: that the
+    steps took.
+    """
+
+    loss_ctr: float
+    loss_ctcvr: float
+    impressions_per_second: float
+    loader_share: float
+    skipped_impressions: int
+    seconds: float
+
+
 class Meter:
     """The losses stay on the device between reports: reading them would make a GPU wait at every step.
 
@@ -19,7 +36,8 @@ class Meter:
     """
 
     def __init__(self, world: World, loader: Loader, window: LogWindow) -> None:
-        self.world, self.loader = world, loader
+        self.world = world
+        self.loader = loader
         self._begin(window)
 
     def _begin(self, window: LogWindow) -> None:
@@ -65,25 +83,21 @@ class Meter:
         skipped = self.planned - int(impressions)
         return LogWindow(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited, skipped)
 
-    def report(self) -> dict[str, float]:
-        """Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
-
-        skipped_impressions: of all workers, that lay in row groups that could not be read. seconds: that the
-        steps took. Then it begins anew.
-        """
+    def report(self) -> Report:
+        """The steps since the last one; then it begins anew. All ranks call it together."""
         totals = self._totals()
         self.world.all_reduce_([totals], "report")
         ctr, ctcvr, impressions, waited_all = totals.tolist()
         seconds = time.perf_counter() - self.started
         present = max(impressions, 1.0)  # all may be missing where broken row groups are skipped
-        result = {
-            "loss_ctr": ctr / present,
-            "loss_ctcvr": ctcvr / present,
-            "impressions_per_second": impressions / seconds,
-            "loader_share": waited_all / self.world.size / seconds,
-            "skipped_impressions": self.planned - int(impressions),
-            "seconds": seconds,
-        }
+        result = Report(
+            loss_ctr=ctr / present,
+            loss_ctcvr=ctcvr / present,
+            impressions_per_second=impressions / seconds,
+            loader_share=waited_all / self.world.size / seconds,
+            skipped_impressions=self.planned - int(impressions),
+            seconds=seconds,
+        )
         self._begin(LogWindow())
         return result
 

@@ -11,18 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli.errors import InputError
 from esmm.config import Config, MlflowConfig, flatten
+from schemas.train_log import LogEntry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
-Record = Callable[[dict[str, Any]], None]  # takes an entry of train.jsonl
-RUN_ID_NAME, DATABASE_NAME, EVENTS_NAME = "mlflow_run_id", "mlflow.db", "tensorboard"
+Record = Callable[[LogEntry], None]  # takes an entry of train.jsonl
+RUN_ID_NAME = "mlflow_run_id"
+DATABASE_NAME = "mlflow.db"
+EVENTS_NAME = "tensorboard"
 LONGEST_VALUE = 6000  # characters that MLflow takes for a parameter
 MLFLOW_PACKAGES = ("mlflow", "sqlalchemy", "alembic")
 NO_METRICS = ("kind", "epoch", "step")
@@ -51,14 +54,14 @@ def reports(config: Config, path: Path, target: Path, step: int) -> Iterator[Rec
         if config.tracking.tensorboard:
             records.append(stack.enter_context(_tensorboard(path / EVENTS_NAME, step)))
 
-        def to_all(entry: dict[str, Any]) -> None:
+        def to_all(entry: LogEntry) -> None:
             for record in records:
                 record(entry)
 
         yield to_all
 
 
-def metrics(entry: dict[str, Any]) -> dict[str, float]:
+def metrics(entry: LogEntry) -> dict[str, float]:
     """The numbers of an entry of train.jsonl, by the group that they are shown in."""
     return {
         f"{'validation' if name.startswith('auc_') else 'train'}/{name}": float(value)
@@ -118,7 +121,7 @@ class _MlflowRun:
         finally:
             self._try("the end of the run", lambda: self.client.set_terminated(self.run_id, status))
 
-    def record(self, entry: dict[str, Any]) -> None:
+    def record(self, entry: LogEntry) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -181,7 +184,7 @@ def _tensorboard(folder: Path, step: int) -> Iterator[Record]:
     # What an earlier try has written beyond the step that this one starts from is no longer shown.
     with SummaryWriter(str(folder), purge_step=step + 1) as writer:
 
-        def record(entry: dict[str, Any]) -> None:
+        def record(entry: LogEntry) -> None:
             for name, value in metrics(entry).items():
                 writer.add_scalar(name, value, entry["step"])
             writer.flush()

@@ -14,6 +14,7 @@ from esmm.data.schedule import Position
 from esmm.model.model import Model
 from esmm.workers.heartbeat import Pulse
 from esmm.workers.world import World
+from schemas.train_log import Scores
 
 
 def score(model: Model, loader: Loader, world: World) -> Generator[tuple[Batch, Tensor], None, None]:
@@ -28,9 +29,7 @@ def score(model: Model, loader: Loader, world: World) -> Generator[tuple[Batch, 
             yield batch, torch.stack(model.network.probabilities(*logits), 1).cpu()
 
 
-def validation_auc(
-    model: Model, loader: Loader, world: World, pulse: Pulse
-) -> dict[str, float | None] | None:
+def validation_auc(model: Model, loader: Loader, world: World, pulse: Pulse) -> Scores | None:
     """Exact AUC over all workers' impressions, on rank 0; empty on the others. None where the pulse stops.
 
     CTR and CTCVR over all impressions, CVR over the clicked ones; None where a class is missing.

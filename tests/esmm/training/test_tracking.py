@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow import MlflowClient
@@ -14,14 +14,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cli.errors import InputError
 from esmm.config import Config, flatten
 from esmm.training.tracking import RUN_ID_NAME, metrics, reports
+from schemas.train_log import LogEntry
 
 
 def _config(**tracking: Any) -> Config:
     return Config.model_validate({"tracking": tracking})
 
 
-def _entry(step: int, **values: float | None) -> dict[str, Any]:
-    return {"kind": "train", "epoch": 1, "step": step, **values}
+def _entry(step: int, **values: float | None) -> LogEntry:
+    return cast(LogEntry, {"kind": "train", "epoch": 1, "step": step, **values})
 
 
 @pytest.fixture(scope="module")
