@@ -125,7 +125,7 @@ def set_newer_aside(run: Path, step: int) -> None:
 
 
 def put_back(run: Path) -> None:
-    """A kill between the two renames of `save_checkpoint` has left a whole checkpoint without its name."""
+    """A kill between the two renames of `writing.save` has left a whole checkpoint without its name."""
     for replaced in (run / FOLDER).glob(f".step-*{REPLACED}"):
         final = replaced.with_name(replaced.name.removeprefix(".").removesuffix(REPLACED))
         shutil.rmtree(replaced) if final.exists() else replaced.rename(final)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from esmm.checkpoints.files import complete_checkpoints, is_there
 
-FORMER, PARTIAL = ".former", ".former.partial"
+FORMER = ".former"
+PARTIAL = ".former.partial"
 
 
 def keep(run: Path) -> None:

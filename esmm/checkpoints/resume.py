@@ -49,7 +49,8 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
     """
     if not config.train.early_stopping_patience:
         return state
-    best, was_on = state.progress.best_step, state.config.train.early_stopping_patience > 0
+    best = state.progress.best_step
+    was_on = state.config.train.early_stopping_patience > 0
     kept = world.on_rank_zero(lambda: best is None or is_there(checkpoint_folder(run, best)))
     if was_on and kept:
         return state
@@ -83,7 +84,8 @@ def differences(old: Config, new: Config) -> dict[str, str]:
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    before, after = flatten(old), flatten(new)
+    before = flatten(old)
+    after = flatten(new)
     return {
         name: f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted({*before, *after})

@@ -59,7 +59,8 @@ class State:
     def to_json(self) -> str:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["config"] = self.config.model_dump()
-        content["position"], content["progress"] = asdict(self.position), asdict(self.progress)
+        content["position"] = asdict(self.position)
+        content["progress"] = asdict(self.progress)
         return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
 
     @classmethod

@@ -41,7 +41,8 @@ class Move:
     @classmethod
     def between(cls, old: dict[str, int], new: dict[str, int], taken: list[str]) -> Self:
         """old, new: buckets of the fields. taken: names of the fields to move."""
-        before, after = field_offsets(old), field_offsets(new)
+        before = field_offsets(old)
+        after = field_offsets(new)
         return cls(
             torch.tensor([before[field.name] for field in FIELDS]),
             torch.tensor([after[field.name] - before[field.name] for field in FIELDS]),
@@ -60,7 +61,8 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
 
     All ranks call it together. `InputError` where nothing fits.
     """
-    world, network = trained.world, trained.model.network
+    world = trained.world
+    network = trained.model.network
     path, state = choosing.newest_good(other, world)
     refused = refused_fields(state.schema, origin.schema)
     dim = trained.model.embedding.dim
@@ -92,7 +94,8 @@ def refused_fields(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
         if old[option] != new[option]:
             return {field.name: f"{option} {old[option]} -> {new[option]}" for field in FIELDS}
     for field in FIELDS:
-        before, after = old["buckets"].get(field.name), new["buckets"][field.name]
+        before = old["buckets"].get(field.name)
+        after = new["buckets"][field.name]
         if before != after:
             reasons[field.name] = f"buckets {before} -> {after}"
     return reasons
@@ -108,7 +111,8 @@ def _listed(refused: dict[str, str]) -> str:
 
 def _take_tensors(path: Path, network: nn.Module) -> list[str]:
     """Copy the network's tensors that have kept their shape; returns the others."""
-    old, left_out = read_network(path), []
+    old = read_network(path)
+    left_out = []
     for name, tensor in network.state_dict().items():
         if name in old and old[name].shape == tensor.shape:
             tensor.copy_(old[name])

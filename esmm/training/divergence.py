@@ -30,7 +30,9 @@ class Guard:
     """
 
     def __init__(self, path: Path, world: World) -> None:
-        self.path, self.world, self.knows_at_once = path, world, world.device.type == "cpu"
+        self.path = path
+        self.world = world
+        self.knows_at_once = world.device.type == "cpu"
         # 2 * step, + 1 where only the gradients were bad: those are all ranks' and say less of a batch.
         self.first = torch.full((), NEVER, dtype=torch.int64, device=world.device)
         self.step = 0
@@ -39,7 +41,8 @@ class Guard:
     def watch(self, step: int, batch: Batch, losses: Tensor, gradients: list[Tensor]) -> None:
         """One step: its number, this rank's batch and losses, and gradients or sums of them."""
         if not self.knows_at_once or self.first == NEVER:
-            self.step, self.batch = step, batch
+            self.step = step
+            self.batch = batch
         loss_is_bad = ~losses.isfinite().all()
         total = torch.stack([gradient.sum() for gradient in gradients]).sum()
         code = torch.where(loss_is_bad, 2 * step, torch.where(total.isfinite(), NEVER, 2 * step + 1))
@@ -56,7 +59,8 @@ class Guard:
         first = int(seen.min())
         if first == NEVER:
             return
-        step, what = first // 2, "gradient" if first % 2 else "loss"
+        step = first // 2
+        what = "gradient" if first % 2 else "loss"
         ranks = (seen == first).nonzero().view(-1).tolist()
         saved = self.knows_at_once or self.step == step
         with self.world.agree():

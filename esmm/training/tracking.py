@@ -85,7 +85,8 @@ class _MlflowRun:
     """One run in MLflow's store."""
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+        self.client = client
+        self.run_id = run_id
 
     @classmethod
     def start(cls, config: Config, options: MlflowConfig, path: Path, target: Path) -> "_MlflowRun":

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def _limited(group: PurePosixPath, root: Path) -> Iterator[tuple[str, int]]:
 
 def _free(folder: Path, version: _Version) -> int | None:
     """Limit less use. Pages of files that the kernel keeps count as use, but it gives them up when asked."""
-    limit, used = _read(folder / version.limit).strip(), _read(folder / version.used).strip()
+    limit = _read(folder / version.limit).strip()
+    used = _read(folder / version.used).strip()
     if not (limit.isdecimal() and used.isdecimal()):  # no such group, no rights, or a limit of "max"
         return None
     stat = dict(line.split() for line in _read(folder / "memory.stat").splitlines())

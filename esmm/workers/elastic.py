@@ -54,7 +54,8 @@ def run_elastic(begin: Command, resume: Command) -> None:
     `world.admit` ends a world for the sake of workers that wait to join it; that of a dead worker ends by
     the error of the others' next exchange.
     """
-    news, attempts = _News(), _Attempts()
+    news = _News()
+    attempts = _Attempts()
 
     def admit() -> None:
         attempts.futile = 0

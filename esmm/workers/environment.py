@@ -16,7 +16,8 @@ from cli.errors import InputError
 PATIENCE_SECONDS = 20.0  # after which a worker says that it waits for others
 CONNECT_SECONDS = 20.0
 TIMEOUT_SECONDS = 120  # also that of a new worker's start, which must not kill those who wait for it
-ADDRESS, PORT = "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"  # of the launcher
+ADDRESS = "HOROVOD_GLOO_RENDEZVOUS_ADDR"  # of the launcher
+PORT = "HOROVOD_GLOO_RENDEZVOUS_PORT"
 NEEDED = ("HOROVOD_RANK", "HOROVOD_HOSTNAME", ADDRESS, PORT)
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def _require_launcher() -> None:
             f"environment: HOROVOD_SIZE={os.environ.get('HOROVOD_SIZE')}, but not {', '.join(missing)}. "
             "Start several workers with `horovodrun -np N python -m ...`; for one, unset HOROVOD_SIZE."
         )
-    address, port = os.environ[ADDRESS], _number(PORT, 0)
+    address = os.environ[ADDRESS]
+    port = _number(PORT, 0)
     try:
         socket.create_connection((address, port), CONNECT_SECONDS).close()
     except OSError as error:

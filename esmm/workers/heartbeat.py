@@ -22,10 +22,14 @@ class Pulse:
     """
 
     def __init__(self, world: World, save_minutes: float) -> None:
-        self.world, self.save_minutes = world, save_minutes
-        self.stop = self.save_due = False
-        self._every = self._left = 1
-        self._last = self._saved = time.perf_counter()
+        self.world = world
+        self.save_minutes = save_minutes
+        self.stop = False
+        self.save_due = False
+        self._every = 1  # steps per exchange
+        self._left = 1  # steps to the next one
+        self._last = time.perf_counter()
+        self._saved = self._last
 
     def beat(self) -> None:
         """To be called once between two steps."""
@@ -39,12 +43,15 @@ class Pulse:
         agreed = torch.tensor(mine)
         self.world.all_reduce_([agreed], "pulse")
         stop, save, self._every = agreed.tolist()
-        self.stop, self.save_due = stop > 0, save > 0
-        self._left, self._last = self._every, time.perf_counter()
+        self.stop = stop > 0
+        self.save_due = save > 0
+        self._left = self._every
+        self._last = time.perf_counter()
 
     def saved(self) -> None:
         """A checkpoint has just been written: the clock starts again."""
-        self.save_due, self._saved = False, time.perf_counter()
+        self.save_due = False
+        self._saved = time.perf_counter()
 
     def _steps_per_exchange(self, now: float) -> int:
         """As many as take a second, by the last ones; at most twice as many as before, as speeds vary."""

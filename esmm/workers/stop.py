@@ -12,7 +12,8 @@ class Stop:
     """What SIGTERM does: it ends the process; or, while someone waits for it, it only sets `requested`."""
 
     def __init__(self) -> None:
-        self.requested, self._awaited = False, False
+        self.requested = False
+        self._awaited = False
 
     def __call__(self, number: int, frame: object) -> None:
         """The signal's handler."""

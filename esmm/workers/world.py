@@ -86,7 +86,8 @@ class World:
         machines = [machine for machine, _ in places]
         groups = tuple(group for machine, group in places if machine == machines[rank])
         # Not Horovod's own local rank: elastic workers of one machine pass for hosts of their own.
-        local_rank, local_size = machines[:rank].count(machines[rank]), machines.count(machines[rank])
+        local_rank = machines[:rank].count(machines[rank])
+        local_size = machines.count(machines[rank])
         if "OMP_NUM_THREADS" not in os.environ:  # torch obeys it by itself
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
         # Ours only: petastorm's concerns nobody. In the next world this process may have another rank.

@@ -24,6 +24,13 @@ def test_a_failing_stage_is_named_with_its_last_lines_and_its_command(tmp_path: 
         assert part in text
 
 
+def test_rank_0_speaks_without_its_number(tmp_path: Path):
+    lines = "[0]<stderr>:12:00:00 epoch 1", "[1]<stderr>:another worker", "[0] is a list"
+    stage = Stage("speak", [[sys.executable, "-c", f"print({chr(10).join(lines)!r})"]], tmp_path, lambda: "")
+    run_stage(1, 1, stage, tmp_path / "log")
+    assert (tmp_path / "log.1.log").read_text().splitlines() == ["12:00:00 epoch 1", *lines[1:]]
+
+
 def test_each_stage_reads_what_the_one_before_has_written(tmp_path: Path):
     found = stages(SIZES["tiny"], tmp_path, "configs/demo.yaml", workers=2)
     written: set[str] = set()
