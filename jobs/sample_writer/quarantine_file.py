@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import LogFile, open_log
+from jobs.sample_writer.parquet_file import ParquetFile
 from schemas import quarantine
 from schemas.raw_log import QUARANTINE_REASONS
 from storage.filesystems import filesystem
@@ -31,7 +31,8 @@ class Rejected(NamedTuple):
 
 
 class QuarantineFile:
-    """A Parquet file of rejected lines, opened with the first of them.
+    """A Parquet file of rejected lines, opened with the first of them. `close` completes it; leaving its
+    block closes it in any case.
 
     Memory: some megabytes of text, and for each line whose text did not travel 9 bytes, 18 while they are
     written at the end. Those texts are read again from the logs then, for the first `MOST_FETCHED` and not
@@ -39,16 +40,24 @@ class QuarantineFile:
     """
 
     def __init__(self, path: str, files: list[LogFile]) -> None:
-        self._fs, self._path = filesystem(path)
+        self._path = path
+        self._file = ParquetFile(path, SCHEMA, compression="zstd")
         self._files = {file.number: file for file in files}
         self._buffered: list[Rejected] = []
         self._buffered_bytes = 0
         self._without_text: list[Rejected] = []
-        self._stream: Any = None
-        self._writer: pq.ParquetWriter | None = None
         self._counts: Counter[int] = Counter()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
     def add(self, lines: Rejected) -> None:
+        if not self._counts:
+            fs, path = filesystem(self._path)
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._counts.update(lines.reasons.tolist())
         if lines.texts is None:
             self._without_text.append(lines)
@@ -63,9 +72,7 @@ class QuarantineFile:
         self._flush()
         if self._without_text:
             self._write_late()
-        if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+        self._file.close()
         return {QUARANTINE_REASONS[code]: n for code, n in sorted(self._counts.items())}
 
     def _flush(self) -> None:
@@ -73,7 +80,8 @@ class QuarantineFile:
             texts = [text for lines in self._buffered for text in lines.texts or []]
             reasons = np.concatenate([lines.reasons for lines in self._buffered])
             self._write(reasons, np.concatenate([lines.orders for lines in self._buffered]), texts)
-        self._buffered, self._buffered_bytes = [], 0
+        self._buffered = []
+        self._buffered_bytes = 0
 
     def _write_late(self) -> None:
         """Write the lines whose text did not travel, in the order of the logs, piece by piece: as Python's
@@ -103,17 +111,13 @@ class QuarantineFile:
         return texts
 
     def _write(self, reasons: np.ndarray, orders: np.ndarray, texts: Any) -> None:
-        if self._writer is None:
-            self._fs.makedirs(self._path.rpartition("/")[0], exist_ok=True)
-            self._stream = self._fs.open(self._path, "wb")
-            self._writer = pq.ParquetWriter(self._stream, SCHEMA, compression="zstd")
         columns = {
             "reason": [QUARANTINE_REASONS[code] for code in reasons.tolist()],
             "file": [self._files[number].path for number in (orders >> packed_rows.OFFSET_BITS).tolist()],
             "offset": orders & packed_rows.OFFSET_MASK,
             "text": texts,
         }
-        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+        self._file.write(pa.table(columns, schema=SCHEMA))
 
 
 def _pieces(places: np.ndarray, most: int) -> Iterator[np.ndarray]:

@@ -1,14 +1,13 @@
 """One Parquet file of samples, written row group by row group."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from jobs.sample_writer.parquet_file import ParquetFile
 from schemas import samples
 from schemas.fields import USER_FIELDS
-from storage.filesystems import filesystem
 
 # In order, or nearly so (unpack_kernel): their differences take far fewer bytes than a dictionary.
 ASCENDING = ("sample_id", *(field.column for field in USER_FIELDS if field.multi))
@@ -30,21 +29,26 @@ WRITER_OPTIONS: dict[str, Any] = {
 
 
 class SampleFile:
-    """A Parquet file, opened with its first row, cut into row groups of equal numbers of rows.
+    """A file of samples, cut into row groups of equal numbers of rows. `close` completes it; leaving its
+    block closes it in any case.
 
     rows, impressions: per row group written. counts: rows, impressions, clicks, conversions.
     """
 
     def __init__(self, path: str, rows_per_row_group: int) -> None:
-        self._fs, self._path = filesystem(path)
+        self._file = ParquetFile(path, samples.arrow_schema(), **WRITER_OPTIONS)
         self._group_rows = rows_per_row_group
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = 0
-        self._stream: Any = None
-        self._writer: pq.ParquetWriter | None = None
         self.rows: list[int] = []
         self.impressions: list[int] = []
         self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
 
     def add(self, batch: pa.RecordBatch) -> None:
         self._pending.append(batch)
@@ -56,11 +60,7 @@ class SampleFile:
         """Write what is left; the size of the file in bytes, 0 where no row came."""
         if self._num_pending:
             self._write_groups(self._num_pending)
-        if self._writer is None:
-            return 0
-        self._writer.close()
-        self._stream.close()
-        return int(self._fs.size(self._path))
+        return self._file.close()
 
     def _write_groups(self, num_rows: int) -> None:
         table = pa.Table.from_batches(self._pending)
@@ -70,10 +70,7 @@ class SampleFile:
         self._num_pending = table.num_rows - num_rows
 
     def _write_group(self, group: pa.Table) -> None:
-        if self._writer is None:
-            self._stream = self._fs.open(self._path, "wb")
-            self._writer = pq.ParquetWriter(self._stream, samples.arrow_schema(), **WRITER_OPTIONS)
-        self._writer.write_table(group, row_group_size=group.num_rows)
+        self._file.write(group)
         num_impressions = len(group["sample_id"].combine_chunks().flatten())
         self.rows.append(group.num_rows)
         self.impressions.append(num_impressions)

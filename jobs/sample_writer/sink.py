@@ -12,7 +12,8 @@ The lines set aside are kept with the training part, as many have no context tha
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -33,6 +34,7 @@ from storage.json_files import write_json
 
 if TYPE_CHECKING:
     from jobs.sample_writer.quarantine_file import QuarantineFile
+    from jobs.sample_writer.sample_file import SampleFile
 
 ATTEMPTS, WHOLE = "attempts", "whole"  # the folders of a staging folder; the second is published
 
@@ -62,17 +64,14 @@ class _PartWriter:
     """Unpacks one task's rows of one part into a file, what is of no use into that of the quarantine."""
 
     def __init__(
-        self, folder: str, name: str, quarantine: "QuarantineFile", max_impressions: int, group_rows: int
-    ):
-        from jobs.sample_writer.sample_file import SampleFile
-        from jobs.sample_writer.unpack import (
-            Unpacker,  # numba takes a second that planning and committing need not pay
-        )
+        self, name: str, file: "SampleFile", quarantine: "QuarantineFile", max_impressions: int
+    ) -> None:
+        from jobs.sample_writer.unpack import Unpacker
 
         self._name = name
-        self._unpacker: Unpacker = Unpacker(max_impressions)
-        self._file: SampleFile = SampleFile(f"{folder}/{name}", group_rows)
+        self._file = file
         self._quarantine = quarantine
+        self._unpacker = Unpacker(max_impressions)
 
     def add(self, batch: pa.RecordBatch) -> None:
         self._write(self._unpacker.add(batch))
@@ -108,29 +107,42 @@ class SampleWriter(DataSourceArrowWriter):
         self._cut_share = float(options["cut_share"])
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> TaskMessage:
-        from jobs.sample_writer import sample_file, unpack  # noqa: F401
-        from jobs.sample_writer.quarantine_file import QuarantineFile
+        # Here, as numba takes a second that planning and committing need not pay.
+        from jobs.sample_writer import quarantine_file, sample_file, unpack  # noqa: F401
 
         freeze_imports(SampleSink.name())
-        partition = cast(TaskContext, TaskContext.get()).partitionId()
+        return self.write_partition(cast(TaskContext, TaskContext.get()).partitionId(), iterator)
+
+    def write_partition(self, partition: int, batches: Iterable[pa.RecordBatch]) -> TaskMessage:
+        """Write the rows of one partition, part after part; an error leaves no file open."""
         name = f"{partition:05d}-{uuid.uuid4().hex}.parquet"
-        aside = f"{self._staging[0]}/{ATTEMPTS}/{QUARANTINE_FOLDER}/{name}"
-        quarantine = QuarantineFile(aside, self._files)
         done: list[PartMessage] = []
-        writer = self._part_writer(0, name, quarantine)
-        for batch in iterator:
-            for part, rows in _split_parts(batch):
-                while part > len(done):
-                    done.append(writer.close())
-                    writer = self._part_writer(len(done), name, quarantine)
-                writer.add(rows)
-        done.append(writer.close())
-        done[0].quarantine = quarantine.close()
+        with ExitStack() as files:
+            quarantine = files.enter_context(self._quarantine_file(name))
+            writer = self._part_writer(0, name, quarantine, files)
+            for batch in batches:
+                for part, rows in _split_parts(batch):
+                    while part > len(done):
+                        done.append(writer.close())
+                        writer = self._part_writer(len(done), name, quarantine, files)
+                    writer.add(rows)
+            done.append(writer.close())
+            done[0].quarantine = quarantine.close()
         return TaskMessage(partition, done)
 
-    def _part_writer(self, part: int, name: str, quarantine: "QuarantineFile") -> _PartWriter:
-        folder = f"{self._staging[part]}/{ATTEMPTS}"
-        return _PartWriter(folder, name, quarantine, self._max_impressions, self._group_rows)
+    def _quarantine_file(self, name: str) -> "QuarantineFile":
+        from jobs.sample_writer.quarantine_file import QuarantineFile
+
+        folder = f"{self._staging[0]}/{ATTEMPTS}/{QUARANTINE_FOLDER}"
+        return QuarantineFile(f"{folder}/{name}", self._files)
+
+    def _part_writer(
+        self, part: int, name: str, quarantine: "QuarantineFile", files: ExitStack
+    ) -> _PartWriter:
+        from jobs.sample_writer.sample_file import SampleFile
+
+        file = SampleFile(f"{self._staging[part]}/{ATTEMPTS}/{name}", self._group_rows)
+        return _PartWriter(name, files.enter_context(file), quarantine, self._max_impressions)
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
         """On the driver: the files that count get their final places, the parts their manifests."""
