@@ -19,7 +19,7 @@ from pathlib import Path
 if not __package__:  # spark-submit puts this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cli.arguments import CommandParser
@@ -109,26 +109,30 @@ def stage(
         "buckets": json.dumps(settings.all_buckets()),
         "id_table": json.dumps(id_table),
     }
-    num_bytes = sum(file.size for file in files)
-    num_files = max(1, round(sum(file.text_bytes for file in files) / settings.raw_bytes_per_file))
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
     rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
-    writer = (
-        rows.withColumn("part", part_of_context(settings, len(staged) > 1))
-        .repartition(num_files, "key")
-        .sortWithinPartitions("part", "key", "kind", "order")
-        .write.format(SampleSink.name())
-        .options(
-            staging=json.dumps(staged),
-            cut_share=str(settings.valid_share if len(staged) > 1 else 0),
-            impressions_per_row=str(settings.impressions_per_row),
-            rows_per_row_group=str(settings.rows_per_row_group),
-            **options,
-        )
+    num_files = max(1, round(sum(file.text_bytes for file in files) / settings.raw_bytes_per_file))
+    with_validation = len(staged) > 1
+    ordered = in_writing_order(rows, settings, num_files, with_validation)
+    writer = ordered.write.format(SampleSink.name()).options(
+        staging=json.dumps(staged),
+        cut_share=str(settings.valid_share if with_validation else 0),
+        impressions_per_row=str(settings.impressions_per_row),
+        rows_per_row_group=str(settings.rows_per_row_group),
+        **options,
     )
+    num_bytes = sum(file.size for file in files)
     LOG.info("building samples of %d files, %.0f MB", len(files), num_bytes / 1e6)
     with progress.shown(spark, STAGES, num_bytes):
         writer.mode("append").save()
+
+
+def in_writing_order(
+    rows: DataFrame, settings: SamplesConfig, num_files: int, with_validation: bool
+) -> DataFrame:
+    """Packed rows with their part, a partition per file; see `jobs.sample_writer.sink` for the order."""
+    parts = rows.withColumn("part", part_of_context(settings, with_validation))
+    return parts.repartition(num_files, "key").sortWithinPartitions("part", "key", "kind", "order")
 
 
 def part_of_context(settings: SamplesConfig, with_validation: bool) -> Column:

@@ -71,7 +71,8 @@ def _highest(marks: Runs, how: str, kind: str) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The figures, a column per size, and where the time of ours went at the largest."""
-    measured_on, found = results["machine"], list(results["figures"].values())
+    measured_on = results["machine"]
+    found = list(results["figures"].values())
     cores = f"{CORES} of {measured_on['cores']} cores, JVM heap {HEAP}"
     lines = [f"{measured_on['date']}, {measured_on['processor']}, {cores}", ""]
     lines.append(_line("", [f"{size}x" for size in results["figures"]]))

@@ -48,7 +48,8 @@ def _read(spark: SparkSession, path: str, schema: str) -> DataFrame:
 
 
 def _parse_feature(feature: Column) -> Column:
-    id_separator, value_separator = raw_log.ID_SEPARATOR.decode(), raw_log.VALUE_SEPARATOR.decode()
+    id_separator = raw_log.ID_SEPARATOR.decode()
+    value_separator = raw_log.VALUE_SEPARATOR.decode()
     name = F.substring_index(feature, id_separator, 1)
     id_and_value = F.substring_index(feature, id_separator, -1)
     return F.struct(

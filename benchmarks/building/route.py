@@ -43,9 +43,14 @@ Outcome = dict[str, Any]
 
 def timed(work: Callable[[], Outcome]) -> Outcome:
     """Run; what it returns, with wall and processor seconds, and how many cores others kept busy."""
-    cpu, machine, wall, begin = cpu_seconds(), busy_seconds(), time.perf_counter(), time.time()
+    cpu = cpu_seconds()
+    machine = busy_seconds()
+    wall = time.perf_counter()
+    begin = time.time()
     outcome = work()
-    wall, end, machine = time.perf_counter() - wall, time.time(), busy_seconds() - machine
+    wall = time.perf_counter() - wall
+    end = time.time()
+    machine = busy_seconds() - machine
     used = {kind: seconds - cpu[kind] for kind, seconds in cpu_seconds().items()}
     others = max(0.0, machine - sum(used.values())) / wall
     return {

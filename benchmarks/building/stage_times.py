@@ -34,8 +34,10 @@ class Stage:
 
     def add(self, event: dict[str, Any]) -> None:
         """Add a SparkListenerTaskEnd."""
-        info, metrics = event["Task Info"], event["Task Metrics"]
-        read, write = metrics["Shuffle Read Metrics"], metrics["Shuffle Write Metrics"]
+        info = event["Task Info"]
+        metrics = event["Task Metrics"]
+        read = metrics["Shuffle Read Metrics"]
+        write = metrics["Shuffle Write Metrics"]
         self.reads_shuffle |= read["Local Bytes Read"] + read["Remote Bytes Read"] > 0
         self.tasks += 1
         self.begin = min(self.begin, info["Launch Time"] / 1e3)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,9 @@ class CopyProgress:
     """Bytes done by several threads: a bar on a terminal, else a log line per tenth."""
 
     def __init__(self, total: int, what: str) -> None:
-        self._total, self._what, self._done = max(1, total), what, 0
+        self._total = max(1, total)
+        self._what = what
+        self._done = 0
         self._lock = threading.Lock()
         self._stopped = False
         self._bar: Any = None
@@ -46,23 +48,26 @@ class CopyProgress:
 
             self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=what)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Threads that still work end at their next block."""
+        self._stopped = True
+        if self._bar is not None:
+            self._bar.close()
+
     def add(self, num_bytes: int) -> None:
         """Count bytes; raises `StoppedError` where the work is to end."""
         if self._stopped:
             raise StoppedError
         with self._lock:
-            before, self._done = self._done, self._done + num_bytes
+            before = self._done
+            self._done += num_bytes
             if self._bar is not None:
                 self._bar.update(num_bytes)
             elif self._done * 10 // self._total > before * 10 // self._total:
                 LOG.info("%s: %.1f of %.1f GB", self._what, self._done / 1e9, self._total / 1e9)
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def unpack_tar(archive: Path, names: set[str], folder: Path, progress: CopyProgress) -> dict[str, Counted]:
@@ -103,7 +108,9 @@ def count(path: Path, progress: CopyProgress) -> Counted:
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None, watch: Callable[[], None]) -> Counted:
-    rows, size, last = 0, 0, LINE_FEED
+    rows = 0
+    size = 0
+    last = LINE_FEED
     while block := source.read(BLOCK_BYTES):
         if target is not None:
             target.write(block)

@@ -73,7 +73,8 @@ def find_sources(raw: Path) -> list[ArchiveSource]:
     """Where each of the four logs comes from: unpacked, else compressed, else from an archive."""
     if not raw.is_dir():
         raise InputError(f"{raw}: expected a folder with the Ali-CCP archives, found none. {HOW_TO_GET}")
-    found, missing = [], []
+    found = []
+    missing = []
     for half in HALVES.values():
         packed = []
         for name in half.files:
@@ -104,18 +105,18 @@ def unpack(raw: Path, sources: list[ArchiveSource]) -> dict[str, tuple[Path, Cou
     record = _Record(raw)
     done = {s.names[0]: (s.path, known) for s in sources if (known := record.known(s.path))}
     todo = [source for source in sources if source.names[0] not in done]
-    progress = CopyProgress(sum(source.path.stat().st_size for source in todo), "reading the archives")
-    with only_run(raw), ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            jobs = {pool.submit(source.read, raw, progress): source for source in todo}
-            for job in as_completed(jobs):
-                for name, counted in job.result().items():
-                    path = raw / name if jobs[job].packed else jobs[job].path
-                    record.add(path, counted)
-                    done[name] = (path, counted)
-        finally:
-            progress.stop()
-            progress.close()
+    num_bytes = sum(source.path.stat().st_size for source in todo)
+    with (
+        only_run(raw),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        CopyProgress(num_bytes, "reading the archives") as progress,
+    ):
+        jobs = {pool.submit(source.read, raw, progress): source for source in todo}
+        for job in as_completed(jobs):
+            for name, counted in job.result().items():
+                path = raw / name if jobs[job].packed else jobs[job].path
+                record.add(path, counted)
+                done[name] = (path, counted)
     return done
 
 

@@ -42,7 +42,9 @@ class Sampler:
     """Draws lines of one plan; a line depends on its numbers alone, not on what was drawn before."""
 
     def __init__(self, world: PlantedWorld, plan: Plan, list_scale: float) -> None:
-        self.world, self.plan, self.history = world, plan, new_history(world)
+        self.world = world
+        self.plan = plan
+        self.history = new_history(world)
         self.contexts = plan.contexts_for(list_scale)
 
     def common(self, first: int, end: int) -> Lines:
@@ -53,9 +55,11 @@ class Sampler:
 
     def skeleton(self, first: int, end: int, intercepts: Array) -> Lines:
         """Rows of the segments first..end-1, with labels drawn with `intercepts` (float64 [2])."""
-        first_row, end_row = int(self.plan.segment_row[first]), int(self.plan.segment_row[end])
+        first_row = int(self.plan.segment_row[first])
+        end_row = int(self.plan.segment_row[end])
         lines = new_lines(end_row - first_row, MAX_ROW_FEATURES)
-        segments, dirt = self.plan.segments(first, end), self.plan.dirt(first_row, end_row)
+        segments = self.plan.segments(first, end)
+        dirt = self.plan.dirt(first_row, end_row)
         draw_rows(self.world, self.history, self.contexts, segments, dirt, intercepts, lines)
         return lines
 
@@ -66,7 +70,9 @@ class Drawer:
     def __init__(
         self, world: PlantedWorld, plans: tuple[Plan, ...], list_scale: float, intercepts: Array
     ) -> None:
-        self.plans, self.intercepts, self.texts = plans, intercepts, make_texts()
+        self.plans = plans
+        self.intercepts = intercepts
+        self.texts = make_texts()
         self.samplers = [Sampler(world, plan, list_scale) for plan in plans]
 
     def draw(self, task: ChunkTask) -> ChunkResult:
@@ -79,7 +85,8 @@ class Drawer:
         return ChunkResult(task.split, {f"common_features_{SPLITS[task.split]}.csv": lines}, counts)
 
     def _skeleton(self, task: ChunkTask) -> ChunkResult:
-        plan, name = self.plans[task.split], SPLITS[task.split]
+        plan = self.plans[task.split]
+        name = SPLITS[task.split]
         drawn = self.samplers[task.split].skeleton(task.first, task.end, self.intercepts)
         first_row = int(plan.segment_row[task.first])
         kinds = plan.dirt(first_row, first_row + drawn.labels.shape[0])
@@ -121,7 +128,8 @@ def truth_lines(first_id: int, logits: Array, valid: Array) -> bytes:
 
 def solve_intercept(logits: Array, weights: Array, rate: float) -> float:
     """The intercept with which the weighted mean of sigmoid(logits + intercept) is `rate`, by bisection."""
-    low, high = -40.0, 40.0
+    low = -40.0
+    high = 40.0
     for _ in range(60):
         middle = (low + high) / 2.0
         if np.average(sigmoid(logits + middle), weights=weights) < rate:

@@ -184,7 +184,8 @@ def visit_items(world, history, user, visits, state):
             touch(history, SHOP, world.item_ids[item, SHOP], state)
         if uniform(state) < NOTED_BRAND and world.item_ids[item, BRAND] >= 0:
             touch(history, BRAND, world.item_ids[item, BRAND], state)
-        first, end = world.item_node[item], world.item_node[item + 1]
+        first = world.item_node[item]
+        end = world.item_node[item + 1]
         if uniform(state) < NOTED_NODE:
             touch(history, NODE, world.node[first + below(state, end - first)], state)
 
@@ -200,7 +201,8 @@ def draw_history(world, history, contexts, context, key):
     visits = min(int(MEAN_VISITS * activity), MAX_FEATURES)
     visit_items(world, history, contexts.user[context], visits, state)
     for which in range(4):
-        inside, outside = world.inside[which], world.sizes[which] - world.inside[which]
+        inside = world.inside[which]
+        outside = world.sizes[which] - world.inside[which]
         for _ in range(20 * history.limit[which]):
             if history.length[which] == history.limit[which]:
                 break
@@ -276,7 +278,8 @@ def add_crossed(world, history, lines, at, cross, field, cross_field, which, ind
 def shuffle(lines, first, end, state):
     """Bring the features of a line into random order (Fisher-Yates)."""
     for left in range(end - first, 1, -1):
-        last, pick = first + left - 1, first + below(state, left)
+        last = first + left - 1
+        pick = first + below(state, left)
         lines.field[last], lines.field[pick] = lines.field[pick], lines.field[last]
         lines.id[last], lines.id[pick] = lines.id[pick], lines.id[last]
         lines.value[last], lines.value[pick] = lines.value[pick], lines.value[last]
@@ -303,11 +306,9 @@ def collect_impression(world, history, lines, at, cross, item, position, has_ite
     """Append a skeleton row's features; `cross` becomes the values of the four cross fields."""
     cross[:] = 0.0
     at = add(world, lines, at, POSITION, position, CONSTANT)
-    category, shop, brand = (
-        world.item_ids[item, CATEGORY],
-        world.item_ids[item, SHOP],
-        world.item_ids[item, BRAND],
-    )
+    category = world.item_ids[item, CATEGORY]
+    shop = world.item_ids[item, SHOP]
+    brand = world.item_ids[item, BRAND]
     if has_item:
         at = add(world, lines, at, ITEM, item, CONSTANT)
         at = add_crossed(world, history, lines, at, cross, ITEM_CATEGORY, CROSS_CATEGORY, CATEGORY, category)
@@ -325,8 +326,10 @@ def draw_labels(labels, intercepts, kind, state):
     click = uniform(state) < 1.0 / (1.0 + np.exp(-labels[0] - intercepts[0]))
     conversion = uniform(state) < 1.0 / (1.0 + np.exp(-labels[1] - intercepts[1])) and click
     if kind == DIRT_CONVERSION:
-        click, conversion = False, True
-    labels[2], labels[3] = click, conversion
+        click = False
+        conversion = True
+    labels[2] = click
+    labels[3] = conversion
 
 
 @kernel
@@ -337,29 +340,37 @@ def draw_records(world, history, contexts, chosen, lines):
         context = chosen[line]
         key = stream_key(contexts.key, context)
         draw_history(world, history, contexts, context, key)
-        first, user = lines.start[line], contexts.user[context]
+        first = lines.start[line]
+        user = contexts.user[context]
         end = collect_common(world, history, lines, first, user, contexts.has_user_id[context])
         state[0] = key
         shuffle(lines, first, end, state)
-        lines.context[line], lines.start[line + 1] = key, end
+        lines.context[line] = key
+        lines.start[line + 1] = end
 
 
 @kernel
 def draw_rows(world, history, contexts, segments, dirt, intercepts, lines):
     """Impressions of `segments` (int64 [S, 3]: context, first impression, count) into `lines`."""
-    state, cross = np.empty(1, dtype=np.uint64), np.zeros(4)
+    state = np.empty(1, dtype=np.uint64)
+    cross = np.zeros(4)
     line = NOTHING
     for segment in range(segments.shape[0]):
-        context, offset = segments[segment, 0], segments[segment, 1]
-        key, user = stream_key(contexts.key, context), contexts.user[context]
+        context = segments[segment, 0]
+        offset = segments[segment, 1]
+        key = stream_key(contexts.key, context)
+        user = contexts.user[context]
         draw_history(world, history, contexts, context, key)
         for impression in range(offset, offset + segments[segment, 2]):
             state[0] = stream_key(stream_key(key, IMPRESSION_STREAM), impression)
-            item, position = draw_item(world, history, user, state), draw_position(world, state)
-            first, has_item = lines.start[line], dirt[line] != DIRT_NO_ITEM
+            item = draw_item(world, history, user, state)
+            position = draw_position(world, state)
+            first = lines.start[line]
+            has_item = dirt[line] != DIRT_NO_ITEM
             end = collect_impression(world, history, lines, first, cross, item, position, has_item)
             shuffle(lines, first, end, state)
-            lines.context[line], lines.start[line + 1] = key, end
+            lines.context[line] = key
+            lines.start[line + 1] = end
             lines.labels[line, 0], lines.labels[line, 1] = logits(world, user, item, position, cross)
             draw_labels(lines.labels[line], intercepts, dirt[line], state)
             line += 1

@@ -76,13 +76,15 @@ def write_text(out, at, text, length):
 @kernel
 def write_features(texts, lines, line, out, at):
     """Write `common_feature_index,feature_num,feature_list` and the line end."""
-    first, end = lines.start[line], lines.start[line + 1]
+    first = lines.start[line]
+    end = lines.start[line + 1]
     at = write_hex(out, at, lines.context[line])
     out[at] = COMMA
     at = write_number(out, at + 1, end - first)
     out[at] = COMMA
     for feature in range(first, end):
-        field, value = lines.field[feature], lines.value[feature]
+        field = lines.field[feature]
+        value = lines.value[feature]
         at = write_text(out, at + 1, texts.field[field], texts.field_length[field])
         out[at] = ID_MARK
         at = write_number(out, at + 1, lines.id[feature])
@@ -112,6 +114,7 @@ def write_lines(texts, lines, first_id, out):
 
 def render(texts: Texts, lines: Lines, first_id: int = 0) -> bytes:
     """The lines of a chunk: skeleton rows numbered from `first_id` >= 1, or common records (0)."""
-    num_lines, num_features = lines.context.shape[0], int(lines.start[-1])
+    num_lines = lines.context.shape[0]
+    num_features = int(lines.start[-1])
     out = np.empty(num_lines * BYTES_PER_LINE + num_features * BYTES_PER_FEATURE, dtype=np.uint8)
     return out[: write_lines(texts, lines, first_id, out)].tobytes()

@@ -47,7 +47,8 @@ class Lines(NamedTuple):
 def new_lines(lines: int, features: int) -> Lines:
     """Room for so many lines of at most `features` features."""
     field, ids, value = (np.empty(lines * features, dtype=np.int64) for _ in range(3))
-    start, context = np.zeros(lines + 1, dtype=np.int64), np.zeros(lines, dtype=np.uint64)
+    start = np.zeros(lines + 1, dtype=np.int64)
+    context = np.zeros(lines, dtype=np.uint64)
     return Lines(start, field, ids, value, context, np.zeros((lines, 4)))
 
 

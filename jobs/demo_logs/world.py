@@ -194,7 +194,8 @@ def _user_effect(rng: np.random.Generator, profile: Array, by_profile: float, by
 def _appeal(rng: np.random.Generator, profile: Array, strength: float) -> Array:
     """float64 [users, DEPARTMENTS]: what a department means to the user's gender and age."""
     share = strength / np.sqrt(2.0)
-    gender, age = _effect(rng, share, 3, DEPARTMENTS), _effect(rng, share, 8, DEPARTMENTS)
+    gender = _effect(rng, share, 3, DEPARTMENTS)
+    age = _effect(rng, share, 8, DEPARTMENTS)
     return gender[profile[:, 2]] + age[profile[:, 3]]
 
 
@@ -248,7 +249,8 @@ def _draw_items(rng: np.random.Generator, sizes: Sizes, strengths: Strengths) ->
     weight = (np.arange(categories) + 5.0) ** -0.75
     per_category = np.maximum(3, np.round(sizes.items * weight / weight.sum())).astype(np.int64)
     category = np.repeat(np.arange(categories), per_category)
-    items, department = category.shape[0], category % DEPARTMENTS
+    items = category.shape[0]
+    department = category % DEPARTMENTS
     shop = zipf_ranks(rng, np.full(items, shops // DEPARTMENTS), 0.6) * DEPARTMENTS + department
     brand = zipf_ranks(rng, np.full(items, brands // DEPARTMENTS), 0.7) * DEPARTMENTS + department
     has_brand = rng.random(items) < SHARE_WITH_BRAND

@@ -121,7 +121,8 @@ def count_pairs(positives: np.ndarray, negatives: np.ndarray) -> Pairs:
 
     Where 64 bits might not hold the sum, halves are counted apart and merged in Python's integers.
     """
-    num_positives, num_negatives = int(positives.sum()), int(negatives.sum())
+    num_positives = int(positives.sum())
+    num_negatives = int(negatives.sum())
     if 2 * num_positives * num_negatives < INT64_LIMIT:
         doubled_below_and_tied = 2 * np.cumsum(negatives) - negatives
         return Pairs(num_positives, num_negatives, int((positives * doubled_below_and_tied).sum()))

@@ -153,7 +153,8 @@ def _check_columns(rows: DataFrame, path: str) -> None:
 
 
 def _prediction_rules() -> list[Rule]:
-    click, conversion = F.col("click"), F.col("conversion")
+    click = F.col("click")
+    conversion = F.col("conversion")
     both = F.format_string("click=%s conversion=%s", click.cast("string"), conversion.cast("string"))
     rules = [Rule("a sample_id", F.col("sample_id").isNull(), F.lit("null"))]
     for name in LABELS:
@@ -239,7 +240,8 @@ def with_truth(predictions: DataFrame, truth: DataFrame, predictions_path: str, 
         Rule("a truth line for every prediction", F.col("known").isNull(), F.lit("only predicted")),
         Rule("a prediction for every truth line", F.col("predicted").isNull(), F.lit("only in the truth")),
     ]
-    num_pairs, num_predictions = _check_rows(joined, truth_path, rules, advice), predictions.count()
+    num_pairs = _check_rows(joined, truth_path, rules, advice)
+    num_predictions = predictions.count()
     if num_pairs != num_predictions:  # each prediction has a sample_id of its own
         raise InputError(
             f"{truth_path}: expected each sample_id once, found {num_pairs} lines for {num_predictions} "

@@ -34,8 +34,10 @@ class Task(NamedTuple):
 
 
 def _tasks() -> tuple[Task, ...]:
-    click, conversion = F.col("click").cast("long"), F.col("conversion").cast("long")
-    true_ctr, true_cvr = F.col("true_p_ctr"), F.col("true_p_cvr")
+    click = F.col("click").cast("long")
+    conversion = F.col("conversion").cast("long")
+    true_ctr = F.col("true_p_ctr")
+    true_cvr = F.col("true_p_cvr")
     return (
         Task("ctr", F.col("p_ctr"), true_ctr, click, F.lit(True)),
         Task("cvr", F.col("p_cvr"), true_cvr, conversion, click == 1),
@@ -111,7 +113,8 @@ def _mean(total: Any, rows: int) -> float | None:
 
 
 def _task_metrics(name: str, pairs: dict[str, Pairs], sums: dict[str, Any]) -> TaskMetrics:
-    own, rows = pairs[name], sums[f"{name}_rows"]
+    own = pairs[name]
+    rows = sums[f"{name}_rows"]
     metrics = TaskMetrics(
         auc=own.auc,
         auc_standard_error=standard_error(own),
@@ -132,7 +135,8 @@ def _task_metrics(name: str, pairs: dict[str, Pairs], sums: dict[str, Any]) -> T
 
 
 def _all_impressions(pairs: dict[str, Pairs], sums: dict[str, Any]) -> AllImpressions:
-    own, best = pairs["cvr_all_impressions"], pairs["best_cvr_all_impressions"]
+    own = pairs["cvr_all_impressions"]
+    best = pairs["best_cvr_all_impressions"]
     metrics = AllImpressions(
         auc=own.auc,
         best_auc=best.auc,
@@ -171,7 +175,9 @@ def _reason(own: Pairs, best: Pairs | None) -> str | None:
 
 def standard_error(pairs: Pairs) -> float | None:
     """Standard error of an AUC by Hanley and McNeil, Radiology 143 (1982), 29-36; None if undefined."""
-    auc, positives, negatives = pairs.auc, pairs.positives, pairs.negatives
+    auc = pairs.auc
+    positives = pairs.positives
+    negatives = pairs.negatives
     if auc is None:
         return None
     two_positives = auc / (2 - auc)  # chance that two positives both rank above one negative

@@ -31,7 +31,8 @@ def count_ids(tokens, begin, slots, shift, used, most):
         if slots[slot, 1] == 0:
             if used == most:
                 return i, used
-            slots[slot, 0], slots[slot, 1] = feature_id, field
+            slots[slot, 0] = feature_id
+            slots[slot, 1] = field
             used += 1
         slots[slot, 1] += ONE
     return len(tokens), used

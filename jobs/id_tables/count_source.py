@@ -47,7 +47,8 @@ class IdCounter:
         lines = chunk.lines + b"\n" if chunk.unterminated else chunk.lines  # the kernel's only bound
         *_, words, bad = parse(lines, 0, self._common, self._layout, only_ids=True)
         self._lines += [lines.count(b"\n") - len(bad), len(bad)]
-        tokens, done = words.reshape(-1, 3), 0
+        tokens = words.reshape(-1, 3)
+        done = 0
         while done < len(tokens):
             done, self._used = count_ids(
                 tokens, done, self._slots, self._shift, self._used, len(self._slots) // 2

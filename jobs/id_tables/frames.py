@@ -22,7 +22,7 @@ ROWS_PER_FILE = 2_000_000
 
 
 def count(spark: SparkSession, files: list[LogFile], range_bytes: int) -> DataFrame:
-    """(field, id, count) of every id of the logs, once each, and the lines of the logs; see `id_counts`."""
+    """(field, id, count) of every id of the logs, once each, and of the lines: see `count_source`."""
     spark.dataSource.register(IdCountSource)
     source = spark.read.format(IdCountSource.name())
     parts = source.options(files=files_to_json(files), range_bytes=str(range_bytes)).load()

@@ -58,7 +58,8 @@ def stability_index(counts: Sequence[int], reference: Sequence[int]) -> float | 
     every bin that is not empty on both sides, so that a bin empty on one side has a logarithm.
     """
     pairs = [(a, b) for a, b in zip(counts, reference, strict=True) if a or b]
-    ours, theirs = sum(a for a, _ in pairs), sum(b for _, b in pairs)
+    ours = sum(a for a, _ in pairs)
+    theirs = sum(b for _, b in pairs)
     if not ours or not theirs:
         return None
     added = len(pairs) / 2

@@ -83,7 +83,8 @@ def require_kept(report: GateReport, samples: str, out: str) -> None:
 
 def describe(broken: BrokenGate) -> str:
     """One broken gate in words."""
-    allowed, found = broken["allowed"], broken["found"]
+    allowed = broken["allowed"]
+    found = broken["found"]
     if isinstance(allowed, list):
         limit = f"{allowed[0]:g} to {allowed[1]:g}"
     else:

@@ -32,7 +32,8 @@ def id_table_path(content: Manifest, given: str | None) -> str | None:
 
 def read_id_table(samples: str, content: Manifest, given: str | None) -> IdManifest | None:
     """The id table of some samples; an `InputError` where the one given or named is not theirs."""
-    path, named = id_table_path(content, given), content.get("id_table")
+    path = id_table_path(content, given)
+    named = content.get("id_table")
     if path is None:
         return None
     try:
@@ -58,7 +59,8 @@ def id_figures(tokens: Row, buckets: int, report: FieldReport | None, settings: 
     used = tokens["used"] - int(mode != "hash" and tokens["rare"] > 0)
     places = buckets - reserved
     held = report["kept_ids"] if report else figures.fewest_ids(used, places)
-    target, least = settings.target_collision_rate, settings.least_buckets
+    target = settings.target_collision_rate
+    least = settings.least_buckets
     if mode == "vocabulary":
         proposed = figures.propose_vocabulary(round(held), least, reserved)
         return IdFigures(mode, used, used / places, used, 0.0, 0.0, proposed)

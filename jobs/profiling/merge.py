@@ -1,4 +1,4 @@
-"""Merging the counts of all tasks: rows of `profile_counts` sorted by kind, field and value in, sums out.
+"""Merging the counts of all tasks: rows of `tally` sorted by kind, field and value in, sums out.
 
 The merged rows are (kind, field, value, num, ours, ranking, theirs, low, high, total). ours, ranking and
 theirs are the counts of the three parts; low, high and total belong to ours. Of buckets a row is a class of

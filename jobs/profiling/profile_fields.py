@@ -130,7 +130,8 @@ def fields_of(
 
 
 def _field_profile(found: Found, position: int, field: Field, buckets: int, ids: IdFigures) -> FieldProfile:
-    tokens, owners = found.of(BUCKET, position), found.of(LENGTH, position)
+    tokens = found.of(BUCKET, position)
+    owners = found.of(LENGTH, position)
     reached = owners if field.per_impression else found.of(REACHED, position)
     profile = FieldProfile(
         owner="impressions" if field.per_impression else "contexts",
@@ -164,7 +165,8 @@ def _weights(row: Row) -> WeightRange | None:
 
 
 def _drift(found: Found, position: int) -> Drift:
-    tokens, owners = found.of(BUCKET, position), found.of(LENGTH, position)
+    tokens = found.of(BUCKET, position)
+    owners = found.of(LENGTH, position)
     missing = (owners["ours"] - owners["above_zero"], owners["theirs_zero"])
     bins = [*found.bins.get(position, []), missing]
     # Without a rank all ids fall into one bin, where the most different ones would look alike.

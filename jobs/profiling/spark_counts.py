@@ -49,7 +49,7 @@ def _positions(spark: SparkSession, work: list[Work]) -> DataFrame:
 
 @contextmanager
 def counted(spark: SparkSession, work: list[Work], buckets: dict[str, int]) -> Iterator[DataFrame]:
-    """All counts, in rows of `profile_merge`: some per list length and some hundred per chunk of buckets."""
+    """All counts, in rows of `merge`: some per list length and some hundred per chunk of buckets."""
     count = profile_tasks.counter_of(work, buckets)
     parts = _positions(spark, work).mapInArrow(count, tally.SPARK_SCHEMA)
     keys = ("kind", "field", "value")
@@ -63,8 +63,10 @@ def counted(spark: SparkSession, work: list[Work], buckets: dict[str, int]) -> I
 
 
 def summarise(table: DataFrame) -> dict[tuple[int, int], Row]:
-    """By (kind, field): what is known of the values of that kind. See `NOTHING` in profile_content."""
-    ours, value, num = F.col("ours"), F.col("value"), F.col("num")
+    """By (kind, field): what is known of the values of that kind. See `profile_fields.NOTHING`."""
+    ours = F.col("ours")
+    value = F.col("value")
+    num = F.col("num")
     against = F.col("ranking") + F.col("theirs")
     unseen = (ours > 0) & (against == 0)
     # Percentiles of buckets would mean nothing.
@@ -100,7 +102,8 @@ def binned(table: DataFrame, few_used: list[int]) -> dict[int, list[tuple[int, i
     equal shares of its tokens, equal counts together; the buckets it does not use are one more.
     few_used: fields of which it uses at most FEW_BUCKETS; there each of them is a bin.
     """
-    few, used = F.col("field").isin(few_used), F.col("ranking") > 0
+    few = F.col("field").isin(few_used)
+    used = F.col("ranking") > 0
     each = (F.col("ranking") / F.col("num")).alias("each")
     # A field has at most sqrt(2 tokens) different counts: few enough for a window.
     ranks = (
@@ -121,7 +124,8 @@ def binned(table: DataFrame, few_used: list[int]) -> dict[int, list[tuple[int, i
 
 def _bin_of(few: Column) -> Column:
     """The bin of buckets of one rank: by the share of `ranking` that the more frequent ones hold."""
-    whole, tokens = Window.partitionBy("field"), F.sum("ranking")
+    whole = Window.partitionBy("field")
+    tokens = F.sum("ranking")
     ranked = whole.orderBy(F.desc("each"), "single")
     before = F.coalesce(tokens.over(ranked.rowsBetween(Window.unboundedPreceding, -1)), F.lit(0))
     number = F.floor(before * BINS / F.greatest(tokens.over(whole), F.lit(1)))

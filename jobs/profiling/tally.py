@@ -95,7 +95,8 @@ class Tally:
         """No more rows of the last context."""
         if self._context is not None:
             self._counts[SIZE, NO_FIELD, self._context_size] += 1
-        self._context, self._context_size = None, 0
+        self._context = None
+        self._context_size = 0
 
     def rows(self, part: int) -> Iterator[pa.RecordBatch]:
         """All counts, as batches of `ARROW_SCHEMA`."""
@@ -120,12 +121,14 @@ class Tally:
         sizes = np.add.reduceat(impressions, np.union1d([0], np.flatnonzero(starts)))
         sizes[0] += self._context_size
         self._add(SIZE, NO_FIELD, sizes[:-1])
-        self._context, self._context_size = ids[-1].as_py(), int(sizes[-1])
+        self._context = ids[-1].as_py()
+        self._context_size = int(sizes[-1])
         return starts
 
     def _add_field(self, position: int, field: Field, batch: pa.RecordBatch, path: str) -> None:
         """Count ids, how many each owner has, and weights. batch: the owners' rows."""
-        ids, num_tokens = _flat(batch.column(field.column)), self._num_tokens[position]
+        ids = _flat(batch.column(field.column))
+        num_tokens = self._num_tokens[position]
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(num_tokens):
             raise InputError(
                 f"{path}: column {field.column}: expected buckets 0 to {len(num_tokens) - 1}, "

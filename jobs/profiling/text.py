@@ -38,7 +38,8 @@ def format_profile(profile: Profile) -> str:
 
 
 def _head(profile: Profile) -> list[str]:
-    counts, quarantine = profile["counts"], profile["quarantine"]
+    counts = profile["counts"]
+    quarantine = profile["quarantine"]
     sizes = profile["impressions_per_context"]
     mean, p50, p99 = (_number(value, ",.1f") for value in (sizes["mean"], sizes["p50"], sizes["p99"]))
     labels = f"{counts['clicks']:,} clicks, {counts['conversions']:,} conversions"
@@ -53,7 +54,8 @@ def _head(profile: Profile) -> list[str]:
 
 
 def _field_line(name: str, field: FieldProfile) -> Line:
-    ids, lengths = field["distinct_ids"], field.get("lengths")
+    ids = field["distinct_ids"]
+    lengths = field.get("lengths")
     per_owner: Line = ("", "", "", "")
     if lengths is not None:
         middle = (_number(lengths[key], ",.0f") for key in ("p50", "p99"))

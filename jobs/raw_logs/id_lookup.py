@@ -69,10 +69,12 @@ def _filled(path: str, manifest: ids.IdManifest) -> IdTable:
     from jobs.raw_logs import parse_kernel
 
     table = _planned(manifest)
-    known, exact = np.full(len(table.known), parse_kernel.EMPTY), np.zeros(len(table.exact), np.int32)
+    known = np.full(len(table.known), parse_kernel.EMPTY)
+    exact = np.zeros(len(table.exact), np.int32)
     fields = np.zeros(NUM_FIELDS, parse_kernel.FIELD_DTYPE)
     fields["salt"] = salts(manifest["hash_seed"])
-    fields["first"], fields["mask"] = table.firsts, table.masks
+    fields["first"] = table.firsts
+    fields["mask"] = table.masks
     room = np.array([_num_known(manifest, f.name) for f in FIELDS], np.int64)
     whole = all(parse_kernel.put_ids(*rows, fields, known, exact, room) for rows in _rows(path))
     if not whole or room.any():
@@ -87,11 +89,13 @@ def _planned(manifest: ids.IdManifest) -> IdTable:
     """Where everything goes; known and exact only have their lengths."""
     settings = ids.settings_of(manifest)
     names = sorted(settings.table_fields(), key=lambda name: settings.mode(name) != "vocabulary")
-    firsts, masks = np.zeros(NUM_FIELDS, np.int64), np.zeros(NUM_FIELDS, np.uint64)
+    firsts = np.zeros(NUM_FIELDS, np.int64)
+    masks = np.zeros(NUM_FIELDS, np.uint64)
     num_slots = num_exact = 0
     for name in names:
         slots = num_slots_for(_num_known(manifest, name))
-        firsts[FIELD_INDEX[name]], masks[FIELD_INDEX[name]] = num_slots, slots - 1
+        firsts[FIELD_INDEX[name]] = num_slots
+        masks[FIELD_INDEX[name]] = slots - 1
         num_slots += slots
         if settings.mode(name) == "vocabulary":
             num_exact = num_slots

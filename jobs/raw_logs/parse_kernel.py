@@ -305,7 +305,8 @@ def _parse_features(data, begin, expected, first, last, layout, head, ids, weigh
     raw id of field 101.
     """
     counts[:] = 0
-    found, mark = 0, begin
+    found = 0
+    mark = begin
     more = data[begin] != LINE_FEED
     while more:
         if found >= expected:
@@ -445,13 +446,16 @@ def _parse_lines(data, base, common, max_run, layout, words, floats, keys, order
     other branch out of the machine code, which a flag would slow down."""
     first, last = (0, layout.num_user_fields) if common else (layout.num_user_fields, len(layout.fields))
     most = len(data) // layout.shortest_feature + 1
-    commas, head, counts = (
-        np.empty(5, np.int64),
-        np.empty(3, np.int64),
-        np.empty(len(layout.fields), np.int64),
-    )
-    ids, weights = np.empty(most * len(counts), np.int64), np.empty(most * len(counts), np.float32)
-    rows, run, broken, position, begin = 0, 0, 0, 0, 0
+    commas = np.empty(5, np.int64)
+    head = np.empty(3, np.int64)
+    counts = np.empty(len(layout.fields), np.int64)
+    ids = np.empty(most * len(counts), np.int64)
+    weights = np.empty(most * len(counts), np.float32)
+    rows = 0
+    run = 0
+    broken = 0
+    position = 0
+    begin = 0
     while begin < len(data):
         if common:
             reason, key, end = _common_head(data, begin, commas, head)
@@ -467,11 +471,15 @@ def _parse_lines(data, base, common, max_run, layout, words, floats, keys, order
                 reason = WRONG_COLUMN_COUNT  # a comma too many explains it
         if reason:
             end = _find(data, end, LINE_FEED)
-            bad[broken, 0], bad[broken, 1], bad[broken, 2] = reason, begin, end
+            bad[broken, 0] = reason
+            bad[broken, 1] = begin
+            bad[broken, 2] = end
             broken += 1
         else:
             if common or rows == 0 or keys[rows - 1] != key or run == max_run:
-                keys[rows], orders[rows], starts[rows] = key, base + begin, position
+                keys[rows] = key
+                orders[rows] = base + begin
+                starts[rows] = position
                 rows += 1
                 run = 0
             run += 1
@@ -517,7 +525,8 @@ def put_ids(row_fields, row_ids, row_buckets, fields, known, exact, room):
     of them twice.
     """
     for row in range(len(row_ids)):
-        field, feature_id = row_fields[row], row_ids[row]
+        field = row_fields[row]
+        feature_id = row_ids[row]
         if room[field] == 0:
             return False
         slot = _slot(known, feature_id, fields[field], _hash(feature_id, fields[field].salt))

@@ -123,8 +123,10 @@ def parse(
     shortest = packed_rows.SHORTEST_FEATURE
     most_words = len(data) // shortest * 3 if only_ids else packed_rows.most_words(most, len(data))
     words = np.empty(most_words, np.int32)
-    keys, orders = np.empty(most, np.uint64), np.empty(most, np.int64)
-    starts, bad = np.empty(most + 1, np.int64), np.empty((num_lines, 3), np.int64)
+    keys = np.empty(most, np.uint64)
+    orders = np.empty(most, np.int64)
+    starts = np.empty(most + 1, np.int64)
+    bad = np.empty((num_lines, 3), np.int64)
     kernel = parse_kernel.list_ids if only_ids else parse_kernel.parse_lines
     num_rows, num_bad = kernel(
         data, base, common, MAX_RUN, layout, words, words.view(np.float32), keys, orders, starts, bad
@@ -142,8 +144,10 @@ def parse_layout(
     fields = np.zeros(packed_rows.NUM_FIELDS, parse_kernel.FIELD_DTYPE)
     fields["salt"] = packed_rows.salts(hash_seed)
     fields["buckets"] = packed_rows.bucket_sizes(buckets)
-    fields["first"], fields["mask"] = table.firsts, table.masks
-    fields["multi"], fields["weighted"] = packed_rows.FIELD_MULTI, packed_rows.FIELD_WEIGHTED
+    fields["first"] = table.firsts
+    fields["mask"] = table.masks
+    fields["multi"] = packed_rows.FIELD_MULTI
+    fields["weighted"] = packed_rows.FIELD_WEIGHTED
     fields["raw"][table.fields] = True
     fields["raw"] |= only_ids
     return parse_kernel.ParseLayout(

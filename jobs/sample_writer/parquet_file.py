@@ -1,7 +1,6 @@
 """A Parquet file that is there only if something is written to it."""
 
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -26,9 +25,7 @@ class ParquetFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._opened.close()
         except OSError:

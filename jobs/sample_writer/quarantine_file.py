@@ -90,7 +90,8 @@ class QuarantineFile:
         orders = np.concatenate([lines.orders for lines in self._without_text])
         self._without_text = []
         by_place = np.argsort(orders, kind="stable")
-        with_text, without = by_place[:MOST_FETCHED], by_place[MOST_FETCHED:]
+        with_text = by_place[:MOST_FETCHED]
+        without = by_place[MOST_FETCHED:]
         for piece in _pieces(with_text, FETCHED_AT_ONCE):
             self._write(reasons[piece], orders[piece], self._texts(orders[piece]))
         for piece in _pieces(without, WRITTEN_AT_ONCE):

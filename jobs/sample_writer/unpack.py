@@ -79,7 +79,8 @@ class Unpacker:
 
     def take_rejected(self) -> list[Rejected]:
         """The lines found to be of no use since the last call."""
-        taken, self._rejected = self._rejected, []
+        taken = self._rejected
+        self._rejected = []
         return taken
 
     def _process(self, rows: _Rows, last: bool) -> Iterator[pa.RecordBatch]:
@@ -209,7 +210,8 @@ def _num_new_contexts(keys: np.ndarray, state: _Open) -> int:
 
 
 def _quarantined(rows: _Rows, indexes: np.ndarray) -> Rejected:
-    reasons, texts = np.empty(len(indexes), np.int8), []
+    reasons = np.empty(len(indexes), np.int8)
+    texts = []
     for n, i in enumerate(indexes.tolist()):
         blob = rows.words[rows.begins[i] : rows.ends[i]]
         reasons[n] = blob[0]
@@ -246,7 +248,8 @@ def _repeated_impressions(rows: _Rows, plan: RowPlan, state: _Open) -> np.ndarra
 
     Logs count sample_ids up, and then one comparison with the impression before is all it takes.
     """
-    ids, keys = _sample_ids(rows.words, plan.at), np.repeat(plan.key, np.diff(plan.first))
+    ids = _sample_ids(rows.words, plan.at)
+    keys = np.repeat(plan.key, np.diff(plan.first))
     goes_on = len(state.emitted) > 0 and len(keys) > 0 and int(keys[0]) == state.key
     behind = (ids[1:] <= ids[:-1]) & (keys[1:] == keys[:-1])
     if not behind.any() and not (goes_on and ids[0] <= state.emitted.max()):

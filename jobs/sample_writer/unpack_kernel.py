@@ -100,7 +100,11 @@ def plan_rows(layout, rows, max_impressions, dropped, plan):
     dropped: positions of impressions to leave out, ascending.
     Returns the numbers of sample rows, impressions, orphans and repeated records.
     """
-    num_rows, num_impressions, num_orphans, num_again, num_dropped = 0, 0, 0, 0, 0
+    num_rows = 0
+    num_impressions = 0
+    num_orphans = 0
+    num_again = 0
+    num_dropped = 0
     context = np.int64(-1)
     fresh = True
     for i in range(len(rows.keys)):
@@ -151,7 +155,8 @@ def _count_fields(layout, words, position, first, last, totals):
 @compiled
 def count_values(layout, words, plan):
     """int64 [23]: how many values each field's column will hold."""
-    first, last = layout.num_user_fields, len(layout.multi)
+    first = layout.num_user_fields
+    last = len(layout.multi)
     totals = np.zeros(last, np.int64)
     for position in plan.context:
         _count_fields(layout, words, position + layout.context_header, 0, first, totals)
@@ -192,7 +197,10 @@ def sort_by_id(ids, bits, other_ids, other_bits, descending):
     for i in range(count):
         highest = max(highest, ids[i])
     begins = np.empty(257, np.int64)
-    from_ids, from_bits, to_ids, to_bits = ids, bits, other_ids, other_bits
+    from_ids = ids
+    from_bits = bits
+    to_ids = other_ids
+    to_bits = other_bits
     shift = np.int32(0)
     moves = 0
     while highest >> shift:
@@ -246,7 +254,8 @@ def _sort_user_lists(layout, columns, row, cursor, other_ids, other_bits, descen
 @inlined
 def _fill_impression(layout, words, floats, position, k, columns, cursor):
     """Fill in impression k, which is packed at `position`."""
-    first, last = layout.num_user_fields, len(layout.multi)
+    first = layout.num_user_fields
+    last = len(layout.multi)
     columns.sample_id[k] = _read_int64(words, position)
     columns.click[k] = words[position + 4] & 1
     columns.conversion[k] = words[position + 4] >> 1
@@ -265,7 +274,8 @@ def fill_columns(layout, words, plan, first_row, columns):
     (first_row: how many rows came before): small differences take few bytes, from row to row as well.
     """
     floats = words.view(np.float32)
-    first, last = layout.num_user_fields, len(layout.multi)
+    first = layout.num_user_fields
+    last = len(layout.multi)
     cursor = np.zeros(last, np.int64)
     other_ids = np.empty(len(columns.ids), np.int32)
     other_bits = np.empty(len(columns.ids), np.int32)
