@@ -26,22 +26,7 @@ from esmm.data.row_group import Rows, column_names, from_table
 from esmm.data.sample_check import ReplacedError, is_damage
 from esmm.data.schedule import Position, RowGroup
 from tests.fixtures.loaders import damage, epoch_ids, ids_from, open_loaders, sample_ids
-from tests.fixtures.sample_files import TEST_BUCKETS, read_rows, write_samples
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("samples") / "split=train"
-    write_samples(path, num_rows=41, seed=1, num_files=3, rows_per_row_group=5)
-    return path
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """A sample set of one's own to break."""
-    write_samples(tmp_path / "s", num_rows=20, seed=2, num_files=2, rows_per_row_group=4)
-    return tmp_path / "s"
-
+from tests.fixtures.sample_files import TEST_BUCKETS, read_rows
 
 # ---- Damage, and what is none ----------------------------------------------------------------------
 
