@@ -4,7 +4,7 @@ x is what is pooled of an impression: its context's 13 fields and its own 10. Tw
 
     pCTR   = s(a(x))         the probability of a click                        a: the CTR tower
     pCVR   = s(b(x))         the probability that a click converts             b: the CVR tower
-    pCTCVR = pCTR * pCVR     the probability of a click that converts          (equation 2)
+    pCTCVR = pCTR * pCVR     the probability of a click that converts          (equation 1)
 
 and both are learnt from all impressions, clicked or not:
 
