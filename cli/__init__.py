@@ -1,1 +1,1 @@
-"""What every command shares: errors, configuration files, logging, text tables."""
+"""What every command shares: arguments, configuration files, errors, logging, text tables, the version."""

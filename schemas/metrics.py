@@ -1,4 +1,4 @@
-"""The contract of `metrics.json`, written by jobs.evaluate and read by the report and the gates.
+"""The contract of `metrics.json`, written by jobs.evaluate.
 
 A value that does not exist is null, never a stand-in number, and `reason` then says why: the AUC of
 a task without positives or negatives, means over no rows. `reason` is absent where nothing is null.

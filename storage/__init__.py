@@ -1,1 +1,1 @@
-"""File systems, whole outputs, JSON files, HDFS and object stores."""
+"""Where files lie and how they get there whole: file systems, HDFS, publishing, locks, JSON files."""

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.building.plain_spark import bucket as spark_bucket
 from schemas.fields import FIELD_INDEX, FIELDS
-from schemas.hashing import bucket, field_salt, xxh64
+from schemas.hashing import bucket, field_salt, known_bucket, xxh64
 
 # (field, id, buckets, seed): bucket. Trained embeddings and stored samples depend on these numbers:
 # if one changes, the hash has changed, and SCHEMA_VERSION must too.
@@ -75,6 +75,11 @@ def test_bucket_equals_the_xxhash_package(name: str, feature_id: int, buckets: i
     found = bucket(name, feature_id, buckets, seed)
     assert found == package_bucket(name, feature_id, buckets, seed)
     assert 1 <= found < buckets
+    if buckets > 2:
+        # In fields with an id table one bucket more is taken, and the ids share the others.
+        assert known_bucket(name, feature_id, buckets, seed) == 1 + package_bucket(
+            name, feature_id, buckets - 1, seed
+        )
 
 
 def test_fields_are_salted_apart() -> None:

@@ -26,7 +26,8 @@ def test_the_fingerprint_changes_with_every_setting_that_moves_a_bucket():
 
 
 def test_arrow_and_spark_see_the_same_columns():
-    arrow, spark = samples.arrow_schema(), samples.spark_schema()
+    arrow = samples.arrow_schema()
+    spark = samples.spark_schema()
     assert arrow.names == spark.names == [column.name for column in samples.COLUMNS]
     for ours, theirs in zip(spark.fields, from_arrow_schema(arrow).fields, strict=True):
         assert (ours.name, ours.dataType.typeName()) == (theirs.name, theirs.dataType.typeName())

@@ -117,7 +117,8 @@ def test_a_file_is_not_replaced_and_nothing_is_free(tmp_path: Path, overwrite: b
 
 def test_what_came_there_during_the_work_is_not_replaced_either(tmp_path: Path):
     kind, files = OUTPUTS["samples"]
-    out, staged = write(tmp_path / "out", files), write(tmp_path / "staged", files)
+    out = write(tmp_path / "out", files)
+    staged = write(tmp_path / "staged", files)
     outputs.refuse_taken(out, kind, overwrite=True)
     write(tmp_path / "out", {"thesis.txt": "mine"})
     with pytest.raises(InputError, match="thesis.txt"):

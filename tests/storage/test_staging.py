@@ -79,7 +79,8 @@ def test_a_young_leftover_may_be_one_whose_job_has_not_locked_it_yet(tmp_path: P
 
 def test_an_old_output_just_moved_aside_counts_as_young(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(staging, "SECONDS_OF_GRACE", 2)
-    out, aside = tmp_path / "a", publishing.staging_name(str(tmp_path / "a"))
+    out = tmp_path / "a"
+    aside = publishing.staging_name(str(tmp_path / "a"))
     out.mkdir()
     time.sleep(2.1)
     out.rename(aside)
