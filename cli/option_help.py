@@ -8,8 +8,6 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -92,6 +90,8 @@ def _bound(number: float) -> str:
 
 def _default(option: dict[str, Any]) -> str:
     """The default as one line of YAML; a mapping without a default is empty."""
+    import yaml
+
     default = option.get("default", {})
     return yaml.safe_dump(default, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
 
