@@ -4,6 +4,7 @@ The meaning is the option's docstring (`use_attribute_docstrings`), the values a
 """
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -126,5 +127,6 @@ class _HelpOptions(argparse.Action):
         self.sections = sections
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(help_text(self.sections))
+        # at once, so that `| head` does not close the pipe between text and line end
+        sys.stdout.write(f"{help_text(self.sections)}\n")
         parser.exit()
