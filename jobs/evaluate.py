@@ -2,7 +2,7 @@
 
     python -m jobs.evaluate --predictions run/predictions --out run/metrics.json --truth raw/truth_test.csv
     spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
-        jobs/evaluate.py --predictions webhdfs://namenode:9870/predictions --out metrics.json
+        jobs/evaluate.py --predictions hdfs://namenode:8020/predictions --out metrics.json
 
 CTR and CTCVR are judged on all impressions, CVR on clicked ones. With --truth (the true probabilities
 of demo logs) also how close each AUC comes to the best possible one, and pCVR on all impressions.

@@ -3,7 +3,7 @@
     python -m jobs.profile_samples --samples samples/split=test --against samples/split=train \\
         --config configs/demo.yaml --out samples/_profile.json
     spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
-        jobs/profile_samples.py --samples webhdfs://namenode:9870/samples/split=test --out profile.json
+        jobs/profile_samples.py --samples hdfs://namenode:8020/samples/split=test --out profile.json
 
 With --against (the other half, or yesterday's samples) also drift: the share of ids that the other set
 has not, and the population stability index per field. docs/profile.md says what each figure means.

@@ -1,4 +1,4 @@
-"""Which file system a path is on: local, HDFS (`webhdfs://namenode:9870/path`) or what else fsspec opens."""
+"""Which file system a path is on: local, HDFS (`hdfs://namenode:8020/path`) or what else fsspec opens."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from cli.errors import InputError
 def filesystem(path: str) -> tuple[Any, str]:
     """The fsspec file system of a path, and the path as that file system writes it."""
     url = str(path)
-    if url.startswith("hdfs://"):
-        raise InputError(_explain_hdfs(url))
     if url.startswith("webhdfs://"):
-        from storage.webhdfs import WebHdfs
+        raise InputError(_explain_webhdfs(url))
+    if url.startswith("hdfs://"):
+        from storage.hdfs import Hdfs
 
-        return WebHdfs.of(url)
+        return Hdfs.of(url)
     from fsspec.core import url_to_fs
 
     try:
@@ -26,12 +26,12 @@ def filesystem(path: str) -> tuple[Any, str]:
         ) from error
 
 
-def _explain_hdfs(url: str) -> str:
-    host, _, path = url.removeprefix("hdfs://").partition("/")
+def _explain_webhdfs(url: str) -> str:
+    host, _, path = url.removeprefix("webhdfs://").partition("/")
     host = host.partition(":")[0] or "NAMENODE"
     return (
-        f"{url}: expected the HTTP address of HDFS, which Python and Spark both read, found its RPC address. "
-        f"Give webhdfs://{host}:9870/{path} (9870, or whatever the port of the namenode's web page is)."
+        f"{url}: expected the address by which Hadoop and Spark know HDFS, found the one of its web page. "
+        f"Give hdfs://{host}:8020/{path} (8020, or the port of fs.defaultFS in Hadoop's core-site.xml)."
     )
 
 
@@ -42,9 +42,14 @@ def is_local(fs: Any) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
+def is_hdfs(fs: Any) -> bool:
+    """Whether a file system is that of a Hadoop cluster."""
+    return bool(fs.protocol == "hdfs")
+
+
 def can_rename(fs: Any) -> bool:
     """Whether a rename is one atomic step there."""
-    return is_local(fs) or "webhdfs" in fs.protocol
+    return is_local(fs) or is_hdfs(fs)
 
 
 def parent_of(path: str) -> str:

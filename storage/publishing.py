@@ -1,6 +1,6 @@
 """How a whole output appears at once: staging name, rename, `_SUCCESS`.
 
-Paths may be local, on HDFS (`webhdfs://namenode:9870/path`) or on anything else that fsspec opens: the
+Paths may be local, on HDFS (`hdfs://namenode:8020/path`) or on anything else that fsspec opens: the
 stages meet only here. Locally and on HDFS a rename is one atomic step, so that of two jobs that publish
 to one place one wins whole. Object stores have no such step: there the files are copied, `_SUCCESS` last,
 so that nobody takes a part for the whole; docs/object_stores.md says what they do not promise.
@@ -14,7 +14,7 @@ import uuid
 from typing import Any
 
 from cli.errors import InputError
-from storage.filesystems import can_rename, filesystem, parent_of
+from storage.filesystems import can_rename, filesystem, is_hdfs, parent_of
 
 SUCCESS_NAME = "_SUCCESS"  # in a folder that was published whole
 
@@ -100,7 +100,7 @@ def rename(fs: Any, source: str, target: str) -> None:
         _copy(fs, source, target)
         return
     fs.makedirs(parent_of(target), exist_ok=True)
-    if "webhdfs" in fs.protocol:
+    if is_hdfs(fs):
         fs.mv(source, target)
         return
     try:

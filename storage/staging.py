@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from storage import publishing
-from storage.filesystems import filesystem, is_local
+from storage.filesystems import filesystem, is_hdfs, is_local
 from storage.locks import locked_if_free
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _remove_if_dead(fs: Any, path: str) -> None:
             # Not the modification: moving an old output aside changes only this time.
             if is_ours and time.time() - os.stat(path).st_ctime > SECONDS_OF_GRACE:
                 shutil.rmtree(path)
-    elif "webhdfs" in fs.protocol and time.time() - _last_change(fs, path) > SECONDS_ON_HDFS:
+    elif is_hdfs(fs) and time.time() - _last_change(fs, path) > SECONDS_ON_HDFS:
         fs.rm(path, recursive=True)
 
 
@@ -69,4 +69,4 @@ def _last_change(fs: Any, path: str) -> float:
     """When anything below a folder on HDFS was written last, in seconds since 1970."""
     below = [] if fs.isfile(path) else fs.ls(path, detail=True)
     inside = [_last_change(fs, entry["name"]) for entry in below]
-    return max([fs.info(path)["modificationTime"] / 1000, *inside])
+    return max([fs.info(path)["mtime"], *inside])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-# Subclasses of fsspec's client, imported where a path begins with webhdfs://.
-NEED_A_LIBRARY = {"storage.webhdfs"}
+# The client of HDFS, imported where a path begins with hdfs://.
+NEED_A_LIBRARY = {"storage.hdfs"}
 
 
 def _modules(package: str) -> set[str]:

@@ -12,8 +12,8 @@ from fsspec.spec import AbstractBufferedFile
 from cli.errors import InputError
 from storage.filesystems import filesystem
 
-# What changes with a file's content: of object stores, local disks, HDFS.
-VERSION_KEYS = ("ETag", "etag", "mtime", "modificationTime")
+# What changes with a file's content: of object stores; of local disks and HDFS.
+VERSION_KEYS = ("ETag", "etag", "mtime")
 ADVICE = "Wait until the logs are written, then run the job again."
 
 

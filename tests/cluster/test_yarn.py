@@ -44,7 +44,7 @@ class Yarn:
         settings = {
             "spark.yarn.jars": f"local:{SPARK_HOME}/jars/*",
             # On HDFS, readable by all: unpacked once and not for every job.
-            "spark.archives": f"{self.hadoop.rpc_url}/env.tar.gz#.venv",
+            "spark.archives": f"{self.hadoop.url}/env.tar.gz#.venv",
             "spark.executor.instances": "2",
             "spark.executor.cores": "1",
             "spark.executor.memory": "512m",

@@ -147,7 +147,7 @@ def test_on_other_file_systems_it_is_the_same():
         ("samples/", "samples/a/../valid"),
         ("link/valid", "samples"),
         ("memory://a/samples", "memory://a/samples/valid/"),
-        ("webhdfs://namenode:9870/a/samples", "webhdfs://namenode:9870/a/b/../samples"),
+        ("hdfs://namenode:8020/a/samples", "hdfs://namenode:8020/a/b/../samples"),
     ],
 )
 def test_an_output_inside_another_is_refused_in_both_directions(
@@ -173,7 +173,7 @@ def test_outputs_side_by_side_are_no_nested_ones(tmp_path: Path):
         ("samples/split=train/", "samples/_rejected/split=train"),
         ("samples", "_rejected/samples"),
         ("/samples", "/_rejected/samples"),
-        ("webhdfs://namenode:9870/a/b", "webhdfs://namenode:9870/a/_rejected/b"),
+        ("hdfs://namenode:8020/a/b", "hdfs://namenode:8020/a/_rejected/b"),
     ],
 )
 def test_rejected_lines_are_kept_beside_the_output(out: str, kept: str):

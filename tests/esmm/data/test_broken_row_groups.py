@@ -65,11 +65,11 @@ def test_whatever_happens_to_the_bytes_of_a_file_is_damage(broken: Path) -> None
 WAYS_THAT_FAIL = [
     FileNotFoundError(errno.ENOENT, "No such file or directory"),
     PermissionError(errno.EACCES, "Permission denied"),
-    OSError(errno.EIO, "HTTP 500 Server Error", "webhdfs://namenode:9870/samples"),
+    OSError(errno.EIO, "HTTP 500 Server Error", "hdfs://namenode:8020/samples"),
     OSError(errno.ESTALE, "Stale file handle"),
     ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
     TimeoutError("timed out"),
-    StoreError("webhdfs://namenode:9870/samples: expected a namenode, found none that answers."),
+    StoreError("hdfs://namenode:8020/samples: expected a namenode, found none that answers."),
 ]
 
 
