@@ -1,10 +1,11 @@
 """How every command reads its arguments: one form of help, and for a mistyped option the nearest one."""
 
 import argparse
-import difflib
+import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from cli.nearest import did_you_mean
 from cli.version import VERSION
 
 
@@ -29,15 +30,21 @@ class CommandParser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """As argparse does; an option that there is not ends the command with the one that comes nearest."""
-        options, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            self._refuse(unknown)
+        words = list(sys.argv[1:] if args is None else args)
+        # First of all: argparse would rather miss the required option that is mistyped.
+        self._refuse([word for word in words if word.startswith("--") and not self._is_known(word)])
+        options, unknown = self.parse_known_args(words, namespace)
+        self._refuse(unknown)
         return options
 
-    def _refuse(self, unknown: list[str]) -> NoReturn:
+    def _is_known(self, word: str) -> bool:
+        """Whether an option, or what is short for one, stands there; `--` alone does not either."""
+        name = word.partition("=")[0]
+        return name == "--" or any(known.startswith(name) for known in self._option_string_actions)
+
+    def _refuse(self, unknown: list[str]) -> None:
+        """End the command where there are such words."""
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        found = []
-        for word in unknown:
-            nearest = difflib.get_close_matches(word.partition("=")[0], known, n=1)
-            found.append(f"{word} (did you mean {nearest[0]}?)" if nearest else word)
-        self.error(f"unrecognized arguments: {', '.join(found)}. See --help.")
+        told = [f"{word}{did_you_mean(word.partition('=')[0], known)}" for word in unknown]
+        if told:
+            self.error(f"unrecognized arguments: {', '.join(told)}. See --help.")

@@ -1,9 +1,10 @@
 """Reading a configuration file: which sections there are, and all of its mistakes at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from cli.errors import InputError
+from cli.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,7 +28,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: expected YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections {', '.join(SECTIONS)}, found {type(content).__name__}.")
-    unknown = [str(name) for name in content if name not in SECTIONS]
+    unknown = [f"{name}{did_you_mean(str(name), SECTIONS)}" for name in content if name not in SECTIONS]
     if unknown:
         raise InputError(f"{path}: unknown section {', '.join(unknown)}. Known: {', '.join(SECTIONS)}.")
     return content
@@ -48,11 +49,27 @@ def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "Mode
     try:
         return model(**values)
     except ValidationError as error:
-        mistakes = []
-        for item in error.errors():
-            option = ".".join(str(part) for part in item["loc"])
-            found = "" if item["type"] == "missing" else f", found {item['input']!r}"
-            mistakes.append(f"  {option}: {item['msg']}{found}")
+        mistakes = [_mistake(model, item) for item in error.errors()]
         raise InputError(
             f"{where}: {len(mistakes)} mistake(s) in the configuration:\n" + "\n".join(mistakes)
         ) from error
+
+
+def _mistake(model: "type[BaseModel]", item: Any) -> str:
+    """One of pydantic's errors as a line: the option, what is expected, what was found."""
+    option = ".".join(str(part) for part in item["loc"])
+    expected = item["msg"]
+    if item["type"] == "extra_forbidden":
+        names = _options(model, item["loc"][:-1])
+        expected = f"there is no such option{did_you_mean(str(item['loc'][-1]), names)}"
+    found = "" if item["type"] == "missing" else f", found {item['input']!r}"
+    return f"  {option}: {expected}{found}"
+
+
+def _options(model: "type[BaseModel]", path: tuple[int | str, ...]) -> list[str]:
+    """The names of the options of a section inside a model."""
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        sections = (each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
+        model = next(sections)
+    return list(model.model_fields)

@@ -107,11 +107,16 @@ class _DecayingConfig(_Section):
 
 
 class DenseOptimizerConfig(_DecayingConfig):
-    name: Literal["adam"] = "adam"
-    """The optimiser of the towers."""
-
     learning_rate: PositiveFloat = 0.001
-    """Learning rate of the towers."""
+    """Learning rate of the towers' Adam."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_name(cls, values: Any) -> Any:
+        """Runs of before 0.9 name Adam, which has always been the only one."""
+        if isinstance(values, dict) and values.get("name") == "adam":
+            return {option: value for option, value in values.items() if option != "name"}
+        return values
 
 
 class SparseOptimizerConfig(_DecayingConfig):

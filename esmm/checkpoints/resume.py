@@ -15,7 +15,7 @@ from esmm.workers.world import World
 log = logging.getLogger(__name__)
 
 # What the stored numbers and the position in the data mean. All other options may change.
-FIXED = ("model.", "loader.shuffle_window", "train.seed", "optimizer.dense.name", "optimizer.sparse.name")
+FIXED = ("model.", "loader.shuffle_window", "train.seed", "optimizer.sparse.name")
 
 
 def find(run: Path, origin: Origin, world: World) -> tuple[Path, State] | None:

@@ -14,24 +14,36 @@ def parser() -> CommandParser:
     return made
 
 
-@pytest.mark.parametrize("word", ["--prediction=x", "--predictons", "--pedictions"])
+@pytest.mark.parametrize("word", ["--predictionz=x", "--predictons", "--pedictions"])
 def test_a_mistyped_option_is_told_with_the_nearest_one(
     parser: CommandParser, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # argparse takes what begins an option for it, so `--prediction` alone would be understood
-    parser.allow_abbrev = False
     with pytest.raises(SystemExit) as end:
         parser.parse_args([word])
     assert end.value.code == 2
     assert f"unrecognized arguments: {word} (did you mean --predictions?)" in capsys.readouterr().err
 
 
+def test_a_mistyped_option_is_told_also_where_it_is_required(
+    parser: CommandParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser.add_argument("--config", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--confg", "x.yaml"])
+    assert "--confg (did you mean --config?)" in capsys.readouterr().err
+
+
+def test_what_is_short_for_an_option_is_that_option(parser: CommandParser) -> None:
+    assert parser.parse_args(["--pred=x", "--over"]).predictions == "x"
+
+
 def test_what_is_like_no_option_is_told_as_it_is(
     parser: CommandParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--overwrite", "stray", "--zzz"])
-    assert "unrecognized arguments: stray, --zzz. See --help." in capsys.readouterr().err
+    for word in ("stray", "--zzz"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--overwrite", word])
+        assert f"unrecognized arguments: {word}. See --help." in capsys.readouterr().err
 
 
 def test_help_keeps_the_lines_and_ends_with_the_examples(parser: CommandParser) -> None:

@@ -61,6 +61,24 @@ def test_a_setting_of_an_unknown_option_is_named(tmp_path: Path, setting: str, n
         Config.load(_write(tmp_path, ""), [setting])
 
 
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("train.batchsize=1", "batch_size"),
+        ("optimizer.dense.learning_rat=1", "learning_rate"),
+        ("tracking.mlflow={url: x}", "uri"),
+    ],
+)
+def test_a_mistyped_option_is_told_with_the_nearest_one(tmp_path: Path, setting: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"no such option \(did you mean {meant}\?\), found"):
+        Config.load(_write(tmp_path, ""), [setting])
+
+
+def test_a_mistyped_section_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown section modle \(did you mean model\?\)\. Known: "):
+        Config.load(_write(tmp_path, "modle: {}\n"), [])
+
+
 @pytest.mark.parametrize("name", ["demo", "ali_ccp"])
 def test_the_configurations_of_the_project_are_the_paper_network(name: str) -> None:
     config = Config.load(str(PROJECT / "configs" / f"{name}.yaml"), [])
