@@ -13,7 +13,9 @@ from typing import Any
 from benchmarks.building.plain_spark import plain_samples
 from benchmarks.common.machine import machine
 from benchmarks.training import loader, train_step
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs.source import SPARK_OPTIONS
@@ -30,12 +32,7 @@ BATCH_SIZES = (1024, 8192)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.bench",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("benchmarks.bench", __doc__, EXAMPLE)
     parser.add_argument("--out", default="build/bench", help="folder for logs, samples and bench.json")
     parser.add_argument("--config", default="configs/demo.yaml")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each route from raw logs to samples")
@@ -117,8 +114,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    set_up_logging()
     out = Path(args.out)
     results: dict[str, Any] = {"machine": machine(), "logs": draw_logs(out / "raw")}
     results["samples"] = measure_samples(out, load_samples_config(args.config), args.repeats)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.machine import machine
+from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
+from cli.log import set_up_logging
 from storage import publishing
 from storage.json_files import write_json
 
@@ -38,12 +40,7 @@ Run = dict[str, Any]
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.training.choices",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("benchmarks.training.choices", __doc__, EXAMPLE)
     samples = "build/demo/default/samples"
     parser.add_argument("--train", default=f"{samples}/split=train", help="samples (default: of make demo)")
     parser.add_argument("--valid", default=f"{samples}/split=test", help="samples (default: of make demo)")
@@ -112,7 +109,7 @@ def _mean_and_deviation(values: list[float]) -> str:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    set_up_logging()
     for folder in (args.train, args.valid):
         if not publishing.is_complete(folder):
             raise InputError(f"{folder}: expected samples, found none. Run make demo first.")

@@ -9,6 +9,7 @@ import statistics
 import time
 from typing import Any
 
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from esmm.batch import Batch
 from esmm.data.assemble import Ranges
@@ -71,10 +72,7 @@ def _epoch(loader: Loader, epoch: int) -> tuple[float, float, int]:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example: python -m benchmarks.training.loader --samples samples/split=train",
-    )
+    parser = CommandParser("benchmarks.training.loader", __doc__)
     parser.add_argument("--samples", required=True, help="folder written by jobs.build_samples")
     parser.add_argument("--batch-size", type=int, default=8192, help="impressions per batch (default 8192)")
     return parser.parse_args()

@@ -21,8 +21,10 @@ import yaml
 
 from benchmarks.building import raw_logs
 from benchmarks.common.machine import machine
+from cli.arguments import CommandParser
 from cli.config_files import read_yaml
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from esmm.data.sample_check import check_num_rows
 from jobs.samples_config import load_samples_config
 from schemas import manifest
@@ -42,12 +44,7 @@ FLAT = 0.02  # growth of a worker's memory over the second half of its steps tha
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.training.long_run",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("benchmarks.training.long_run", __doc__, EXAMPLE)
     parser.add_argument("--out", default="build/bench-long", help="folder for samples, run and long_run.json")
     parser.add_argument(
         "--config", default="configs/ali_ccp.yaml", help="of training; its buckets are enlarged"
@@ -232,7 +229,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    set_up_logging()
     if args.prepare:
         prepare(args)
     else:

@@ -6,7 +6,6 @@ or https://ui.perfetto.dev.
 """
 
 import argparse
-import logging
 import os
 import subprocess
 import sys
@@ -21,7 +20,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.training.profile_report import STEP, WAIT, stage_seconds, table
 from benchmarks.training.samples import make_samples
 from benchmarks.training.train_step import full_batches, make_trained
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
 from esmm.data.loader import Loader
@@ -39,12 +40,7 @@ WORKER = "ESMM_PROFILE_WORKER"  # set for the processes that train
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.training.profile_step",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("benchmarks.training.profile_step", __doc__, EXAMPLE)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=8192, help="impressions per step (%(default)s)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="default: %(default)s")
@@ -112,7 +108,7 @@ def report(args: argparse.Namespace, profiler: profile, cores: float) -> str:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    set_up_logging()
     if WORKER in os.environ:
         work(args)
         return

@@ -20,7 +20,9 @@ from benchmarks.common.process_tree import busy_seconds
 from benchmarks.training import peer_data, peers_venv
 from benchmarks.training.samples import make_samples
 from benchmarks.training.train_report import BATCH_SIZES, CASES, OURS, PEERS, WORKERS_CASES, figures, table
+from cli.arguments import CommandParser
 from cli.errors import exit_with_message
+from cli.log import set_up_logging
 from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.training.train")
@@ -35,12 +37,7 @@ Run = dict[str, Any]
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "benchmarks.training.train",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("benchmarks.training.train", __doc__, EXAMPLE)
     parser.add_argument("--out", default="build/bench-train", help="folder for data and train.json")
     parser.add_argument("--data", default="build/bench", help="folder of make bench: logs and samples")
     parser.add_argument("--peers", default="build/peers-venv", help="environment of the peers")
@@ -181,7 +178,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    set_up_logging()
     print(f"\n{table(run(args))}\nAll figures: {args.out}/train.json", flush=True)
 
 
