@@ -216,7 +216,10 @@ def test_samples_of_other_hash_settings_do_not_go_together(tmp_path: Path):
     [
         ("a: [", "expected YAML"),
         ("- 1", "expected sections"),
-        ("sampels: {}\nmodle: {}", "unknown section sampels, modle"),
+        (
+            "sampels: {}\nmodle: {}",
+            r"unknown section sampels \(did you mean samples\?\), modle \(did you mean model\?\)",
+        ),
     ],
 )
 def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, message: str):
