@@ -160,7 +160,7 @@ def gather_bags(user, impression):
     num_tokens = _count_tokens(user) + _count_tokens(impression)
     num_lists = _count_bags(user)
     ids = np.empty(num_tokens, np.int32)
-    weights = np.ones(num_tokens, np.float32)
+    weights = np.empty(num_tokens, np.float32)
     offsets = np.empty(num_lists + _count_bags(impression) + 1, np.int32)
     offsets[0] = 0
     _gather_side(user, ids, weights, offsets)
@@ -185,7 +185,7 @@ def _count_tokens(side):
 
 @njit(cache=True, nogil=True)
 def _gather_side(side, ids, weights, offsets):
-    """Fill in a side's bags; offsets[0] says where they begin in ids and weights, which are ones."""
+    """Fill in a side's bags; offsets[0] says where they begin in ids and weights."""
     num_fields = side.fields.shape[1]
     bag = 0
     for i in range(len(side.part)):
@@ -194,11 +194,8 @@ def _gather_side(side, ids, weights, offsets):
         _write_offsets(sources, side.first[i], offsets[bag : last + 1])
         for field in range(num_fields):
             starts = offsets[bag + field : last : num_fields]
-            _copy_ids(sources[field], side.first[i], starts, side.first_row[field], ids)
-            if sources[field, 1]:
-                _copy_weights(sources[field], side.first[i], starts, weights)
-            if side.normalised[field]:
-                _normalise_bags(weights, starts, offsets[bag + field + 1 : last + 1 : num_fields])
+            how = side.first_row[field], side.normalised[field]
+            _copy_bags(sources[field], side.first[i], starts, how, ids, weights)
         bag = last
 
 
@@ -225,43 +222,35 @@ def _span(bounds_address, first, count):
 
 
 @njit(cache=True, nogil=True)
-def _copy_ids(source, first, starts, shift, out):
-    """The ids of owners from `first` on, each one's to its place among `starts`."""
+def _copy_bags(source, first, starts, how, ids, weights):
+    """One field's bags of owners from `first` on, each to its place among `starts`.
+
+    how: what is added to the ids, and whether the weights are divided by their sum. One loop does it all,
+    which the running sum keeps from being vectorised: for bags of a few tokens that costs more than it gives.
+    """
+    shift, normalised = how
     _, size = _span(source[2], first, len(starts))
-    ids = _ints(source[0], size)
+    from_ids = _ints(source[0], size)
+    from_weights = _floats(source[1], size)
+    weighted = source[1] != 0
     for i in range(len(starts)):
         low, high = _span(source[2], first + i, 1)
+        begin = np.int64(starts[i])
+        total = 0.0
         for k in range(high - low):
-            out[starts[i] + k] = ids[low + k] + shift
+            ids[begin + k] = from_ids[low + k] + shift
+            weights[begin + k] = from_weights[low + k] if weighted else 1.0
+            total += weights[begin + k]
+        if normalised and total > 0.0:
+            _divide(weights[begin : begin + high - low], total)
 
 
 @njit(cache=True, nogil=True)
-def _copy_weights(source, first, starts, out):
-    _, size = _span(source[2], first, len(starts))
-    weights = _floats(source[1], size)
-    for i in range(len(starts)):
-        low, high = _span(source[2], first + i, 1)
-        for k in range(high - low):
-            out[starts[i] + k] = weights[low + k]
-
-
-@njit(cache=True, nogil=True)
-def _normalise_bags(weights, starts, ends):
-    for i in range(len(starts)):
-        normalise_bag(weights[starts[i] : ends[i]])
-
-
-@njit(cache=True, nogil=True)
-def normalise_bag(weights):
-    """Divide the weights of a bag by their sum, in place; where all are zero they stay so."""
-    total = 0.0
+def _divide(weights, total):
+    scale = np.float32(1.0 / max(total, SMALLEST_SUM))
+    excess = np.float32(max(1.0, SMALLEST_SUM / total))
     for i in range(len(weights)):
-        total += weights[i]
-    if total > 0.0:
-        scale = np.float32(1.0 / max(total, SMALLEST_SUM))
-        excess = np.float32(max(1.0, SMALLEST_SUM / total))
-        for i in range(len(weights)):
-            weights[i] = weights[i] * scale * excess
+        weights[i] = weights[i] * scale * excess
 
 
 @njit(cache=True, nogil=True)

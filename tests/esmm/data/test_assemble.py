@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
-from esmm.data.gather_kernel import Side, gather_bags, gather_labels, normalise_bag
+from esmm.data.gather_kernel import Side, gather_bags, gather_labels
 from esmm.data.row_group import Rows, column_names, from_table, missing_rows
 from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
 
@@ -107,9 +107,14 @@ def test_gathered_bags(user: Case, impression: Case) -> None:
 @given(st.lists(st.lists(st.floats(0, 5, width=32), max_size=5), max_size=6))
 @example([[1e-45], [1e-45, 3.0], [5e-39, 1e-40]])
 def test_normalised_bags_sum_to_one(bags: list[list[float]]) -> None:
-    weights = np.array([w for bag in bags for w in bag], np.float32)
-    for low, high in pairwise(counted([len(bag) for bag in bags])):
-        normalise_bag(weights[low:high])
+    given = np.array([w for bag in bags for w in bag], np.float32)
+    ids = np.arange(len(given), dtype=np.int32)
+    bounds = counted([len(bag) for bag in bags])
+    places = np.array([[[array.ctypes.data for array in (ids, given, bounds)]]])
+    zero, all_bags = np.zeros(1, np.int64), np.array([len(bags)])
+    field = Side(places, np.zeros(1, np.int32), np.ones(1, bool), zero, zero, all_bags)
+    nothing = field._replace(length=zero)
+    _, weights, _ = gather_bags(nothing, field)
     expected = [w / sum(bag) if sum(bag) > 0 else 0.0 for bag in bags for w in bag]
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-30)
 
