@@ -1,9 +1,13 @@
-"""Write docs/options.md: every option of a configuration file, from the classes that read it."""
+"""Write docs/options.md: every option of a configuration file, from the classes that read it.
+
+make docs        (the same as: python -m scripts.options_doc)
+"""
 
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from cli.arguments import CommandParser
 from cli.option_help import Option, options_of
 from esmm.config import RUN_SECTIONS
 from jobs.profiling.config import ProfileConfig
@@ -41,4 +45,5 @@ def _row(option: Option) -> str:
 
 
 if __name__ == "__main__":
+    CommandParser("scripts.options_doc", __doc__).parse_args()
     PATH.write_text(page())
