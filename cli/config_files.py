@@ -1,5 +1,7 @@
 """Reading a configuration file: which sections there are, and all of its mistakes at once."""
 
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -17,21 +19,26 @@ SECTIONS = ("samples", "profile", "loader", "model", "loss", "optimizer", "train
 
 def read_yaml(path: str) -> dict[str, Any]:
     """The sections of a YAML file; unknown sections are an `InputError`."""
-    import yaml
-
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{path}: configuration file not found.")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML: {error}") from error
+    content = parse_yaml(file.read_bytes(), path) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections {', '.join(SECTIONS)}, found {type(content).__name__}.")
     unknown = [f"{name}{did_you_mean(str(name), SECTIONS)}" for name in content if name not in SECTIONS]
     if unknown:
         raise InputError(f"{path}: unknown section {', '.join(unknown)}. Known: {', '.join(SECTIONS)}.")
     return content
+
+
+def parse_yaml(text: bytes, path: str) -> Any:
+    """What a YAML file holds. path: where it lies, for messages."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text.decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML: {error}") from error
 
 
 def load_section(path: str | None, name: str, model: "type[ModelT]") -> "ModelT":
@@ -49,27 +56,39 @@ def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "Mode
     try:
         return model(**values)
     except ValidationError as error:
-        mistakes = [_mistake(model, item) for item in error.errors()]
-        raise InputError(
-            f"{where}: {len(mistakes)} mistake(s) in the configuration:\n" + "\n".join(mistakes)
-        ) from error
+        heading = f"{where}: {{}} in the configuration"
+        raise InputError(explain_mistakes(error.errors(), model, heading)) from error
 
 
-def _mistake(model: "type[BaseModel]", item: Any) -> str:
+def explain_mistakes(errors: Sequence[Any], model: type, heading: str) -> str:
+    """pydantic's errors about a model or a dataclass, a line each, below a heading with their number."""
+    lines = [_mistake(model, item) for item in errors]
+    return "\n".join([f"{heading.format(f'{len(lines)} mistake(s)')}:", *lines])
+
+
+def _mistake(model: type, item: Any) -> str:
     """One of pydantic's errors as a line: the option, what is expected, what was found."""
     option = ".".join(str(part) for part in item["loc"])
-    expected = item["msg"]
-    if item["type"] == "extra_forbidden":
+    expected = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = _options(model, item["loc"][:-1])
         expected = f"there is no such option{did_you_mean(str(item['loc'][-1]), names)}"
-    found = "" if item["type"] == "missing" else f", found {item['input']!r}"
-    return f"  {option}: {expected}{found}"
+    told = item["type"] in ("missing", "value_error") and isinstance(item["input"], dict)
+    found = "" if told else f", found {item['input']!r}"
+    return f"  {option}: {expected}{found}" if option else f"  {expected}{found}"
 
 
-def _options(model: "type[BaseModel]", path: tuple[int | str, ...]) -> list[str]:
-    """The names of the options of a section inside a model."""
+def _options(model: type, path: tuple[int | str, ...]) -> list[str]:
+    """The names of the options of a section inside a model; a place in a list says nothing of them."""
     for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        sections = (each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
-        model = next(sections)
-    return list(model.model_fields)
+        annotation = _annotations(model).get(str(part))
+        parts = (annotation, *get_args(annotation))
+        model = next((each for each in parts if isinstance(each, type) and _annotations(each)), model)
+    return list(_annotations(model))
+
+
+def _annotations(model: type) -> dict[str, Any]:
+    """By option of a pydantic model or of a dataclass: its type."""
+    if hasattr(model, "model_fields"):
+        return {name: option.annotation for name, option in model.model_fields.items()}
+    return {option.name: option.type for option in fields(model)} if is_dataclass(model) else {}

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
-from schemas.fields import FIELDS
 from schemas.hashing import HASH_NAME, RARE, bucket
 from storage import outputs, publishing
 from storage.filesystems import filesystem
@@ -46,7 +45,8 @@ Mode = Literal["hash", "min_count", "vocabulary"]
 
 @dataclass(frozen=True)
 class IdSettings:
-    """What decides the bucket of an id. min_count: by field; vocabulary: fields."""
+    """What decides the bucket of an id. buckets: of all fields, in the order of the schema; min_count: by
+    field; vocabulary: fields."""
 
     hash_seed: int
     buckets: dict[str, int]
@@ -61,7 +61,7 @@ class IdSettings:
 
     def table_fields(self) -> list[str]:
         """The fields with an id table."""
-        return [f.name for f in FIELDS if self.mode(f.name) != "hash"]
+        return [name for name in self.buckets if self.mode(name) != "hash"]
 
     def least_count(self, name: str) -> int:
         """How often an id of a field must have been seen to count as known."""
@@ -218,11 +218,17 @@ def _differences(made: IdSettings, wanted: IdSettings) -> list[str]:
     found = []
     if made.hash_seed != wanted.hash_seed:
         found.append(f"hash_seed: table {made.hash_seed}, configuration {wanted.hash_seed}")
-    for f in FIELDS:
-        both = [
-            f"{m} from count {n}, {b} buckets"
-            for m, n, b in (_field_settings(s, f.name) for s in (made, wanted))
-        ]
-        if both[0] != both[1] and {made.mode(f.name), wanted.mode(f.name)} != {"hash"}:
-            found.append(f"field {f.name}: table {both[0]}, configuration {both[1]}")
+    for name in made.buckets | wanted.buckets:
+        if {made.mode(name), wanted.mode(name)} == {"hash"}:
+            continue
+        both = [_field_text(settings, name) for settings in (made, wanted)]
+        if both[0] != both[1]:
+            found.append(f"field {name}: table {both[0]}, configuration {both[1]}")
     return found
+
+
+def _field_text(settings: IdSettings, name: str) -> str:
+    if name not in settings.buckets:
+        return "no such field"
+    mode, least, buckets = _field_settings(settings, name)
+    return f"{mode} from count {least}, {buckets} buckets"

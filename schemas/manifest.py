@@ -1,12 +1,12 @@
 """`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
 
-from typing import NamedTuple, NotRequired, Self, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, Self, TypedDict, cast
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from schemas import ids, samples
-from schemas.fields import FIELDS
+from schemas import ids, samples, schema_file
 from schemas.hashing import HASH_NAME
+from schemas.schema import Schema
 from storage import outputs, publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json
@@ -48,6 +48,7 @@ class Manifest(TypedDict):
     quarantine: dict[str, int]  # reason: lines
     source: dict[str, object]  # skeleton, common: the paths and bytes read
     files: list[FileEntry]
+    schema: NotRequired[dict[str, Any]]  # `Schema.to_dict`; not in the first releases
     id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
     cut: NotRequired[Cut]  # absent where no validation part was cut off
     layout: NotRequired[dict[str, int]]  # impressions_per_row, rows_per_row_group; not in the first releases
@@ -67,8 +68,8 @@ class SampleSet(NamedTuple):
 
 def build(
     *,
+    schema: Schema,
     hash_seed: int,
-    buckets: dict[str, int],
     counts: dict[str, int],
     quarantine: dict[str, int],
     source: dict[str, object],
@@ -80,10 +81,11 @@ def build(
     """A manifest in today's schema version; files in name order."""
     made = Manifest(
         schema_version=samples.SCHEMA_VERSION,
-        fingerprint=samples.fingerprint(buckets, hash_seed, id_table["digest"] if id_table else None),
+        fingerprint=samples.fingerprint(schema, hash_seed, id_table["digest"] if id_table else None),
         hash=HASH_NAME,
         hash_seed=hash_seed,
-        buckets={field.name: buckets[field.name] for field in FIELDS},
+        buckets=schema.buckets,
+        schema=schema.to_dict(),
         counts=counts,
         quarantine=quarantine,
         source=source,
@@ -97,6 +99,13 @@ def build(
     if layout is not None:
         made["layout"] = layout
     return made
+
+
+def schema_of(manifest: Manifest) -> Schema:
+    """The schema of some samples, with the buckets that they were built with."""
+    if "schema" in manifest:
+        return Schema.from_dict(manifest["schema"])
+    return schema_file.default().with_buckets(manifest["buckets"])
 
 
 def read(folder: str) -> Manifest:

@@ -9,10 +9,11 @@ how many belong to each impression, and the weights where the raw value is not c
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from schemas.hashing import HASH_NAME
+from schemas.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,25 +35,32 @@ class Column:
     nullable: bool = False
 
 
-def _context_columns() -> list[Column]:
+@lru_cache(maxsize=8)
+def columns(schema: Schema) -> tuple[Column, ...]:
+    """All columns of the samples of some logs, in their order."""
+    return (*_context_columns(schema), *_impression_columns(schema))
+
+
+def _context_columns(schema: Schema) -> list[Column]:
+    user_id = f"raw id of field {schema.user_id}; null where absent"
     columns = [
         Column("context_id", "string", False, "common_feature_index, 16 hexadecimal digits"),
-        Column("user_id", "int64", False, "raw id of field 101; null where absent", nullable=True),
+        Column("user_id", "int64", False, user_id, nullable=True),
     ]
-    for field in USER_FIELDS:
+    for field in schema.user_fields:
         columns.append(Column(field.column, "int32", field.multi, f"bucket of {field.meaning}; 0 missing"))
         if field.weighted:
-            columns.append(Column(field.weight_column, "float32", True, f"values of {field.name}"))
+            columns.append(Column(field.weight_column, "float32", field.multi, f"values of {field.name}"))
     return columns
 
 
-def _impression_columns() -> list[Column]:
+def _impression_columns(schema: Schema) -> list[Column]:
     columns = [
         Column("sample_id", "int64", True, "sample_id of each impression"),
         Column("click", "int8", True, "0 or 1"),
         Column("conversion", "int8", True, "0 or 1; 1 only where click is 1"),
     ]
-    for field in IMPRESSION_FIELDS:
+    for field in schema.impression_fields:
         columns.append(Column(field.column, "int32", True, f"bucket of {field.meaning}; 0 missing"))
         if field.multi:
             columns.append(
@@ -63,22 +71,19 @@ def _impression_columns() -> list[Column]:
     return columns
 
 
-COLUMNS: tuple[Column, ...] = (*_context_columns(), *_impression_columns())
-
-
-def arrow_schema() -> "pa.Schema":
-    """The samples as an Arrow schema, in the order of `COLUMNS`."""
+def arrow_schema(schema: Schema) -> "pa.Schema":
+    """The samples as an Arrow schema, in the order of `columns`."""
     import pyarrow as pa
 
     def arrow_type(column: Column) -> pa.DataType:
         leaf = pa.type_for_alias(column.type)
         return pa.list_(pa.field("element", leaf, nullable=False)) if column.is_list else leaf
 
-    return pa.schema([pa.field(c.name, arrow_type(c), nullable=c.nullable) for c in COLUMNS])
+    return pa.schema([pa.field(c.name, arrow_type(c), nullable=c.nullable) for c in columns(schema)])
 
 
-def spark_schema() -> Any:
-    """The samples as a Spark StructType, in the order of `COLUMNS`."""
+def spark_schema(schema: Schema) -> Any:
+    """The samples as a Spark StructType, in the order of `columns`."""
     from pyspark.sql import types as T
 
     leaves = {
@@ -93,10 +98,10 @@ def spark_schema() -> Any:
         leaf = leaves[column.type]
         return T.ArrayType(leaf, containsNull=False) if column.is_list else leaf
 
-    return T.StructType([T.StructField(c.name, spark_type(c), c.nullable) for c in COLUMNS])
+    return T.StructType([T.StructField(c.name, spark_type(c), c.nullable) for c in columns(schema)])
 
 
-def fingerprint(buckets: dict[str, int], hash_seed: int, id_table: str | None = None) -> str:
+def fingerprint(schema: Schema, hash_seed: int, id_table: str | None = None) -> str:
     """Hash of everything that a trained embedding table depends on, 16 hexadecimal digits.
 
     id_table: the digest of the id table, where the samples have one. Two sample sets with one fingerprint
@@ -104,10 +109,10 @@ def fingerprint(buckets: dict[str, int], hash_seed: int, id_table: str | None = 
     """
     contract: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
-        "columns": [(c.name, c.type, c.is_list) for c in COLUMNS],
+        "columns": [(c.name, c.type, c.is_list) for c in columns(schema)],
         "hash": HASH_NAME,
         "hash_seed": hash_seed,
-        "buckets": {field.name: buckets[field.name] for field in FIELDS},
+        "buckets": schema.buckets,
     }
     if id_table is not None:
         contract["id_table"] = id_table

@@ -1,0 +1,101 @@
+"""A schema: the fields of some logs, and which of them are the user's and the item's.
+
+It is read from a YAML file once (`schemas.schema_file`), travels as a value to where it is used, and is
+written into everything that is made with it: `to_dict` and `from_dict`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from schemas.fields import Field
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of some logs, those of the user first; else in the order in which the file has them.
+
+    The order is part of the sample format. user_id, item_id: the fields whose raw ids name the user and
+    the item; None where there is no such field. The user's is kept in samples and predictions.
+
+    Raises ValueError for fields that do not go together.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
+
+    name: str
+    fields: tuple[Field, ...]
+    user_id: str | None = None
+    item_id: str | None = None
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.fields, key=lambda field: field.per_impression))
+        object.__setattr__(self, "fields", ordered)
+        if mistakes := _mistakes(self):
+            raise ValueError("; ".join(mistakes))
+
+    @cached_property
+    def user_fields(self) -> tuple[Field, ...]:
+        """What the impressions of a context share."""
+        return tuple(field for field in self.fields if not field.per_impression)
+
+    @cached_property
+    def impression_fields(self) -> tuple[Field, ...]:
+        """What each impression has of its own: the item, cross and context fields."""
+        return tuple(field for field in self.fields if field.per_impression)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Place of each field in `fields`, by name."""
+        return {field.name: place for place, field in enumerate(self.fields)}
+
+    @cached_property
+    def buckets(self) -> dict[str, int]:
+        """Size of each field's hash range, by name."""
+        return {field.name: field.buckets for field in self.fields}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the fused embedding table, one for each bucket of each field."""
+        return sum(self.buckets.values())
+
+    def with_buckets(self, buckets: Mapping[str, int]) -> Self:
+        """The same with other sizes for some of the fields."""
+        resized = (replace(field, buckets=buckets.get(field.name, field.buckets)) for field in self.fields)
+        return replace(self, fields=tuple(resized))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it; `from_dict` makes the schema of it again."""
+        return {**asdict(self), "fields": [asdict(field) for field in self.fields]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The schema that `to_dict` has described."""
+        return cls(**{**content, "fields": tuple(Field(**field) for field in content["fields"])})
+
+
+def _mistakes(schema: Schema) -> list[str]:
+    """What is wrong with the fields of a schema taken together."""
+    names = [field.name for field in schema.fields]
+    mistakes = [f"field {name} is named twice" for name in sorted(set(names)) if names.count(name) > 1]
+    if not schema.user_fields or not schema.impression_fields:
+        mistakes.append("expected a user field and a field of another side at least")
+    columns = [column for field in schema.fields for column in field.columns]
+    for column in sorted({column for column in columns if columns.count(column) > 1}):
+        owners = sorted({field.name for field in schema.fields if column in field.columns})
+        if len(owners) > 1:
+            mistakes.append(f"fields {' and '.join(owners)} both make a column {column}: rename one")
+    for role, name, side in (("user_id", schema.user_id, "user"), ("item_id", schema.item_id, "item")):
+        if name is not None:
+            mistakes += _role_mistakes(schema, role, name, side)
+    return mistakes
+
+
+def _role_mistakes(schema: Schema, role: str, name: str, side: str) -> list[str]:
+    found = [field for field in schema.fields if field.name == name]
+    if not found:
+        return [f"{role}: there is no field {name}"]
+    if found[0].side != side or found[0].multi:
+        return [f"{role}: expected a single-valued field of side {side}, found {name}"]
+    return []
