@@ -41,20 +41,20 @@ def parse_yaml(text: bytes, path: str) -> Any:
         raise InputError(f"{path}: expected YAML: {error}") from error
 
 
-def load_section(path: str | None, name: str, model: "type[ModelT]") -> "ModelT":
-    """One section of a YAML file as its model, or the defaults without a file."""
+def load_section(path: str | None, name: str, model: "type[ModelT]", context: Any = None) -> "ModelT":
+    """One section of a YAML file as its model, or the defaults without a file. context: of its validators."""
     section = read_yaml(path).get(name) if path else None
     if section is not None and not isinstance(section, dict):
         raise InputError(f"{path}: section {name}: expected options, found {type(section).__name__}.")
-    return validate(model, section or {}, f"{path or 'defaults'}, section {name}")
+    return validate(model, section or {}, f"{path or 'defaults'}, section {name}", context)
 
 
-def validate(model: "type[ModelT]", values: dict[str, Any], where: str) -> "ModelT":
+def validate(model: "type[ModelT]", values: dict[str, Any], where: str, context: Any = None) -> "ModelT":
     """Build a pydantic model; every mistake in `values` is named in one `InputError`."""
     from pydantic import ValidationError
 
     try:
-        return model(**values)
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         heading = f"{where}: {{}} in the configuration"
         raise InputError(explain_mistakes(error.errors(), model, heading)) from error

@@ -1,13 +1,14 @@
 """The `samples` section of a configuration: how raw logs become samples."""
 
-from collections.abc import Collection
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cli.config_files import load_section
+from jobs.field_options import KnownFields, NamesFields
 from schemas import ids
-from schemas.fields import FIELD_INDEX, FIELDS, field_names
+from schemas.fields import MOST_BUCKETS
+from schemas.schema import Schema
 
 SLOTS = 1_000_000  # the finest share of contexts that can be kept for validation is one in so many
 
@@ -38,13 +39,15 @@ class SamplesConfig(BaseModel):
     raw_bytes_per_file: int = Field(128 << 20, ge=1 << 10)
     """Bytes of raw log that go into one Parquet file, on average."""
 
-    buckets: dict[str, int] = Field(default_factory=dict)
-    """By field: buckets of its hash range, 2 to 2^31 - 1; others keep the default of schemas/fields.py."""
+    buckets: Annotated[dict[str, int], NamesFields, KnownFields] = Field(default_factory=dict)
+    """By field: buckets of its hash range, 2 to 2^31 - 1; others keep those of the schema."""
 
-    min_count: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    min_count: Annotated[dict[str, Annotated[int, Field(ge=2)]], NamesFields, KnownFields] = Field(
+        default_factory=dict
+    )
     """By field: ids rarer than this in the training logs share one bucket. Needs an id table: docs/ids.md."""
 
-    vocabulary: tuple[str, ...] = ()
+    vocabulary: Annotated[tuple[str, ...], NamesFields, KnownFields] = ()
     """Fields whose known ids get a bucket each, without collisions. Needs an id table: docs/ids.md."""
 
     @field_validator("valid_share")
@@ -54,30 +57,19 @@ class SamplesConfig(BaseModel):
             raise ValueError(f"a share is 0 or one from {1 / SLOTS} to {1 - 1 / SLOTS}, found {share}")
         return share
 
-    @field_validator("buckets", "min_count", "vocabulary", mode="before")
-    @classmethod
-    def _names_without_quotes(cls, fields: Any) -> Any:
-        return field_names(fields)
-
-    @field_validator("buckets", "min_count", "vocabulary")
-    @classmethod
-    def _known_fields(cls, fields: Collection[str]) -> Collection[str]:
-        unknown = [name for name in fields if name not in FIELD_INDEX]
-        if unknown:
-            raise ValueError(f"unknown field {', '.join(unknown)}; known: {', '.join(FIELD_INDEX)}")
-        return fields
-
     @field_validator("buckets")
     @classmethod
     def _possible_sizes(cls, buckets: dict[str, int]) -> dict[str, int]:
-        wrong = {name: size for name, size in buckets.items() if not 2 <= size < 1 << 31}
+        wrong = {name: size for name, size in buckets.items() if not 2 <= size <= MOST_BUCKETS}
         if wrong:
             raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {wrong}")
         return buckets
 
     @model_validator(mode="after")
-    def _room_for_known_ids(self) -> Self:
-        settings = self.id_settings()
+    def _room_for_known_ids(self, info: ValidationInfo) -> Self:
+        if info.context is None:
+            return self
+        settings = self.id_settings(info.context)
         full = [name for name in settings.table_fields() if settings.buckets[name] <= ids.FIRST_KNOWN]
         if full:
             raise ValueError(
@@ -85,15 +77,16 @@ class SamplesConfig(BaseModel):
             )
         return self
 
-    def all_buckets(self) -> dict[str, int]:
-        """The size of every field's hash range, in the order of FIELDS."""
-        return {field.name: self.buckets.get(field.name, field.buckets) for field in FIELDS}
+    def sized(self, schema: Schema) -> Schema:
+        """The schema with the hash ranges that this configuration gives its fields."""
+        return schema.with_buckets(self.buckets)
 
-    def id_settings(self) -> ids.IdSettings:
+    def id_settings(self, schema: Schema) -> ids.IdSettings:
         """What decides the bucket of an id."""
-        return ids.IdSettings(self.hash_seed, self.all_buckets(), dict(self.min_count), self.vocabulary)
+        buckets = self.sized(schema).buckets
+        return ids.IdSettings(self.hash_seed, buckets, dict(self.min_count), self.vocabulary)
 
 
-def load_samples_config(path: str | None) -> SamplesConfig:
-    """The section `samples` of a YAML file, or the defaults without a file."""
-    return load_section(path, "samples", SamplesConfig)
+def load_samples_config(path: str | None, schema: Schema) -> SamplesConfig:
+    """The section `samples` of a YAML file, or the defaults without a file, for logs of this schema."""
+    return load_section(path, "samples", SamplesConfig, schema)

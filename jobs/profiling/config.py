@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cli.config_files import load_section
-from schemas.fields import FIELD_INDEX, field_names
-
-ANY = "any"  # the limit of every field that has none of its own
+from jobs.field_options import KnownOrAny, NamesFields
+from schemas.schema import Schema
 
 
 def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
@@ -16,19 +15,10 @@ def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-def _known_fields(limits: dict[str, float]) -> dict[str, float]:
-    unknown = [name for name in limits if name not in FIELD_INDEX and name != ANY]
-    if unknown:
-        raise ValueError(f"unknown field {', '.join(unknown)}; known: {ANY}, {', '.join(FIELD_INDEX)}")
-    return limits
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-Names = BeforeValidator(field_names)
-Known = AfterValidator(_known_fields)
-ShareByField = Annotated[dict[str, Share], Names, Known]
-LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], Names, Known]
+ShareByField = Annotated[dict[str, Share], NamesFields, KnownOrAny]
+LimitByField = Annotated[dict[str, Annotated[float, Field(ge=0)]], NamesFields, KnownOrAny]
 
 
 class Gates(BaseModel):
@@ -84,6 +74,6 @@ class ProfileConfig(BaseModel):
     gates: Gates = Gates()
 
 
-def load_profile_config(path: str | None) -> ProfileConfig:
-    """The section `profile` of a YAML file, or the defaults without a file."""
-    return load_section(path, "profile", ProfileConfig)
+def load_profile_config(path: str | None, schema: Schema) -> ProfileConfig:
+    """The section `profile` of a YAML file, or the defaults without a file, for samples of this schema."""
+    return load_section(path, "profile", ProfileConfig, schema)
