@@ -139,10 +139,8 @@ def count(spark: SparkSession, work: list[Work], schema: Schema, with_drift: boo
         found = content.Found(tables.summarise(table), {})
         if not with_drift:
             return found
-        used = {
-            position: found.of(BUCKET, position)["ranking_used"] for position in range(len(schema.fields))
-        }
-        few_used = [position for position, num in used.items() if num <= FEW_BUCKETS]
+        used = [found.of(BUCKET, position)["ranking_used"] for position in range(len(schema.fields))]
+        few_used = [position for position, num in enumerate(used) if num <= FEW_BUCKETS]
         return found._replace(bins=tables.binned(table, few_used))
 
 

@@ -82,7 +82,7 @@ def _field_columns(field: Field, seed: int) -> Iterator[Column]:
 
 
 def _context_columns(schema: Schema, seed: int) -> Iterator[Column]:
-    user = F.filter("features", lambda feature: feature["field"] == schema.user_id)
+    user = F.filter("features", lambda feature: feature["field"] == F.lit(schema.user_id))
     yield F.get(user, F.lit(0))["id"].alias("user_id")
     for field in schema.user_fields:
         yield from _field_columns(field, seed)
