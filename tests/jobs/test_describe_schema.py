@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_the_command_without_a_file_describes_the_schema_of_the_code() -> None:
     assert done.stdout == describe(ALI_CCP, 18) + "\n"
 
 
-def test_mistakes_end_the_command_with_a_message(tmp_path) -> None:
+def test_mistakes_end_the_command_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "schema.yaml"
     path.write_text("name: shop\nfields: [{name: who, side: usr, buckets: 10}]")
     for arguments, message in (

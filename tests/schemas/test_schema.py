@@ -20,7 +20,7 @@ ITEM = {"name": "what", "side": "item", "buckets": 20}
 Content = dict[str, Any]
 
 
-def content(*fields: Content, **changes: Any) -> Content:
+def content(*fields: Any, **changes: Any) -> Content:
     """A schema of these fields as its file has it; without any it is in good order."""
     return {"name": "shop", "fields": list(fields or (USER, ITEM)), **changes}
 
@@ -37,12 +37,12 @@ def schemas(draw: st.DrawFn) -> Schema:
     """Any schema: a user field, another one, and some more, in any order."""
     names = draw(st.lists(NAMES, min_size=2, max_size=9, unique=True))
     sides = ["user", draw(st.sampled_from(SIDES[1:])), *(draw(st.sampled_from(SIDES)) for _ in names[2:])]
+    shuffled = zip(names, draw(st.permutations(sides)), strict=True)
+    rest = {"multi": st.booleans(), "weighted": st.booleans(), "meaning": st.text()}
+    buckets = st.integers(2, MOST_BUCKETS)
     fields = [
-        Field(
-            name, side, draw(st.integers(2, MOST_BUCKETS)), draw(st.booleans()), draw(st.booleans()), draw(st.text())
-        )
-        for name, side in zip(names, draw(st.permutations(sides)), strict=True)
-    ]  # fmt: skip
+        draw(st.builds(Field, st.just(name), st.just(side), buckets, **rest)) for name, side in shuffled
+    ]
     single = {side: [f.name for f in fields if f.side == side and not f.multi] for side in ("user", "item")}
     roles = {f"{side}_id": draw(st.sampled_from([None, *found])) for side, found in single.items()}
     return Schema(draw(st.text()), tuple(fields), **roles)
@@ -88,7 +88,7 @@ def test_what_is_left_out_has_its_default() -> None:
         (content(USER, ITEM | {"side": "items"}), "fields.what.side: .*'item'.*found 'items'"),
         (content(USER, ITEM | {"buckets": 1}), "fields.what: a field needs 2 to 2.31 - 1 buckets, found 1"),
         (content(USER, ITEM | {"buckets": 1 << 31}), "found 2147483648"),
-        (content(USER, ITEM | {"bucket": 9}), r"fields.what.bucket: there is no such option \(did you mean buckets"),
+        (content(USER, ITEM | {"bucket": 9}), r"what.bucket: there is no such option \(did you mean buckets"),
         (content(title="x", nam="x"), r"nam: there is no such option \(did you mean name"),
         (content(USER, {"name": "what", "side": "item"}), "fields.what.buckets: Field required"),
         (content(USER, {"side": "item", "buckets": 3}), "fields.1.name: Field required"),
