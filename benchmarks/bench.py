@@ -60,7 +60,7 @@ def measure_samples(out: Path, schema: Schema, settings: SamplesConfig, repeats:
     """Raw logs to samples, ours and the plain Spark SQL route in turn; the start of Spark is not counted."""
     skeleton, common = (str(out / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features"))
     files = raw_files.find_logs(skeleton, common)
-    warm_up.compile_kernels()
+    warm_up.compile_kernels(schema)
     spark = spark_session("bench", **(SPARK_OPTIONS | {"spark.master": "local[2]"}))
 
     def ours() -> None:

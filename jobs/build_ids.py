@@ -27,6 +27,7 @@ from jobs import progress
 from jobs.id_tables import count_source, frames, report
 from jobs.raw_logs.files import LogFile, add_log_arguments, find_logs
 from jobs.raw_logs.source import SPARK_OPTIONS, task_bytes
+from jobs.raw_logs.text_format import require_text_schema
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import ids, schema_file
@@ -41,9 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.build_ids", __doc__)
     add_log_arguments(parser)
-    parser.add_argument(
-        "--schema", metavar="FILE", help=f"fields of the logs (default: {schema_file.DEFAULT})"
-    )
+    schema_file.add_option(parser)
     parser.add_argument("--out", required=True, help="folder of the id table to publish")
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"
@@ -57,6 +56,7 @@ def main() -> None:
     args = parse_arguments()
     set_up_logging()
     schema = schema_file.read(args.schema)
+    require_text_schema(schema)
     config = load_samples_config(args.config, schema)
     outputs.refuse_taken(args.out, ids.OUTPUT, args.overwrite)
     files = find_logs(args.skeleton, args.common)

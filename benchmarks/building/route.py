@@ -63,7 +63,7 @@ def run_ours(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
     """jobs.build_samples, and where its time went."""
     schema = schema_file.default()  # that of the drawn logs
     settings = load_samples_config(args.config, schema)
-    warm_up.compile_kernels()
+    warm_up.compile_kernels(schema)
     events = Path(args.out) / "events"
     events.mkdir()
     spark = _session(args.out, **EVENT_LOG_OPTIONS, **{"spark.eventLog.dir": events.resolve().as_uri()})
