@@ -18,6 +18,8 @@ class Field:
     name: as it stands in the raw logs. multi: a row may hold several values of it. weighted: its values
     have weights; in a field that is not weighted they all count 1. buckets: size of its hash range, bucket
     0 (missing) included; twice the distinct ids of the training logs or more keeps collisions rare.
+    source: the column of a table that has it, by default that of its name; of a weighted list of structs
+    (id, weight) or a map of ids to weights, both. weight_source: the column with the weights else.
 
     Raises ValueError for what no field can be.
     """
@@ -29,6 +31,8 @@ class Field:
     buckets: int
     multi: bool = False
     weighted: bool = False
+    source: str | None = None
+    weight_source: str | None = None
     meaning: str = ""
 
     def __post_init__(self) -> None:
@@ -39,6 +43,10 @@ class Field:
             )
         if not 2 <= self.buckets <= MOST_BUCKETS:
             raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {self.buckets}")
+        if self.weight_source and not self.weighted:
+            raise ValueError(
+                f"weight_source: expected it of weighted fields only, found {self.weight_source}"
+            )
 
     @property
     def per_impression(self) -> bool:

@@ -43,9 +43,12 @@ def columns(schema: Schema) -> tuple[Column, ...]:
 
 def _context_columns(schema: Schema) -> list[Column]:
     user_id = f"raw id of field {schema.user_id}; null where absent"
+    context_id = "common_feature_index, 16 hexadecimal digits"
+    if schema.tables:
+        context_id = f"{schema.tables.context_id}, as text"
     columns = [
-        Column("context_id", "string", False, "common_feature_index, 16 hexadecimal digits"),
-        Column("user_id", "int64", False, user_id, nullable=True),
+        Column("context_id", "string", False, context_id),
+        Column("user_id", schema.user_id_type, False, user_id, nullable=True),
     ]
     for field in schema.user_fields:
         columns.append(Column(field.column, "int32", field.multi, f"bucket of {field.meaning}; 0 missing"))
@@ -56,7 +59,7 @@ def _context_columns(schema: Schema) -> list[Column]:
 
 def _impression_columns(schema: Schema) -> list[Column]:
     columns = [
-        Column("sample_id", "int64", True, "sample_id of each impression"),
+        Column("sample_id", schema.sample_id_type, True, "sample_id of each impression"),
         Column("click", "int8", True, "0 or 1"),
         Column("conversion", "int8", True, "0 or 1; 1 only where click is 1"),
     ]

@@ -7,11 +7,32 @@ written into everything that is made with it: `to_dict` and `from_dict`.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from schemas.fields import Field
 
 OWN_COLUMNS = ("context_id", "user_id")  # of all samples, whatever the fields (`schemas.samples`)
+
+
+IdType = Literal["int64", "string"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Logs as tables: which columns hold what is no field.
+
+    Impressions name their context by the column context_id, which the contexts have too. sample_id_type,
+    user_id_type: whether samples and predictions keep these ids as whole numbers of at least 0 or as text.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
+
+    context_id: str = "context_id"
+    sample_id: str = "sample_id"
+    click: str = "click"
+    conversion: str = "conversion"
+    sample_id_type: IdType = "int64"
+    user_id_type: IdType = "int64"
 
 
 @dataclass(frozen=True)
@@ -20,6 +41,7 @@ class Schema:
 
     The order is part of the sample format. user_id, item_id: the fields whose raw ids name the user and
     the item; None where there is no such field. The user's is kept in samples and predictions.
+    tables: of logs that are tables; None: they are text, as Ali-CCP's are.
 
     Raises ValueError for fields that do not go together.
     """
@@ -30,12 +52,21 @@ class Schema:
     fields: tuple[Field, ...]
     user_id: str | None = None
     item_id: str | None = None
+    tables: Tables | None = None
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.fields, key=lambda field: field.per_impression))
         object.__setattr__(self, "fields", ordered)
         if mistakes := _mistakes(self):
             raise ValueError("; ".join(mistakes))
+
+    @property
+    def sample_id_type(self) -> IdType:
+        return self.tables.sample_id_type if self.tables else "int64"
+
+    @property
+    def user_id_type(self) -> IdType:
+        return self.tables.user_id_type if self.tables else "int64"
 
     @cached_property
     def user_fields(self) -> tuple[Field, ...]:
@@ -69,12 +100,15 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it; `from_dict` makes the schema of it again."""
-        return {**asdict(self), "fields": [asdict(field) for field in self.fields]}
+        content = asdict(self)
+        return {**content, "fields": list(content["fields"])}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The schema that `to_dict` has described."""
-        return cls(**{**content, "fields": tuple(Field(**field) for field in content["fields"])})
+        fields = tuple(Field(**field) for field in content["fields"])
+        tables = Tables(**content["tables"]) if content.get("tables") else None
+        return cls(**{**content, "fields": fields, "tables": tables})
 
 
 def _mistakes(schema: Schema) -> list[str]:

@@ -94,7 +94,7 @@ def test_an_empty_part_is_not_published(spark, tmp_path, share: float, empty: st
 def test_a_share_that_leaves_a_side_without_contexts_is_no_share(tmp_path, share: float):
     (tmp_path / "c.yaml").write_text(f"samples: {{valid_share: {share:.10f}}}")
     with pytest.raises(InputError, match="valid_share.*a share is 0 or one from 1e-06 to 0.999999"):
-        samples_config.load_samples_config(str(tmp_path / "c.yaml"))
+        samples_config.load_samples_config(str(tmp_path / "c.yaml"), ALI_CCP)
 
 
 @pytest.mark.parametrize("valid", ["samples/valid", "samples", "samples/", "."])
