@@ -44,7 +44,7 @@ REASON_MEANING: dict[str, str] = {
     "empty_id": "a feature without an id",
     "bad_feature": "a feature is not field 0x02 id 0x03 value, with a whole id below 10^18 and a finite "
     "decimal value >= 0 (1.5, .5, 1e-05, no sign)",
-    "unknown_field": "a field that is not among the 23 of Ali-CCP",
+    "unknown_field": "a field that is not in the schema",
     "field_on_wrong_side": "a user field in the skeleton or an impression field in the common file",
     "repeated_single_field": "a single-valued field with more than one value",
     "feature_count_mismatch": "feature_num differs from the number of features in the line",
