@@ -22,7 +22,8 @@ from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
-from schemas import manifest
+from schemas import manifest, schema_file
+from schemas.schema import Schema
 from storage import publishing
 from storage.json_files import write_json
 
@@ -55,18 +56,18 @@ def draw_logs(raw: Path) -> dict[str, float]:
     return {"seconds": seconds, "megabytes": sum(path.stat().st_size for path in raw.glob("*_*.csv")) / 1e6}
 
 
-def measure_samples(out: Path, settings: SamplesConfig, repeats: int) -> dict[str, Any]:
+def measure_samples(out: Path, schema: Schema, settings: SamplesConfig, repeats: int) -> dict[str, Any]:
     """Raw logs to samples, ours and the plain Spark SQL route in turn; the start of Spark is not counted."""
     skeleton, common = (str(out / f"raw/{name}_train.csv") for name in ("sample_skeleton", "common_features"))
     files = raw_files.find_logs(skeleton, common)
-    warm_up.compile_kernels()
+    warm_up.compile_kernels(schema)
     spark = spark_session("bench", **(SPARK_OPTIONS | {"spark.master": "local[2]"}))
 
     def ours() -> None:
-        build_samples.run(spark, files, settings, str(out / "samples"), overwrite=True)
+        build_samples.run(spark, files, schema, settings, str(out / "samples"), overwrite=True)
 
     def plain() -> None:
-        table = plain_samples(spark, skeleton, common, settings.all_buckets(), settings.hash_seed)
+        table = plain_samples(spark, skeleton, common, settings.sized(schema), settings.hash_seed)
         table.write.mode("overwrite").option("compression", "zstd").parquet(str(out / "plain"))
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
@@ -117,7 +118,9 @@ def main() -> None:
     set_up_logging()
     out = Path(args.out)
     results: dict[str, Any] = {"machine": machine(), "logs": draw_logs(out / "raw")}
-    results["samples"] = measure_samples(out, load_samples_config(args.config), args.repeats)
+    schema = schema_file.default()
+    settings = load_samples_config(args.config, schema)
+    results["samples"] = measure_samples(out, schema, settings, args.repeats)
     for name, measure in (("loader", loader.measure), ("train", train_step.measure)):
         LOG.info("%s", name)
         results[name] = {str(size): measure(str(out / "samples"), size) for size in BATCH_SIZES}

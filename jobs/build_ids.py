@@ -1,4 +1,4 @@
-"""Raw Ali-CCP logs to an id table: which ids are known, the bucket of each, and a report of all fields.
+"""Raw logs to an id table: which ids are known, the bucket of each, and a report of all fields.
 
     python -m jobs.build_ids --skeleton 'raw/sample_skeleton_train*.csv' \\
         --common 'raw/common_features_train*.csv' --out ids --config configs/demo.yaml
@@ -27,9 +27,11 @@ from jobs import progress
 from jobs.id_tables import count_source, frames, report
 from jobs.raw_logs.files import LogFile, add_log_arguments, find_logs
 from jobs.raw_logs.source import SPARK_OPTIONS, task_bytes
+from jobs.raw_logs.text_format import require_text_schema
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import ids
+from schemas import ids, schema_file
+from schemas.schema import Schema
 from storage import outputs, staging
 from storage.json_files import write_json
 
@@ -40,6 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.build_ids", __doc__)
     add_log_arguments(parser)
+    schema_file.add_option(parser)
     parser.add_argument("--out", required=True, help="folder of the id table to publish")
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"
@@ -52,40 +55,51 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    config = load_samples_config(args.config)
+    schema = schema_file.read(args.schema)
+    require_text_schema(schema)
+    config = load_samples_config(args.config, schema)
     outputs.refuse_taken(args.out, ids.OUTPUT, args.overwrite)
     files = find_logs(args.skeleton, args.common)
     spark = spark_session("esmm build_ids", **SPARK_OPTIONS)
     try:
         if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
-            count_source.compile_kernels()
-        run(spark, files, config, args.out, args.overwrite)
+            count_source.compile_kernels(schema)
+        run(spark, files, schema, config, args.out, args.overwrite)
     finally:
         spark.stop()
 
 
-def run(spark: SparkSession, files: list[LogFile], config: SamplesConfig, out: str, overwrite: bool) -> None:
+def run(
+    spark: SparkSession,
+    files: list[LogFile],
+    schema: Schema,
+    config: SamplesConfig,
+    out: str,
+    overwrite: bool,
+) -> None:
     """Make the id table of some raw files and publish it whole."""
     outputs.refuse_taken(out, ids.OUTPUT, overwrite)
     begin = time.monotonic()
     with staging.beside(out) as staged:
         with task_errors_as_input_errors(writing=out):
-            made = build(spark, files, config, staged)
+            made = build(spark, files, schema, config, staged)
         outputs.publish(staged, out, ids.OUTPUT, overwrite)
     print(report.summary(made, out, time.monotonic() - begin), flush=True)
 
 
-def build(spark: SparkSession, files: list[LogFile], config: SamplesConfig, staged: str) -> ids.IdManifest:
+def build(
+    spark: SparkSession, files: list[LogFile], schema: Schema, config: SamplesConfig, staged: str
+) -> ids.IdManifest:
     """Count, check and write everything into the staging folder."""
-    settings = config.id_settings()
+    settings = config.id_settings(schema)
     range_bytes = task_bytes(files, config.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
-    counted = frames.count(spark, files, range_bytes).persist(StorageLevel.DISK_ONLY)
+    counted = frames.count(spark, files, schema, range_bytes).persist(StorageLevel.DISK_ONLY)
     try:
         num_bytes = sum(f.size for f in files)
         LOG.info("counting the ids of %d files, %.0f MB", len(files), num_bytes / 1e6)
         with progress.shown(spark, ("reading the logs", "adding up the counts"), num_bytes):
             by_field = {row["field"]: row for row in frames.sizes(counted, settings)}
-        report.check(by_field, config)
+        report.check(by_field, settings, config.max_broken_share)
         placed = frames.place(counted, settings)
         LOG.info("placing %s ids in buckets", f"{sum(row['kept_ids'] for row in by_field.values()):,}")
         with progress.shown(spark, ("placing ids",)):
@@ -95,7 +109,7 @@ def build(spark: SparkSession, files: list[LogFile], config: SamplesConfig, stag
         counted.unpersist()
     digest = ids.digest(settings, frames.checksums(spark, staged))
     reports = report.field_reports(by_field, collisions, settings)
-    made = report.manifest_of(files, settings, digest, report.lines(by_field), reports)
+    made = report.manifest_of(files, config.sized(schema), settings, digest, report.lines(by_field), reports)
     write_json(f"{staged}/{ids.MANIFEST_NAME}", dict(made))
     return made
 

@@ -24,7 +24,6 @@ from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer,
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
 from schemas import truth
-from schemas.fields import FIELDS
 from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -169,7 +168,7 @@ def describe_world(world: PlantedWorld) -> dict[str, int]:
 
 def largest_id(world: PlantedWorld) -> int:
     """The last id of the last field (position)."""
-    return int(world.id_start[len(FIELDS) - 1] + 2 * world.id_stride)
+    return int(world.id_start[-1] + 2 * world.id_stride)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -24,9 +24,10 @@ from cli.log import set_up_logging
 from jobs.ali_ccp_archives.logs import HALVES, ArchiveSource, Half, check_files, find_sources, report, unpack
 from jobs.profiling.config import load_profile_config
 from jobs.samples_config import SamplesConfig, load_samples_config
-from schemas import manifest
+from schemas import manifest, schema_file
 from schemas.quarantine import QUARANTINE_FOLDER
 from schemas.samples import MANIFEST_NAME, fingerprint
+from schemas.schema import Schema
 from storage import publishing
 
 LOG = logging.getLogger(__name__)
@@ -40,13 +41,13 @@ SHUFFLE_SHARE = 0.8  # of one half, in Spark's local folder: 0.39 shuffled, and 
 Loaded = TypeVar("Loaded")
 
 
-def load_settings(config: str) -> SamplesConfig:
+def load_settings(config: str, schema: Schema) -> SamplesConfig:
     """The section `samples`; mistakes that would stop the command only after hours are known at once."""
-    settings, mistakes = _load(load_samples_config, config)
-    _, of_profile = _load(load_profile_config, config)
+    settings, mistakes = _load(load_samples_config, config, schema)
+    _, of_profile = _load(load_profile_config, config, schema)
     if settings is None or of_profile:
         raise InputError("\n".join(mistakes + of_profile))
-    with_table = settings.id_settings().table_fields()
+    with_table = settings.id_settings(schema).table_fields()
     if with_table:
         raise InputError(
             f"{config}: expected no samples.min_count and no samples.vocabulary, found one for "
@@ -56,28 +57,30 @@ def load_settings(config: str) -> SamplesConfig:
     return settings
 
 
-def _load(load: Callable[[str], Loaded], config: str) -> tuple[Loaded | None, list[str]]:
+def _load(
+    load: Callable[[str, Schema], Loaded], config: str, schema: Schema
+) -> tuple[Loaded | None, list[str]]:
     """A section of the configuration, or what is wrong with it."""
     try:
-        return load(config), []
+        return load(config, schema), []
     except InputError as error:
         return None, [str(error)]
 
 
-def check_same_settings(folder: str, settings: SamplesConfig, config: str) -> None:
+def check_same_settings(folder: str, schema: Schema, settings: SamplesConfig, config: str) -> None:
     """Stop where published samples were built with other settings than the configuration has now."""
     made = manifest.read(folder)
-    buckets = settings.all_buckets()
+    sized = settings.sized(schema)
     built: dict[str, object] = {
         "hash_seed": made["hash_seed"],
         "id table": made.get("id_table", {}).get("path", "none"),
         **{f"buckets.{name}": size for name, size in made["buckets"].items()},
         **made.get("layout", {}),
     }
-    wanted = settings.model_dump() | {f"buckets.{name}": size for name, size in buckets.items()}
+    wanted = settings.model_dump() | {f"buckets.{name}": size for name, size in sized.buckets.items()}
     wanted["id table"] = "none"
     wrong = [f"{name}: {value}, not {wanted[name]}" for name, value in built.items() if value != wanted[name]]
-    if not wrong and made["fingerprint"] != fingerprint(buckets, settings.hash_seed):
+    if not wrong and made["fingerprint"] != fingerprint(sized, settings.hash_seed):
         wrong.append("another column layout")
     if wrong:
         lines = "".join(f"\n  {text}" for text in wrong)
@@ -184,13 +187,14 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    settings = load_settings(args.config)
+    schema = schema_file.default()
+    settings = load_settings(args.config, schema)
     raw = Path(args.raw)
     out = args.out.rstrip("/")
     folders = {half: f"{out}/split={half}" for half in HALVES}
     todo = [half for half, folder in folders.items() if not publishing.is_complete(folder)]
     for half in folders.keys() - set(todo):
-        check_same_settings(folders[half], settings, args.config)
+        check_same_settings(folders[half], schema, settings, args.config)
     sources = find_sources(raw)
     check_space(raw, out, sources, len(todo))
     logs = unpack(raw, sources)

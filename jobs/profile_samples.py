@@ -37,10 +37,10 @@ from jobs.profiling.tasks import Work
 from jobs.profiling.text import format_profile
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import manifest
-from schemas.fields import FIELDS
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest, SampleSet
 from schemas.profile import GateReport, Profile, ProfileSource
+from schemas.schema import Schema
 from storage.json_files import write_json
 
 # Chunks of counts are rows of 32 kB: few of them make a batch of some megabytes.
@@ -68,8 +68,8 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    settings = load_profile_config(args.config)
     inputs = read_inputs(args.samples, args.against, args.ids)
+    settings = load_profile_config(args.config, inputs.schema)
     spark = spark_session("esmm profile_samples", **SPARK_OPTIONS)
     try:
         profile = run(spark, inputs, settings, args.out)
@@ -90,6 +90,11 @@ class Inputs:
     theirs: Manifest | None
     ids: str | None
     id_table: IdManifest | None
+
+    @property
+    def schema(self) -> Schema:
+        """The fields of both sets, with the buckets that they were built with."""
+        return manifest.schema_of(self.ours)
 
 
 def read_inputs(samples: str, against: str | None = None, ids: str | None = None) -> Inputs:
@@ -121,21 +126,21 @@ def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) 
         work += tables.work_of(spark, False, inputs.against, inputs.theirs)
     LOG.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
     with task_errors_as_input_errors(), progress.shown(spark, ("reading samples", "adding up the counts")):
-        found = count(spark, work, inputs.ours["buckets"], inputs.against is not None)
+        found = count(spark, work, inputs.schema, inputs.against is not None)
     profile = put_together(inputs, found, duplicates, settings)
     profile["gates"] = judge(profile, settings.gates)
     write_json(out, dict(profile))
     return profile
 
 
-def count(spark: SparkSession, work: list[Work], buckets: dict[str, int], with_drift: bool) -> content.Found:
+def count(spark: SparkSession, work: list[Work], schema: Schema, with_drift: bool) -> content.Found:
     """Everything that Spark has to find but duplicates, in one pass over the files."""
-    with tables.counted(spark, work, buckets) as table:
+    with tables.counted(spark, work, schema) as table:
         found = content.Found(tables.summarise(table), {})
         if not with_drift:
             return found
-        used = {position: found.of(BUCKET, position)["ranking_used"] for position in range(len(FIELDS))}
-        few_used = [position for position, num in used.items() if num <= FEW_BUCKETS]
+        used = [found.of(BUCKET, position)["ranking_used"] for position in range(len(schema.fields))]
+        few_used = [position for position, num in enumerate(used) if num <= FEW_BUCKETS]
         return found._replace(bins=tables.binned(table, few_used))
 
 
@@ -157,7 +162,7 @@ def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings
         impressions_per_context=content.lengths_of(found.of(SIZE)),
         duplicate_sample_ids=duplicates,
         quarantine=content.quarantine_of(inputs.ours),
-        fields=content.fields_of(found, inputs.ours["buckets"], inputs.id_table, settings, with_drift),
+        fields=content.fields_of(found, inputs.schema, inputs.id_table, settings, with_drift),
         gates=GateReport(judged=0, skipped=[], broken=[]),
         written_by=WRITTEN_BY,
     )

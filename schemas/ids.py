@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
 from schemas.hashing import HASH_NAME, RARE, bucket
@@ -92,7 +92,8 @@ class FieldReport(TypedDict):
 
 class IdManifest(TypedDict):
     """`_ids.json`. version: of this format; digest: of the settings and the table's content, 16 hexadecimal
-    digits; written_by: name and version, not in the first releases."""
+    digits; schema: `Schema.to_dict`; written_by: name and version. The last two are not in the first
+    releases."""
 
     version: int
     digest: str
@@ -105,6 +106,7 @@ class IdManifest(TypedDict):
     broken_lines: int
     source: dict[str, object]
     fields: dict[str, FieldReport]
+    schema: NotRequired[dict[str, Any]]
     written_by: NotRequired[str]
 
 
@@ -185,9 +187,10 @@ def settings_of(manifest: IdManifest) -> IdSettings:
 
 
 def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
-    """The id table of a configuration; an `InputError` unless it was made with the same settings.
+    """The id table of a configuration; an `InputError` unless it was made with the same settings, and for
+    logs of the same fields.
 
-    None where the configuration asks for none. Bucket sizes of other fields may differ.
+    None where the configuration asks for none. Bucket sizes of fields without a table may differ.
     """
     names = settings.table_fields()
     if folder is None and not names:
@@ -204,6 +207,11 @@ def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
         )
     manifest = read(folder)
     made = settings_of(manifest)
+    if found := _other_fields(made, settings):
+        raise InputError(
+            f"{folder}: the id table was made for another schema ({'; '.join(found)}). "
+            f"Make it again with {COMMAND} and this schema, or give the one that it was made for."
+        )
     if found := _differences(made, settings):
         raise InputError(
             f"{folder}: the id table does not fit the configuration ({'; '.join(found)}). "
@@ -213,12 +221,19 @@ def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
     return Reference(path=fs.unstrip_protocol(path), digest=manifest["digest"])
 
 
+def _other_fields(made: IdSettings, wanted: IdSettings) -> list[str]:
+    """The fields that only one of two schemas has, as text."""
+    sides = (("table", made, wanted), ("schema", wanted, made))
+    only = ((side, [name for name in one.buckets if name not in other.buckets]) for side, one, other in sides)
+    return [f"only in the {side}: field {', '.join(names)}" for side, names in only if names]
+
+
 def _differences(made: IdSettings, wanted: IdSettings) -> list[str]:
     """Every setting of the fields with a table that differs, as text."""
     found = []
     if made.hash_seed != wanted.hash_seed:
         found.append(f"hash_seed: table {made.hash_seed}, configuration {wanted.hash_seed}")
-    for name in made.buckets | wanted.buckets:
+    for name in made.buckets:
         if {made.mode(name), wanted.mode(name)} == {"hash"}:
             continue
         both = [_field_text(settings, name) for settings in (made, wanted)]
@@ -228,7 +243,5 @@ def _differences(made: IdSettings, wanted: IdSettings) -> list[str]:
 
 
 def _field_text(settings: IdSettings, name: str) -> str:
-    if name not in settings.buckets:
-        return "no such field"
     mode, least, buckets = _field_settings(settings, name)
     return f"{mode} from count {least}, {buckets} buckets"

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from schemas.fields import Field
 
+OWN_COLUMNS = ("context_id", "user_id")  # of all samples, whatever the fields (`schemas.samples`)
+
 
 IdType = Literal["int64", "string"]
 
@@ -120,6 +122,11 @@ def _mistakes(schema: Schema) -> list[str]:
         owners = sorted({field.name for field in schema.fields if column in field.columns})
         if len(owners) > 1:
             mistakes.append(f"fields {' and '.join(owners)} both make a column {column}: rename one")
+    for field in schema.fields:
+        if field.column in OWN_COLUMNS:
+            mistakes.append(
+                f"field {field.name} makes a column {field.column}, which all samples have: rename it"
+            )
     for role, name, side in (("user_id", schema.user_id, "user"), ("item_id", schema.item_id, "item")):
         if name is not None:
             mistakes += _role_mistakes(schema, role, name, side)

@@ -20,23 +20,25 @@ from pathlib import Path
 
 from cli.arguments import CommandParser
 from cli.log import set_up_logging
+from schemas import schema_file
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCKS = (PROJECT / "requirements/jobs.lock", PROJECT / "requirements/s3.lock")
 PACKAGES = ("jobs", "schemas", "storage", "cli")
+DATA = (schema_file.DEFAULT,)  # what they read of the project beside themselves
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same code is the same bytes
 
 LOG = logging.getLogger(__name__)
 
 
 def zip_code(target: Path) -> None:
-    """Write the modules of `PACKAGES` into a zip that can be put on a Python path."""
+    """Write the modules of `PACKAGES` and `DATA` into a zip that can be put on a Python path."""
+    modules = [path for package in PACKAGES for path in sorted((PROJECT / package).rglob("*.py"))]
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in PACKAGES:
-            for path in sorted((PROJECT / package).rglob("*.py")):
-                entry = zipfile.ZipInfo(str(path.relative_to(PROJECT)), ZIP_TIME)
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+        for path in (*modules, *(PROJECT / name for name in DATA)):
+            entry = zipfile.ZipInfo(str(path.relative_to(PROJECT)), ZIP_TIME)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     LOG.info("%s: %s, %d kB", target, " and ".join(PACKAGES), target.stat().st_size // 1000)
 
 

@@ -17,10 +17,10 @@ from esmm.data.schedule import Position
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs.source import read_range, split_ranges
 from schemas import manifest
-from schemas.fields import FIELDS
 from storage import publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json, write_json
+from tests.fixtures.ali_ccp import FIELDS
 from tests.fixtures.raw_lines import random_logs, write_logs
 
 PROJECT = Path(__file__).resolve().parents[1]

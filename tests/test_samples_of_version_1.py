@@ -15,7 +15,7 @@ from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import load_samples_config
 from schemas import manifest
-from schemas.fields import USER_FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP, USER_FIELDS
 
 FIRST = Path(__file__).parent / "fixtures" / "samples_v1"
 
@@ -33,8 +33,8 @@ def _with_sorted_lists(row: dict) -> dict:
 
 def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
     files = raw_files.find_logs(str(FIRST / "sample_skeleton.csv"), str(FIRST / "common_features.csv"))
-    settings = load_samples_config(str(FIRST / "config.yaml"))
-    build_samples.run(spark, files, settings, str(tmp_path / "today"), overwrite=False)
+    settings = load_samples_config(str(FIRST / "config.yaml"), ALI_CCP)
+    build_samples.run(spark, files, ALI_CCP, settings, str(tmp_path / "today"), overwrite=False)
     then, today = (pq.read_table(f / "part-00000.parquet") for f in (FIRST / "samples", tmp_path / "today"))
     assert today.schema.equals(then.schema)
     assert [_with_sorted_lists(row) for row in today.to_pylist()] == [
@@ -43,8 +43,9 @@ def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
     old, new = manifest.read(str(FIRST / "samples")), manifest.read(str(tmp_path / "today"))
     for key in ("schema_version", "fingerprint", "hash", "hash_seed", "buckets", "counts", "quarantine"):
         assert old[key] == new[key]  # type: ignore[literal-required]
+    assert manifest.schema_of(old) == manifest.schema_of(new)
     # Keys that came later: readers do without them.
-    assert new.keys() - old.keys() == {"layout", "written_by"} and new["written_by"] == WRITTEN_BY
+    assert new.keys() - old.keys() == {"layout", "schema", "written_by"} and new["written_by"] == WRITTEN_BY
     assert [(f["rows"], f["impressions"]) for f in old["files"]] == [
         (f["rows"], f["impressions"]) for f in new["files"]
     ]

@@ -16,8 +16,8 @@ from jobs import build_samples
 from jobs.raw_logs import files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
-from schemas.fields import FIELDS
 from schemas.quarantine import QUARANTINE_FOLDER
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import impressions_of_samples
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,8 @@ def road(spark, tmp_path_factory):
     settings = SamplesConfig(
         max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS
     )
-    build_samples.run(spark, files.find_logs(*logs), settings, str(folder / "samples"), overwrite=False)
+    out = str(folder / "samples")
+    build_samples.run(spark, files.find_logs(*logs), ALI_CCP, settings, out, overwrite=False)
     return folder
 
 

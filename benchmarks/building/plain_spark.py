@@ -18,9 +18,10 @@ from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
 from jobs.session import spark_path, spark_session
-from schemas import raw_log, samples
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
+from schemas import raw_log, samples, schema_file
+from schemas.fields import Field
 from schemas.hashing import POSITIVE
+from schemas.schema import Schema
 
 SKELETON = (
     "sample_id long, click byte, conversion byte, context_id string, feature_num int, feature_list string"
@@ -29,20 +30,20 @@ COMMON = "context_id string, feature_num int, feature_list string"
 
 
 def plain_samples(
-    spark: SparkSession, skeleton_path: str, common_path: str, buckets: dict[str, int], seed: int
+    spark: SparkSession, skeleton_path: str, common_path: str, schema: Schema, seed: int
 ) -> DataFrame:
     """The columns of `schemas.samples`, one row per context; impressions in the order of sample_id,
     the values of a multi-valued field in the order of the raw line."""
     skeleton = _read(spark, skeleton_path, SKELETON).where("not (click = 0 and conversion = 1)")
     common = _read(spark, common_path, COMMON)
-    context = common.select("context_id", *_context_columns(buckets, seed))
-    groups = _group_impressions(skeleton, buckets, seed)
-    return groups.join(context, "context_id").select(*_sample_columns())
+    context = common.select("context_id", *_context_columns(schema, seed))
+    groups = _group_impressions(skeleton, schema, seed)
+    return groups.join(context, "context_id").select(*_sample_columns(schema))
 
 
-def _read(spark: SparkSession, path: str, schema: str) -> DataFrame:
+def _read(spark: SparkSession, path: str, layout: str) -> DataFrame:
     """The lines of a raw log, with `features`: array of (field string, id long, value float)."""
-    lines = spark.read.csv(spark_path(path), schema=schema, quote="", escape="")
+    lines = spark.read.csv(spark_path(path), schema=layout, quote="", escape="")
     features = F.split("feature_list", raw_log.FEATURE_SEPARATOR.decode())
     return lines.withColumn("features", F.transform(features, _parse_feature))
 
@@ -59,54 +60,54 @@ def _parse_feature(feature: Column) -> Column:
     )
 
 
-def bucket(field: Field, feature_id: Column, buckets: dict[str, int], seed: int) -> Column:
+def bucket(field: Field, feature_id: Column, seed: int) -> Column:
     """`schemas.hashing.bucket` in Spark's own functions."""
     hashed = F.xxhash64(F.lit(seed).cast("long"), F.lit(field.name), feature_id)
-    return (1 + hashed.bitwiseAND(F.lit(POSITIVE)) % (buckets[field.name] - 1)).cast("int")
+    return (1 + hashed.bitwiseAND(F.lit(POSITIVE)) % (field.buckets - 1)).cast("int")
 
 
-def _field_columns(field: Field, buckets: dict[str, int], seed: int) -> Iterator[Column]:
+def _field_columns(field: Field, seed: int) -> Iterator[Column]:
     """Bucket and weight of a single-valued field (0 where missing), or the lists of a multi-valued one."""
     own = F.filter("features", lambda feature: feature["field"] == field.name)
     if field.multi:
-        buckets_of_own = F.transform(own, lambda feature: bucket(field, feature["id"], buckets, seed))
+        buckets_of_own = F.transform(own, lambda feature: bucket(field, feature["id"], seed))
         weights = own["value"]
     else:
         first = F.get(own, F.lit(0))
-        buckets_of_own = F.when(first.isNotNull(), bucket(field, first["id"], buckets, seed)).otherwise(0)
+        buckets_of_own = F.when(first.isNotNull(), bucket(field, first["id"], seed)).otherwise(0)
         weights = F.coalesce(first["value"], F.lit(0.0).cast("float"))
     yield buckets_of_own.alias(field.column)
     if field.weighted:
         yield weights.alias(field.weight_column)
 
 
-def _context_columns(buckets: dict[str, int], seed: int) -> Iterator[Column]:
-    user = F.filter("features", lambda feature: feature["field"] == FIELDS[0].name)
+def _context_columns(schema: Schema, seed: int) -> Iterator[Column]:
+    user = F.filter("features", lambda feature: feature["field"] == F.lit(schema.user_id))
     yield F.get(user, F.lit(0))["id"].alias("user_id")
-    for field in USER_FIELDS:
-        yield from _field_columns(field, buckets, seed)
+    for field in schema.user_fields:
+        yield from _field_columns(field, seed)
 
 
-def _group_impressions(skeleton: DataFrame, buckets: dict[str, int], seed: int) -> DataFrame:
+def _group_impressions(skeleton: DataFrame, schema: Schema, seed: int) -> DataFrame:
     """(context_id, impressions): all impressions of a context as structs, sorted by sample_id."""
-    fields = [column for field in IMPRESSION_FIELDS for column in _field_columns(field, buckets, seed)]
+    fields = [column for field in schema.impression_fields for column in _field_columns(field, seed)]
     impressions = skeleton.select(
         "context_id", F.struct("sample_id", "click", "conversion", *fields).alias("one")
     )
     return impressions.groupBy("context_id").agg(F.sort_array(F.collect_list("one")).alias("impressions"))
 
 
-def _sample_columns() -> Iterator[Column]:
+def _sample_columns(schema: Schema) -> Iterator[Column]:
     """The columns of the samples from those of a context and the structs of its impressions."""
     from_impressions = {name: F.col(f"impressions.{name}") for name in ("sample_id", "click", "conversion")}
-    for field in IMPRESSION_FIELDS:
+    for field in schema.impression_fields:
         names = [field.column] + ([field.weight_column] if field.weighted else [])
         for name in names:
             values = F.col(f"impressions.{name}")
             from_impressions[name] = F.flatten(values) if field.multi else values
         if field.multi:
             from_impressions[field.length_column] = F.transform(f"impressions.{field.column}", F.size)
-    for column in samples.COLUMNS:
+    for column in samples.columns(schema):
         yield from_impressions.get(column.name, F.col(column.name)).alias(column.name)
 
 
@@ -124,10 +125,9 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    buckets = {field.name: field.buckets for field in FIELDS}
     spark = spark_session("plain_spark", **{"spark.driver.memory": "4g"})
     try:
-        rows = plain_samples(spark, args.skeleton, args.common, buckets, args.seed)
+        rows = plain_samples(spark, args.skeleton, args.common, schema_file.default(), args.seed)
         rows.write.parquet(spark_path(args.out), mode="overwrite", compression="zstd")
     finally:
         spark.stop()

@@ -28,7 +28,8 @@ from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
-from schemas import manifest
+from schemas import manifest, schema_file
+from schemas.schema import Schema
 from storage.json_files import write_json
 
 ROUTES = ("ours", "plain", "polars")
@@ -60,21 +61,22 @@ def timed(work: Callable[[], Outcome]) -> Outcome:
 
 def run_ours(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
     """jobs.build_samples, and where its time went."""
-    settings = load_samples_config(args.config)
-    warm_up.compile_kernels()
+    schema = schema_file.default()  # that of the drawn logs
+    settings = load_samples_config(args.config, schema)
+    warm_up.compile_kernels(schema)
     events = Path(args.out) / "events"
     events.mkdir()
     spark = _session(args.out, **EVENT_LOG_OPTIONS, **{"spark.eventLog.dir": events.resolve().as_uri()})
     try:
-        _build(spark, small, settings, f"{args.out}/small")
-        outcome = timed(lambda: _build(spark, logs, settings, f"{args.out}/samples"))
+        _build(spark, small, schema, settings, f"{args.out}/small")
+        outcome = timed(lambda: _build(spark, logs, schema, settings, f"{args.out}/samples"))
     finally:
         spark.stop()
     return outcome | {"profile": stage_times(events, outcome["begin"], outcome["end"])}
 
 
-def _build(spark: SparkSession, logs: Logs, settings: SamplesConfig, out: str) -> Outcome:
-    build_samples.run(spark, files.find_logs(logs.skeleton, logs.common), settings, out, overwrite=False)
+def _build(spark: SparkSession, logs: Logs, schema: Schema, settings: SamplesConfig, out: str) -> Outcome:
+    build_samples.run(spark, files.find_logs(logs.skeleton, logs.common), schema, settings, out, False)
     made = manifest.read(out)
     return {
         "written_bytes": sum(file["bytes"] for file in made["files"]),
@@ -85,18 +87,21 @@ def _build(spark: SparkSession, logs: Logs, settings: SamplesConfig, out: str) -
 
 def run_plain(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
     """The plain Spark SQL route."""
-    settings = load_samples_config(args.config)
+    schema = schema_file.default()  # that of the drawn logs
+    settings = load_samples_config(args.config, schema)
     partitions = max(4 * CORES, logs.bytes // PLAIN_BYTES_PER_PARTITION)
     spark = _session(args.out, **{"spark.sql.shuffle.partitions": str(partitions)})
     try:
-        _build_plainly(spark, small, settings, f"{args.out}/small")
-        return timed(lambda: _build_plainly(spark, logs, settings, f"{args.out}/samples"))
+        _build_plainly(spark, small, schema, settings, f"{args.out}/small")
+        return timed(lambda: _build_plainly(spark, logs, schema, settings, f"{args.out}/samples"))
     finally:
         spark.stop()
 
 
-def _build_plainly(spark: SparkSession, logs: Logs, settings: SamplesConfig, out: str) -> Outcome:
-    rows = plain_samples(spark, logs.skeleton, logs.common, settings.all_buckets(), settings.hash_seed)
+def _build_plainly(
+    spark: SparkSession, logs: Logs, schema: Schema, settings: SamplesConfig, out: str
+) -> Outcome:
+    rows = plain_samples(spark, logs.skeleton, logs.common, settings.sized(schema), settings.hash_seed)
     rows.write.option("compression", "zstd").parquet(out)
     return {"written_bytes": sum(path.stat().st_size for path in Path(out).glob("*.parquet"))}
 

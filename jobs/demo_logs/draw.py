@@ -11,11 +11,11 @@ import numba
 import numpy as np
 
 from jobs.demo_logs.scratch import MAX_FEATURES
-from schemas.fields import FIELD_INDEX
+from jobs.demo_logs.world import FIELDS
 
 
 def _place(name: str) -> np.int64:
-    return np.int64(FIELD_INDEX[name])
+    return np.int64(FIELDS.index(name))
 
 
 # Typed, not bare: numba would compile a function anew for every bare constant it is called with.
@@ -32,7 +32,7 @@ CROSS_CATEGORY, CROSS_SHOP, CROSS_BRAND, CROSS_NODE = (
 NOTHING = np.int64(0)
 
 CLEAN, DIRT_CONVERSION, DIRT_NO_ITEM = 0, 1, 2  # kinds of rows: see Plan.dirt
-NUM_FIELDS, NUM_PROFILE = len(FIELD_INDEX), 8
+NUM_PROFILE = 8
 CONSTANT = np.int64(0)  # value code of 1.0; see `value_code`
 HISTORY_STREAM, IMPRESSION_STREAM = 0, 1
 MEAN_LENGTHS = (69.0, 250.0, 153.6, 135.9)

@@ -11,8 +11,7 @@ import numpy as np
 
 from jobs.demo_logs.draw import MAX_HITS
 from jobs.demo_logs.scratch import Lines
-from jobs.demo_logs.world import Array
-from schemas.fields import FIELDS
+from jobs.demo_logs.world import FIELDS, Array
 
 COMMA, LINE_FEED, ZERO, LETTERS = 44, 10, 48, 87  # LETTERS + 10 is "a"
 FEATURE_MARK, ID_MARK, VALUE_MARK = 1, 2, 3
@@ -25,8 +24,8 @@ kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
 class Texts(NamedTuple):
     """What the writers copy: field names by place in FIELDS, values by code."""
 
-    field: Array  # uint8 [23, 8]
-    field_length: Array  # int64 [23]
+    field: Array  # uint8 [fields, 8]
+    field_length: Array  # int64 [fields]
     value: Array  # uint8 [codes, 8]
     value_length: Array  # int64 [codes]
 
@@ -40,7 +39,7 @@ def make_texts() -> Texts:
     """Field names, and values as printed: at most five decimals, 1.0 for constants; coded by `value_code`."""
     counts = range(MAX_HITS + 1)
     numbers = [1.0, *(math.log1p(n) for n in counts), *(math.log1p(n / 12) for n in counts)]
-    return Texts(*_as_table([f.name for f in FIELDS]), *_as_table([repr(round(x, 5)) for x in numbers]))
+    return Texts(*_as_table(list(FIELDS)), *_as_table([repr(round(x, 5)) for x in numbers]))
 
 
 @kernel

@@ -11,9 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from cli.errors import InputError
-from schemas.fields import FIELDS
 
 Array = np.ndarray
+
+# The fields of the logs, those of Ali-CCP (docs/ali_ccp.md). Their order decides which ids each has.
+FIELDS = (
+    *("101", "121", "122", "124", "125", "126", "127", "128", "129", "109_14", "110_14", "127_14", "150_14"),
+    *("205", "206", "207", "210", "216", "508", "509", "702", "853", "301"),
+)
 
 DEPARTMENTS = 24
 LATENT_DIM = 8
@@ -73,7 +78,7 @@ class PlantedWorld(NamedTuple):
 
     inside: Array  # int64 [4]: ids that items use
     sizes: Array  # int64 [4]: ids that histories may hold; those beyond `inside` have no item here
-    id_start: Array  # int64 [23]: first id of each field, in the order of FIELDS
+    id_start: Array  # int64 [fields]: first id of each field, in the order of FIELDS
     id_stride: int  # distance between neighbouring ids of a field
     profile: Array  # int64 [users, 8]: values of 121..129, 1-based, 0 missing
     user_category: Array  # int64 [users, PREFERRED]
@@ -130,13 +135,13 @@ def world_sizes(contexts: int) -> Sizes:
 
 
 def id_ranges(sizes: Sizes, items: int) -> tuple[Array, int]:
-    """First id of each of the 23 fields and the distance between ids: one id space up to `LARGEST_ID`."""
+    """First id of each field and the distance between ids: one id space up to `LARGEST_ID`."""
     category, shop, brand, node = sizes.all
     count = {"101": sizes.users, "205": items, "301": len(POSITION_SHARE)}
     count |= {"109_14": category, "206": category, "508": category, "110_14": shop, "207": shop, "509": shop}
     count |= {"127_14": brand, "216": brand, "702": brand, "150_14": node, "210": node, "853": node}
     count |= {"121": 97, "122": 13, "124": 2, "125": 7, "126": 3, "127": 3, "128": 2, "129": 4}
-    counts = np.array([count[field.name] for field in FIELDS], dtype=np.int64)
+    counts = np.array([count[name] for name in FIELDS], dtype=np.int64)
     stride = LARGEST_ID // int(counts.sum())
     if stride < 1:
         raise InputError(

@@ -6,7 +6,7 @@ A slot is two int64: the raw id, and `count << FIELD_BITS | field`, 0 in a free 
 import numpy as np
 from numba import njit
 
-FIELD_BITS = 5
+FIELD_BITS = 15  # as many as a Spark smallint has without its sign; 48 bits are left for the count
 FIELD_MASK = (1 << FIELD_BITS) - 1
 
 MIX_ID, MIX_FIELD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd, bits half set

@@ -4,6 +4,7 @@ A task counts in a table of fixed size, which it hands over whenever it is full,
 can come several times, to be summed. Two more fields, below 0, count the lines.
 """
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,12 +16,12 @@ from jobs.python_worker import freeze_imports
 from jobs.raw_logs.chunks import Chunk
 from jobs.raw_logs.files import files_from_json
 from jobs.raw_logs.source import LogRange, parse, parse_layout, read_range, split_ranges
-from schemas.fields import FIELDS
+from schemas.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPARK_SCHEMA = "field tinyint, id bigint, count bigint"
+SPARK_SCHEMA = "field smallint, id bigint, count bigint"
 GOOD_LINES, BROKEN_LINES = -1, -2  # no fields: as if every line had an id 0 of one of them
 SLOTS = 1 << 22  # 64 MB; at most half of them in use
 BATCH_ROWS = 1 << 18
@@ -29,9 +30,9 @@ BATCH_ROWS = 1 << 18
 class IdCounter:
     """Counts the ids of chunks of one side of the logs, in memory that does not grow."""
 
-    def __init__(self, common: bool, num_slots: int = SLOTS) -> None:
+    def __init__(self, common: bool, schema: Schema, num_slots: int = SLOTS) -> None:
         self._common = common
-        self._layout = parse_layout(0, {field.name: field.buckets for field in FIELDS}, only_ids=True)
+        self._layout = parse_layout(schema, hash_seed=0, only_ids=True)
         self._slots = np.zeros((num_slots, 2), np.int64)
         self._shift = np.uint64(64 - (num_slots - 1).bit_length())
         self._used = 0
@@ -59,7 +60,7 @@ class IdCounter:
     def finish(self) -> Iterator["pa.RecordBatch"]:
         """The remaining counts, and those of the lines."""
         yield from self._take()
-        yield _batch(np.array([GOOD_LINES, BROKEN_LINES], np.int8), np.zeros(2, np.int64), self._lines)
+        yield _batch(np.array([GOOD_LINES, BROKEN_LINES], np.int16), np.zeros(2, np.int64), self._lines)
 
     def _take(self) -> Iterator["pa.RecordBatch"]:
         from jobs.id_tables.count_kernel import FIELD_BITS, FIELD_MASK
@@ -69,7 +70,7 @@ class IdCounter:
         self._used = 0
         for begin in range(0, len(filled), BATCH_ROWS):
             rows = filled[begin : begin + BATCH_ROWS]
-            fields = (rows[:, 1] & FIELD_MASK).astype(np.int8)
+            fields = (rows[:, 1] & FIELD_MASK).astype(np.int16)
             yield _batch(fields, rows[:, 0].copy(), rows[:, 1] >> FIELD_BITS)
 
 
@@ -86,6 +87,7 @@ class IdCountReader(DataSourceReader):
     def __init__(self, options: dict[str, str]) -> None:
         self._files = files_from_json(options["files"])
         self._range_bytes = int(options["range_bytes"])
+        self._schema = Schema.from_dict(json.loads(options["schema"]))
 
     def partitions(self) -> list[LogRange]:
         return split_ranges(self._files, self._range_bytes)
@@ -96,7 +98,7 @@ class IdCountReader(DataSourceReader):
 
         freeze_imports(IdCountSource.name())
         task = cast(LogRange, partition)
-        counter = IdCounter(task.file.common)
+        counter = IdCounter(task.file.common, self._schema)
         for chunk in read_range(task):
             yield from counter.add(chunk)
         yield from counter.finish()
@@ -116,8 +118,8 @@ class IdCountSource(DataSource):
         return IdCountReader(dict(self.options))
 
 
-def compile_kernels() -> None:
+def compile_kernels(schema: Schema) -> None:
     """Count one id, so that numba's cache has the machine code for the workers."""
-    line = b"%016x,1,101\x021\x031.0\n" % 0
-    counter = IdCounter(common=True, num_slots=2)
+    line = b"%016x,1,%s\x021\x031.0\n" % (0, schema.user_fields[0].name.encode())
+    counter = IdCounter(True, schema, num_slots=2)
     list(counter.add(Chunk(0, line)))

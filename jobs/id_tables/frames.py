@@ -3,6 +3,7 @@
 Nothing but figures per field reaches the driver, however many ids there are.
 """
 
+import json
 import math
 from typing import Any
 
@@ -13,30 +14,32 @@ from jobs.id_tables.count_source import IdCountSource
 from jobs.raw_logs.files import LogFile, files_to_json
 from jobs.session import spark_path
 from schemas import ids
-from schemas.fields import FIELDS
 from schemas.hashing import POSITIVE
+from schemas.schema import Schema
 from storage.filesystems import filesystem
 
 SEEN_AT_LEAST = (2, 5, 20)
 ROWS_PER_FILE = 2_000_000
 
 
-def count(spark: SparkSession, files: list[LogFile], range_bytes: int) -> DataFrame:
+def count(spark: SparkSession, files: list[LogFile], schema: Schema, range_bytes: int) -> DataFrame:
     """(field, id, count) of every id of the logs, once each, and of the lines: see `count_source`."""
     spark.dataSource.register(IdCountSource)
     source = spark.read.format(IdCountSource.name())
-    parts = source.options(files=files_to_json(files), range_bytes=str(range_bytes)).load()
-    return parts.groupBy("field", "id").agg(F.sum("count").alias("count"))
+    parts = source.options(
+        files=files_to_json(files), range_bytes=str(range_bytes), schema=json.dumps(schema.to_dict())
+    )
+    return parts.load().groupBy("field", "id").agg(F.sum("count").alias("count"))
 
 
 def of_field(values: list[Any], kind: str) -> Column:
-    """The value of each row's field; values: one per field, in the order of FIELDS."""
+    """The value of each row's field; values: one per field, in the order of the schema."""
     return F.get(F.array(*(F.lit(value).cast(kind) for value in values)), F.col("field"))
 
 
 def sizes(counted: DataFrame, settings: ids.IdSettings) -> list[Row]:
     """Per field the ids and tokens: all, kept, and seen at least so often."""
-    least = of_field([settings.least_count(f.name) for f in FIELDS], "bigint")
+    least = of_field([settings.least_count(name) for name in settings.buckets], "bigint")
     kept = F.col("count") >= F.greatest(F.lit(1), least)
     figures = [_size(F.lit(True), ""), _size(kept, "kept_")]
     figures += [_size(F.col("count") >= n, f"seen_{n}_") for n in SEEN_AT_LEAST]
@@ -50,9 +53,9 @@ def _size(condition: Column, prefix: str) -> tuple[Column, Column]:
 
 def place(counted: DataFrame, settings: ids.IdSettings) -> DataFrame:
     """(field, id, count, bucket) of all kept ids; see `schemas.ids` for what they are."""
-    least = of_field([settings.least_count(f.name) for f in FIELDS], "bigint")
+    least = of_field([settings.least_count(name) for name in settings.buckets], "bigint")
     kept = counted.where((F.col("field") >= 0) & (F.col("count") >= least))
-    exact = of_field([settings.mode(f.name) == "vocabulary" for f in FIELDS], "boolean")
+    exact = of_field([settings.mode(name) == "vocabulary" for name in settings.buckets], "boolean")
     # Only the small fields are ranked: a window puts a whole field into one task.
     by_count = Window.partitionBy("field").orderBy(F.desc("count"), "id")
     ranked = kept.where(exact).withColumn("bucket", F.row_number().over(by_count) + (ids.FIRST_KNOWN - 1))
@@ -62,10 +65,10 @@ def place(counted: DataFrame, settings: ids.IdSettings) -> DataFrame:
 
 def hashed_bucket(settings: ids.IdSettings) -> Column:
     """`schemas.hashing.bucket`, in fields with a table `known_bucket`, in Spark's own functions."""
-    names = of_field([f.name for f in FIELDS], "string")
+    names = of_field(list(settings.buckets), "string")
     hashed = F.xxhash64(F.lit(settings.hash_seed).cast("bigint"), names, "id").bitwiseAND(F.lit(POSITIVE))
-    first = [1 if settings.mode(f.name) == "hash" else ids.FIRST_KNOWN for f in FIELDS]
-    free = [settings.buckets[f.name] - n for f, n in zip(FIELDS, first, strict=True)]
+    first = [1 if settings.mode(name) == "hash" else ids.FIRST_KNOWN for name in settings.buckets]
+    free = [size - n for size, n in zip(settings.buckets.values(), first, strict=True)]
     return (of_field(first, "bigint") + hashed % of_field(free, "bigint")).cast("int")
 
 
@@ -78,8 +81,8 @@ def collisions(placed: DataFrame) -> list[Row]:
 
 def write_table(placed: DataFrame, settings: ids.IdSettings, num_rows: int, folder: str) -> None:
     """The known ids of the fields with a table as Parquet, sorted by field and id."""
-    has_table = of_field([settings.mode(f.name) != "hash" for f in FIELDS], "boolean")
-    names = of_field([f.name for f in FIELDS], "string")
+    has_table = of_field([settings.mode(name) != "hash" for name in settings.buckets], "boolean")
+    names = of_field(list(settings.buckets), "string")
     rows = placed.where(has_table).select(names.alias("field"), "id", "count", "bucket")
     num_files = max(1, math.ceil(num_rows / ROWS_PER_FILE))
     ordered = rows.repartitionByRange(num_files, "field", "id").sortWithinPartitions("field", "id")

@@ -1,6 +1,6 @@
 """What an id table says of itself: checks, figures of every field, its manifest, its text. Pure functions.
 
-by_field: the rows of `frames.sizes` by the index of their field; below 0 those of the lines.
+by_field: the rows of `frames.sizes` by the place of their field in the schema; below 0 those of the lines.
 """
 
 from collections.abc import Iterator
@@ -13,24 +13,23 @@ from cli.version import WRITTEN_BY
 from jobs.id_tables import frames
 from jobs.id_tables.count_source import BROKEN_LINES, GOOD_LINES
 from jobs.raw_logs.files import LogFile
-from jobs.samples_config import SamplesConfig
 from schemas import ids
-from schemas.fields import FIELDS, Field
 from schemas.hashing import HASH_NAME
+from schemas.schema import Schema
 
 HEADINGS = ("field", "mode", "tokens", "ids", "kept", "of tokens", "buckets", "fill", "collide", "expected")
 
 
-def check(by_field: dict[int, Row], config: SamplesConfig) -> None:
+def check(by_field: dict[int, Row], settings: ids.IdSettings, max_broken_share: float) -> None:
     """Stop where too many lines are broken, none is good, or a vocabulary has more ids than buckets."""
     good, broken = lines(by_field)
-    if not good or broken / (good + broken) > config.max_broken_share:
+    if not good or broken / (good + broken) > max_broken_share:
         raise InputError(
             f"nothing was published: {broken} of {good + broken} lines are broken, allowed is a share of "
-            f"{config.max_broken_share:.2%}. jobs.build_samples on the same logs names each line and its "
+            f"{max_broken_share:.2%}. jobs.build_samples on the same logs names each line and its "
             "reason. Mend the logs, or raise samples.max_broken_share."
         )
-    if full := list(too_large_vocabularies(by_field, config.id_settings())):
+    if full := list(too_large_vocabularies(by_field, settings)):
         raise InputError(
             f"nothing was published: vocabularies with more ids than buckets: {'; '.join(full)}. Two buckets "
             "are those of missing and of rare ids. Raise samples.buckets, or keep fewer by samples.min_count."
@@ -39,13 +38,12 @@ def check(by_field: dict[int, Row], config: SamplesConfig) -> None:
 
 def too_large_vocabularies(by_field: dict[int, Row], settings: ids.IdSettings) -> Iterator[str]:
     """Field, ids and buckets of every vocabulary that does not fit."""
-    for index, field in enumerate(FIELDS):
-        if settings.mode(field.name) == "vocabulary" and index in by_field:
+    for index, (name, buckets) in enumerate(settings.buckets.items()):
+        if settings.mode(name) == "vocabulary" and index in by_field:
             known = by_field[index]["kept_ids"]
-            buckets = settings.buckets[field.name]
             least = known + ids.FIRST_KNOWN
             if buckets < least:
-                yield f"field {field.name} has {known} ids and {buckets} buckets, expected at least {least}"
+                yield f"field {name} has {known} ids and {buckets} buckets, expected at least {least}"
 
 
 def lines(by_field: dict[int, Row]) -> tuple[int, int]:
@@ -56,7 +54,7 @@ def lines(by_field: dict[int, Row]) -> tuple[int, int]:
 
 def num_known(by_field: dict[int, Row], settings: ids.IdSettings) -> int:
     """The ids in the table: those kept of the fields that have one."""
-    with_table = (i for i, field in enumerate(FIELDS) if settings.mode(field.name) != "hash")
+    with_table = (i for i, name in enumerate(settings.buckets) if settings.mode(name) != "hash")
     return sum(by_field[i]["kept_ids"] for i in with_table if i in by_field)
 
 
@@ -65,27 +63,27 @@ def field_reports(
 ) -> dict[str, ids.FieldReport]:
     """The figures of every field. collisions: the rows of `frames.collisions` by field."""
     return {
-        field.name: field_report(field, settings, by_field.get(i), collisions.get(i))
-        for i, field in enumerate(FIELDS)
+        name: field_report(name, settings, by_field.get(i), collisions.get(i))
+        for i, name in enumerate(settings.buckets)
     }
 
 
 def field_report(
-    field: Field, settings: ids.IdSettings, size: Row | None, placed: Row | None
+    name: str, settings: ids.IdSettings, size: Row | None, placed: Row | None
 ) -> ids.FieldReport:
-    """The figures of one field; size, placed: its rows of `frames.sizes` and `collisions`, if it has ids."""
+    """The figures of a field; size, placed: its rows of `frames.sizes` and `collisions`, if it has ids."""
     figures = size.asDict() if size else {}
     used, shared = (placed["used"], placed["shared"]) if placed else (0, 0)
-    mode = settings.mode(field.name)
+    mode = settings.mode(name)
     kept = figures.get("kept_ids", 0)
-    free = settings.buckets[field.name] - (1 if mode == "hash" else ids.FIRST_KNOWN)
+    free = settings.buckets[name] - (1 if mode == "hash" else ids.FIRST_KNOWN)
     return ids.FieldReport(
         mode=mode,
         tokens=figures.get("tokens", 0),
         ids=figures.get("ids", 0),
         kept_tokens=figures.get("kept_tokens", 0),
         kept_ids=kept,
-        buckets=settings.buckets[field.name],
+        buckets=settings.buckets[name],
         used_buckets=used,
         bucket_fill=used / free,
         collision_rate=shared / kept if kept else 0.0,
@@ -99,12 +97,13 @@ def field_report(
 
 def manifest_of(
     files: list[LogFile],
+    schema: Schema,
     settings: ids.IdSettings,
     digest: str,
     num_lines: tuple[int, int],
     reports: dict[str, ids.FieldReport],
 ) -> ids.IdManifest:
-    """What `_ids.json` holds. num_lines: good and broken ones."""
+    """What `_ids.json` holds. schema: with the buckets of the settings; num_lines: good and broken ones."""
     return ids.IdManifest(
         version=ids.VERSION,
         digest=digest,
@@ -117,6 +116,7 @@ def manifest_of(
         broken_lines=num_lines[1],
         source={"files": [f.path for f in files], "bytes": sum(f.size for f in files)},
         fields=reports,
+        schema=schema.to_dict(),
         written_by=WRITTEN_BY,
     )
 

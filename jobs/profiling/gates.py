@@ -3,8 +3,8 @@
 from typing import Any
 
 from cli.errors import InputError
-from jobs.profiling.config import ANY, Gates
-from schemas.fields import FIELDS
+from jobs.field_options import ANY
+from jobs.profiling.config import Gates
 from schemas.profile import BrokenGate, FieldProfile, GateReport, Profile
 
 
@@ -46,13 +46,13 @@ def _judge_fields(
     if limits and any(keys[0] not in profile for profile in profiles.values()):
         report["skipped"].append(gate)
         return
-    for field in FIELDS:
-        limit = limits.get(field.name, limits.get(ANY))
+    for name, profile in profiles.items():
+        limit = limits.get(name, limits.get(ANY))
         if limit is not None:
-            found: Any = profiles[field.name]
+            found: Any = profile
             for key in keys:
                 found = found[key]
-            _note(report, gate, field.name, found, limit)
+            _note(report, gate, name, found, limit)
 
 
 def _note(

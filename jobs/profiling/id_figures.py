@@ -49,6 +49,11 @@ def read_id_table(samples: str, content: Manifest, given: str | None) -> IdManif
             f"{expected}; found hash_seed {table['hash_seed']} and id table {found}. Give the one that they "
             "were built with, or a report of the same logs."
         )
+    if missing := [name for name in content["buckets"] if name not in table["fields"]]:
+        raise InputError(
+            f"{path}: made for another schema than {samples}: it says nothing of field {', '.join(missing)}. "
+            "Give a report of the same logs."
+        )
     return table
 
 

@@ -23,12 +23,12 @@ FEW_BUCKETS = 20
 ARROW_SCHEMA = pa.schema(
     [
         ("kind", pa.int8()),
-        ("field", pa.int8()),
+        ("field", pa.int16()),
         *((name, pa.int64()) for name in ("value", "num", "ours", "ranking", "theirs")),
         *((name, pa.float64()) for name in ("low", "high", "total")),
     ]
 )
-SPARK_SCHEMA = """kind byte, field byte, value long, num long, ours long, ranking long, theirs long,
+SPARK_SCHEMA = """kind byte, field short, value long, num long, ours long, ranking long, theirs long,
     low double, high double, total double"""
 
 Array = np.ndarray
@@ -84,6 +84,6 @@ def _passed(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _rows(kind: int, field: int, *columns: Array) -> pa.RecordBatch:
     """Rows without figures. columns: value, num, ours, ranking, theirs."""
     length = len(columns[0])
-    keys = [pa.array(np.full(length, key, np.int8)) for key in (kind, field)]
+    keys = [pa.array(np.full(length, kind, np.int8)), pa.array(np.full(length, field, np.int16))]
     figures = [pa.nulls(length, pa.float64())] * 3
     return pa.RecordBatch.from_arrays([*keys, *map(pa.array, columns), *figures], schema=ARROW_SCHEMA)

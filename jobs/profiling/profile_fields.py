@@ -9,7 +9,7 @@ from jobs.profiling import estimators as figures
 from jobs.profiling.config import ProfileConfig
 from jobs.profiling.id_figures import IdFigures, id_figures, measured
 from jobs.profiling.tally import BUCKET, CLICK, CONVERSION, LENGTH, NO_FIELD, REACHED, ROW, SIZE, WEIGHT
-from schemas.fields import FIELDS, Field
+from schemas.fields import Field
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest
 from schemas.profile import (
@@ -22,6 +22,7 @@ from schemas.profile import (
     Rates,
     WeightRange,
 )
+from schemas.schema import Schema
 
 NOTHING = Row(
     ours=0,  # counts of the samples
@@ -110,26 +111,26 @@ def lengths_of(row: Row) -> Lengths:
 
 def fields_of(
     found: Found,
-    buckets: dict[str, int],
+    schema: Schema,
     id_table: IdManifest | None,
     settings: ProfileConfig,
     with_drift: bool,
 ) -> dict[str, FieldProfile]:
-    """What is known of every field, in the order of FIELDS."""
+    """What is known of every field, in the order of the schema."""
     profiles = {}
-    for position, field in enumerate(FIELDS):
+    for position, field in enumerate(schema.fields):
         report = id_table["fields"][field.name] if id_table else None
-        ids = id_figures(found.of(BUCKET, position), buckets[field.name], report, settings)
-        profile = _field_profile(found, position, field, buckets[field.name], ids)
+        ids = id_figures(found.of(BUCKET, position), field.buckets, report, settings)
+        profile = _field_profile(found, position, field, ids)
         if report:
-            profile["measured"] = measured(report, buckets[field.name])
+            profile["measured"] = measured(report, field.buckets)
         if with_drift:
             profile["drift"] = _drift(found, position)
         profiles[field.name] = profile
     return profiles
 
 
-def _field_profile(found: Found, position: int, field: Field, buckets: int, ids: IdFigures) -> FieldProfile:
+def _field_profile(found: Found, position: int, field: Field, ids: IdFigures) -> FieldProfile:
     tokens = found.of(BUCKET, position)
     owners = found.of(LENGTH, position)
     reached = owners if field.per_impression else found.of(REACHED, position)
@@ -137,7 +138,7 @@ def _field_profile(found: Found, position: int, field: Field, buckets: int, ids:
         owner="impressions" if field.per_impression else "contexts",
         coverage=_ratio(reached["above_zero"], reached["ours"]),
         tokens=tokens["ours"],
-        buckets=buckets,
+        buckets=field.buckets,
         mode=ids.mode,
         used_buckets=ids.used_buckets,
         fill=ids.fill,

@@ -15,6 +15,7 @@ from jobs.profiling.tally import BUCKET
 from jobs.profiling.tasks import Work
 from schemas.hashing import RARE
 from schemas.manifest import Manifest
+from schemas.schema import Schema
 
 # Every task hands on the counts of all buckets: few large ones, though enough for all cores.
 MOST_BYTES_PER_TASK = 256 << 20
@@ -48,9 +49,9 @@ def _positions(spark: SparkSession, work: list[Work]) -> DataFrame:
 
 
 @contextmanager
-def counted(spark: SparkSession, work: list[Work], buckets: dict[str, int]) -> Iterator[DataFrame]:
+def counted(spark: SparkSession, work: list[Work], schema: Schema) -> Iterator[DataFrame]:
     """All counts, in rows of `merge`: some per list length and some hundred per chunk of buckets."""
-    count = profile_tasks.counter_of(work, buckets)
+    count = profile_tasks.counter_of(work, schema)
     parts = _positions(spark, work).mapInArrow(count, tally.SPARK_SCHEMA)
     keys = ("kind", "field", "value")
     ordered = parts.repartition(*keys).sortWithinPartitions(*keys)

@@ -1,7 +1,7 @@
 """Counting samples: Arrow batches of samples in, rows of counts out.
 
 Sums of the buckets' tokens are arrays; a row of a chunk of them costs Spark its bytes, not a row per bucket.
-A row is (part, kind, field, value, count, low, high, total, tokens), field being a position in FIELDS and
+A row is (part, kind, field, value, count, low, high, total, tokens), field being a place in the schema and
 part OURS or, of the set to compare with, RANKING or THEIRS, one half each:
 
     kind         count is the number of   value
@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import InputError
-from schemas.fields import FIELDS, USER_FIELDS, Field
-from schemas.samples import COLUMNS
+from schemas.fields import Field
+from schemas.samples import columns
+from schemas.schema import Schema
 
 OURS, RANKING, THEIRS = range(3)
 BUCKET, LENGTH, REACHED, WEIGHT, SIZE, ROW, CLICK, CONVERSION = range(8)
@@ -36,7 +37,7 @@ ARROW_SCHEMA = pa.schema(
     [
         ("part", pa.int8()),
         ("kind", pa.int8()),
-        ("field", pa.int8()),
+        ("field", pa.int16()),
         ("value", pa.int64()),
         ("count", pa.int64()),
         ("low", pa.float64()),
@@ -45,11 +46,9 @@ ARROW_SCHEMA = pa.schema(
         ("tokens", pa.binary()),
     ]
 )
-SPARK_SCHEMA = """part byte, kind byte, field byte, value long, count long,
+SPARK_SCHEMA = """part byte, kind byte, field short, value long, count long,
     low double, high double, total double, tokens binary"""
 
-COUNTED_COLUMNS = [column.name for column in COLUMNS if column.name not in ("user_id", "sample_id")]
-USER_COLUMNS = [f.column for f in USER_FIELDS] + [f.weight_column for f in USER_FIELDS if f.weighted]
 CHUNK = 4096  # buckets, 32 kB: Spark hands some hundred rows at a time to the next task
 
 Array = np.ndarray
@@ -64,11 +63,18 @@ class Weights(NamedTuple):
     total: float
 
 
+def counted_columns(schema: Schema) -> list[str]:
+    """The columns of the samples that a tally is made of."""
+    return [column.name for column in columns(schema) if column.name not in ("user_id", "sample_id")]
+
+
 class Tally:
     """What is counted of some files. Memory: 8 bytes for every bucket of every field, and a batch."""
 
-    def __init__(self, buckets: dict[str, int]) -> None:
-        self._num_tokens = [np.zeros(buckets[field.name], np.int64) for field in FIELDS]
+    def __init__(self, schema: Schema) -> None:
+        self._fields = schema.fields
+        self._user_columns = [column for field in schema.user_fields for column in field.columns]
+        self._num_tokens = [np.zeros(field.buckets, np.int64) for field in schema.fields]
         self._counts: Counter[tuple[int, int, int]] = Counter()  # (kind, field, value)
         self._weights: dict[int, Weights] = {}
         self._context: str | None = None
@@ -80,11 +86,11 @@ class Tally:
             return
         impressions = _lengths(batch.column("click"))
         starts = self._add_contexts(batch.column("context_id"), impressions)
-        first = batch if starts.all() else batch.select(USER_COLUMNS).filter(pa.array(starts))
+        first = batch if starts.all() else batch.select(self._user_columns).filter(pa.array(starts))
         self._counts[ROW, NO_FIELD, 0] += batch.num_rows
         for kind, name in ((CLICK, "click"), (CONVERSION, "conversion")):
             self._counts[kind, NO_FIELD, 0] += int(_flat(batch.column(name)).sum(dtype=np.int64))
-        for position, field in enumerate(FIELDS):
+        for position, field in enumerate(self._fields):
             if field.per_impression:
                 self._add_field(position, field, batch, path)
             else:

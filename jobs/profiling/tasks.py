@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cli.errors import InputError
-from jobs.profiling.tally import COUNTED_COLUMNS, OURS, RANKING, THEIRS, Tally
+from jobs.profiling.tally import OURS, RANKING, THEIRS, Tally, counted_columns
 from schemas.hashing import SPARK_SEED, xxh64
+from schemas.schema import Schema
 from storage.filesystems import filesystem
 
 HALVES_SEED = xxh64(b"profile", SPARK_SEED)
@@ -26,15 +27,16 @@ class Work(NamedTuple):
     files: tuple[str, ...]
 
 
-def counter_of(work: list[Work], buckets: dict[str, int]) -> Task:
+def counter_of(work: list[Work], schema: Schema) -> Task:
     """For `mapInArrow` over one column of positions in `work`: counts of that work's files."""
+    columns = counted_columns(schema)
 
     def count(batches: Iterable[pa.RecordBatch]) -> Batches:
         for position in _positions(batches):
             parts = (OURS,) if work[position].ours else (RANKING, THEIRS)
-            tallies = [Tally(buckets) for _ in parts]
+            tallies = [Tally(schema) for _ in parts]
             for path in work[position].files:
-                for batch in read_batches(path, COUNTED_COLUMNS):
+                for batch in read_batches(path, columns):
                     for tally, rows in zip(tallies, _split(batch, len(parts)), strict=True):
                         tally.add(rows, path)
                 for tally in tallies:

@@ -22,6 +22,7 @@ from jobs import build_samples, make_demo_logs, prepare_ali_ccp
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import load_samples_config
 from schemas import hashing, manifest, predictions, samples
+from tests.fixtures.ali_ccp import ALI_CCP
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENT = (PROJECT / "docs/samples.md").read_text()
@@ -39,11 +40,12 @@ def tiny(spark, tmp_path_factory) -> Path:
     """Raw logs and samples of the tiny demo, and some predictions for its test half."""
     folder = tmp_path_factory.mktemp("tiny")
     make_demo_logs.make_logs(str(folder / "raw"), TINY, processes=1, overwrite=False)
-    settings = load_samples_config(str(PROJECT / "configs/demo.yaml"))
+    settings = load_samples_config(str(PROJECT / "configs/demo.yaml"), ALI_CCP)
     for split in ("train", "test"):
         names = (f"{name}_{split}.csv" for name in ("sample_skeleton", "common_features"))
         files = raw_files.find_logs(*(str(folder / "raw" / name) for name in names))
-        build_samples.run(spark, files, settings, str(folder / f"samples/split={split}"), overwrite=False)
+        out = str(folder / f"samples/split={split}")
+        build_samples.run(spark, files, ALI_CCP, settings, out, overwrite=False)
     write_predictions(folder)
     write_rejected_lines(folder)
     write_profiles(folder)
@@ -258,5 +260,5 @@ def test_the_table_of_columns_is_that_of_the_samples():
         if line.startswith("| `"):
             _, names, kind, *_ = line.split("|")
             shown += [(name, kind.strip()) for name in re.findall(r"`(\w+)`", names)]
-    expected = [(c.name, ("list of " if c.is_list else "") + words[c.type]) for c in samples.COLUMNS]
+    expected = [(c.name, ("list of " if c.is_list else "") + words[c.type]) for c in samples.columns(ALI_CCP)]
     assert sorted(shown) == sorted(expected)

@@ -1,6 +1,7 @@
 """The id table from logs on real Spark, samples built with it, and what is refused."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from jobs import build_ids, build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import ids, manifest
-from schemas.fields import FIELDS
 from schemas.manifest import SampleSet
+from schemas.schema import Schema
 from tests.fixtures import few_ids, raw_lines
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 BUCKETS = {f.name: 83 + i for i, f in enumerate(FIELDS)}
 MIN_COUNT = {"205": 3, "110_14": 4, "853": 9}
@@ -44,7 +46,7 @@ def make(spark, folder: Path, logs: raw_lines.RawLogs, config: SamplesConfig = C
     """Write the logs into a folder and make their id table there."""
     folder.mkdir(exist_ok=True)
     files = raw_files.find_logs(*raw_lines.write_logs(folder, logs))
-    build_ids.run(spark, files, config, str(folder / "ids"), overwrite=False)
+    build_ids.run(spark, files, ALI_CCP, config, str(folder / "ids"), overwrite=False)
     return folder / "ids"
 
 
@@ -71,6 +73,7 @@ def test_the_table_holds_the_known_ids_with_count_and_bucket(table, logs, known)
 def test_the_report_equals_a_count_by_hand(table, logs, known):
     made = ids.read(str(table))
     assert made["written_by"] == WRITTEN_BY
+    assert Schema.from_dict(made["schema"]) == ALI_CCP.with_buckets(BUCKETS)
     assert (made["lines"], made["broken_lines"]) == (len(logs.skeleton) + len(logs.common), 2)
     for name, counts in few_ids.count_ids(logs).items():
         kept = [i for i in counts if name not in known or i in known[name]]
@@ -102,12 +105,12 @@ def test_only_an_id_table_is_replaced_and_only_when_told(spark, logs, tmp_path):
     place = make(spark, tmp_path, logs)
     files = raw_files.find_logs(*raw_lines.write_logs(tmp_path, logs))
     with pytest.raises(InputError, match="--overwrite"):
-        build_ids.run(spark, files, CONFIG, str(place), overwrite=False)
+        build_ids.run(spark, files, ALI_CCP, CONFIG, str(place), overwrite=False)
     fewer = CONFIG.model_copy(update={"vocabulary": ("121",)})
-    build_ids.run(spark, files, fewer, str(place), overwrite=True)
+    build_ids.run(spark, files, ALI_CCP, fewer, str(place), overwrite=True)
     assert ids.read(str(place))["vocabulary"] == ["121"]
     with pytest.raises(InputError, match="expected nothing, an empty folder or an id table to replace"):
-        build_ids.run(spark, files, CONFIG, str(tmp_path), overwrite=True)
+        build_ids.run(spark, files, ALI_CCP, CONFIG, str(tmp_path), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".csv") == ["ids"]
 
 
@@ -123,9 +126,8 @@ def samples(spark, folder: Path, logs: raw_lines.RawLogs, config: SamplesConfig,
     folder.mkdir()
     files = raw_files.find_logs(*raw_lines.write_logs(folder, logs))
     out = folder / "samples"
-    build_samples.run(
-        spark, files, config, str(out), overwrite=False, ids_folder=str(table) if table else None
-    )
+    ids_folder = str(table) if table else None
+    build_samples.run(spark, files, ALI_CCP, config, str(out), overwrite=False, ids_folder=ids_folder)
     return out
 
 
@@ -175,22 +177,31 @@ def test_samples_without_the_table_do_not_fit_those_with_it(spark, table, logs, 
 )
 def test_a_table_made_with_other_settings_is_refused(table, changes, message):
     with pytest.raises(InputError, match=message):
-        ids.require_fit(str(table), CONFIG.model_copy(update=changes).id_settings())
+        ids.require_fit(str(table), CONFIG.model_copy(update=changes).id_settings(ALI_CCP))
 
 
 def test_sizes_of_other_fields_may_differ(table):
     other = CONFIG.model_copy(update={"buckets": BUCKETS | {"207": 7}})
-    assert ids.require_fit(str(table), other.id_settings()) is not None
+    assert ids.require_fit(str(table), other.id_settings(ALI_CCP)) is not None
+
+
+def test_a_table_made_for_another_schema_is_refused(table):
+    renamed = [replace(f, name="302") if f.name == "301" else f for f in FIELDS]
+    other = replace(ALI_CCP, fields=tuple(renamed))
+    config = CONFIG.model_copy(update={"vocabulary": ("121", "853")})
+    message = "made for another schema .only in the table: field 301; only in the schema: field 302"
+    with pytest.raises(InputError, match=message):
+        ids.require_fit(str(table), config.id_settings(other))
 
 
 def test_modes_need_a_table_and_a_table_is_no_folder_of_samples(table, tmp_path):
     with pytest.raises(InputError, match=r"fields \(121, 110_14, 205, 853, 301\).*--ids"):
-        ids.require_fit(None, CONFIG.id_settings())
+        ids.require_fit(None, CONFIG.id_settings(ALI_CCP))
     with pytest.raises(InputError, match=r"expected samples.*something else"):
         manifest.read(str(table))
     (tmp_path / "_SUCCESS").touch()
     with pytest.raises(InputError, match=r"expected an id table.*something else"):
-        ids.require_fit(str(tmp_path), CONFIG.id_settings())
+        ids.require_fit(str(tmp_path), CONFIG.id_settings(ALI_CCP))
 
 
 def test_a_vocabulary_must_fit_into_its_buckets(spark, logs, tmp_path):
@@ -233,4 +244,4 @@ def test_without_modes_there_is_a_report_and_no_table(spark, logs, tmp_path):
 )
 def test_options_that_make_no_sense_are_refused(section, message):
     with pytest.raises(ValueError, match=message):
-        SamplesConfig(**section)
+        SamplesConfig.model_validate(section, context=ALI_CCP)

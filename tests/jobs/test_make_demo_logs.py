@@ -21,7 +21,7 @@ from jobs.demo_logs.chunks import Sampler, calibrate, sigmoid, solve_intercept
 from jobs.demo_logs.plan import draw_impressions, draw_plan
 from jobs.demo_logs.world import LARGEST_ID, build_world
 from jobs.make_demo_logs import Options, make_logs
-from schemas.fields import FIELD_INDEX, FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 OPTIONS = Options(contexts=400, seed=3, cvr=0.2)
 SIDES = {field.name: field.side for field in FIELDS}
@@ -151,7 +151,7 @@ def test_values_are_logarithms_of_whole_counts_and_ones(train: Half) -> None:
         for field, values in line.features.items():
             for text in values.values():
                 assert text == repr(round(float(text), 5))
-                if not FIELDS[FIELD_INDEX[field]].weighted:
+                if not FIELDS[ALI_CCP.index[field]].weighted:
                     assert text == "1.0"
                     continue
                 divisor = 12 if field in ("150_14", "853") else 1
@@ -177,7 +177,7 @@ def test_cross_fields_stand_exactly_where_history_and_item_meet(halves: tuple[Ha
     start = build_world(OPTIONS.seed, OPTIONS.contexts).id_start
 
     def indices(line: Line, field: str) -> dict[int, str]:
-        return {i - int(start[FIELD_INDEX[field]]): v for i, v in line.features.get(field, {}).items()}
+        return {i - int(start[ALI_CCP.index[field]]): v for i, v in line.features.get(field, {}).items()}
 
     for half in halves:
         for row in half.skeleton:
@@ -212,7 +212,7 @@ def test_cross_fields_and_items_are_as_frequent_as_in_the_real_logs() -> None:
     assert tokens["509"] == pytest.approx(0.22, abs=0.03)
     assert tokens["702"] == pytest.approx(0.22, abs=0.03)
     assert tokens["853"] == pytest.approx(1.40, abs=0.15)
-    items = lines.id[:features][lines.field[:features] == FIELD_INDEX["205"]]
+    items = lines.id[:features][lines.field[:features] == ALI_CCP.index["205"]]
     _, seen = np.unique(items, return_counts=True)
     assert 0.3 < (seen == 1).mean() < 0.6
     assert seen[seen >= 5].sum() > 0.6 * rows
@@ -237,7 +237,7 @@ def test_histories_agree_with_what_is_shown(train: Half) -> None:
     contexts = list(train.common)
     another = dict(zip(contexts, contexts[1:] + contexts[:1], strict=True))
     start = build_world(OPTIONS.seed, OPTIONS.contexts).id_start
-    shift = int(start[FIELD_INDEX["206"]] - start[FIELD_INDEX["109_14"]])
+    shift = int(start[ALI_CCP.index["206"]] - start[ALI_CCP.index["109_14"]])
     own = other = 0
     for row in train.skeleton:
         for category in row.features.get("206", ()):

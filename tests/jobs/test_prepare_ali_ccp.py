@@ -26,8 +26,9 @@ from jobs.profiling.estimators import collision_rate
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import load_samples_config
 from schemas import manifest
-from schemas.fields import FIELDS, Field
+from schemas.fields import Field
 from schemas.samples import MANIFEST_NAME
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import random_logs, write_logs
 
 NAMES = [name for half in HALVES.values() for name in half.files]
@@ -257,14 +258,13 @@ DISTINCT_IDS = {
 def test_default_buckets_are_at_least_twice_the_ids(field: Field):
     ids = DISTINCT_IDS[field.name]
     assert field.buckets >= 2 * ids
-    limit = load_profile_config("configs/ali_ccp.yaml").gates.max_collision_rate["any"]
+    limit = load_profile_config("configs/ali_ccp.yaml", ALI_CCP).gates.max_collision_rate["any"]
     assert collision_rate(ids, field.buckets - 1) < min(0.34, limit)
 
 
 def test_the_size_of_the_table_is_told_as_it_is():
     """In the configuration and where the profile's memory is counted, 8 bytes a bucket."""
-    buckets = load_samples_config("configs/ali_ccp.yaml").all_buckets()
-    rows = sum(buckets.values())
+    rows = load_samples_config("configs/ali_ccp.yaml", ALI_CCP).sized(ALI_CCP).num_rows
     config, profile = Path("configs/ali_ccp.yaml").read_text(), Path("docs/profile.md").read_text()
     assert f"{rows / 1e6:.0f} million rows, {rows * 18 * 4 / 1e9:.1f} GB of float32" in config
     assert (
@@ -302,10 +302,11 @@ def built(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Samples of both halves, built with OPTIONS."""
     folder = tmp_path_factory.mktemp("built")
     (folder / "config.yaml").write_text(OPTIONS)
-    settings = load_samples_config(str(folder / "config.yaml"))
+    settings = load_samples_config(str(folder / "config.yaml"), ALI_CCP)
     for half, logs in LOGS.items():
         files = raw_files.find_logs(*write_logs(folder, logs))
-        build_samples.run(spark, files, settings, str(folder / f"samples/split={half}"), overwrite=False)
+        out = str(folder / f"samples/split={half}")
+        build_samples.run(spark, files, ALI_CCP, settings, out, overwrite=False)
     return folder / "samples"
 
 
@@ -323,9 +324,9 @@ def test_samples_of_other_settings_are_not_kept(
 ):
     config = tmp_path / "config.yaml"
     config.write_text(OPTIONS.replace(*changed))
-    settings = prepare_ali_ccp.load_settings(str(config))
+    settings = prepare_ali_ccp.load_settings(str(config), ALI_CCP)
     with pytest.raises(InputError, match="Remove the folder to build them again") as error:
-        prepare_ali_ccp.check_same_settings(str(built / "split=train"), settings, str(config))
+        prepare_ali_ccp.check_same_settings(str(built / "split=train"), ALI_CCP, settings, str(config))
     assert f"{config} has now:\n  {message}\n" in str(error.value)
 
 
@@ -334,12 +335,12 @@ def test_samples_of_the_same_settings_are_kept(built: Path, tmp_path: Path):
     folder, config = tmp_path / "samples", tmp_path / "config.yaml"
     shutil.copytree(built / "split=train", folder)
     config.write_text(OPTIONS + "  max_broken_share: 0.5\n")
-    settings = prepare_ali_ccp.load_settings(str(config))
-    prepare_ali_ccp.check_same_settings(str(folder), settings, str(config))
+    settings = prepare_ali_ccp.load_settings(str(config), ALI_CCP)
+    prepare_ali_ccp.check_same_settings(str(folder), ALI_CCP, settings, str(config))
     content = json.loads((folder / MANIFEST_NAME).read_text())
     del content["layout"]
     (folder / MANIFEST_NAME).write_text(json.dumps(content))
-    prepare_ali_ccp.check_same_settings(str(folder), settings, str(config))
+    prepare_ali_ccp.check_same_settings(str(folder), ALI_CCP, settings, str(config))
 
 
 def test_the_command_stops_at_samples_of_other_settings_before_any_work(raw: Path, built: Path):
@@ -363,7 +364,7 @@ def test_what_the_configuration_may_not_have_is_named_at_once(tmp_path: Path, te
     config = tmp_path / "config.yaml"
     config.write_text(text)
     with pytest.raises(InputError) as error:
-        prepare_ali_ccp.load_settings(str(config))
+        prepare_ali_ccp.load_settings(str(config), ALI_CCP)
     assert all(message in str(error.value) for message in messages)
 
 

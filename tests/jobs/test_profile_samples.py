@@ -28,10 +28,10 @@ from jobs.profiling.text import format_profile
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
-from schemas.fields import FIELDS
 from schemas.profile import MEANING, Profile
 from storage.json_files import write_json
 from tests.fixtures import plain_profile
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import RawLogs, expected_impressions, random_logs, write_logs
 from tests.fixtures.sample_files import write_samples
 
@@ -46,7 +46,7 @@ UNGATED = ProfileConfig()
 def build(spark, folder: Path, logs: RawLogs) -> str:
     folder.mkdir()
     files = raw_files.find_logs(*write_logs(folder, logs))
-    build_samples.run(spark, files, SETTINGS, str(folder / "samples"), overwrite=False)
+    build_samples.run(spark, files, ALI_CCP, SETTINGS, str(folder / "samples"), overwrite=False)
     return str(folder / "samples")
 
 
@@ -380,14 +380,14 @@ def test_mistakes_in_the_configuration_come_together(tmp_path: Path) -> None:
         "    min_coverage: {'999': 0.5}\n    max_psi: {any: -1}\n    nonsense: 1\n"
     )
     with pytest.raises(InputError) as raised:
-        load_profile_config(str(path))
+        load_profile_config(str(path), ALI_CCP)
     for part in ("5 mistake(s)", "target_collision_rate", "gates.ctr", "unknown field 999", "nonsense"):
         assert part in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["demo", "ali_ccp"])
 def test_gates_of_the_configurations_are_valid(name: str) -> None:
-    assert load_profile_config(f"configs/{name}.yaml").gates.min_coverage
+    assert load_profile_config(f"configs/{name}.yaml", ALI_CCP).gates.min_coverage
 
 
 def test_another_fingerprint_is_refused(tmp_path: Path) -> None:

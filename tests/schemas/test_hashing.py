@@ -7,8 +7,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.building.plain_spark import bucket as spark_bucket
-from schemas.fields import FIELD_INDEX, FIELDS
+from schemas.fields import Field
 from schemas.hashing import bucket, field_salt, known_bucket, xxh64
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 # (field, id, buckets, seed): bucket. Trained embeddings and stored samples depend on these numbers:
 # if one changes, the hash has changed, and SCHEMA_VERSION must too.
@@ -53,7 +54,7 @@ def test_golden_buckets_by_the_xxhash_package() -> None:
 
 def test_golden_buckets_in_spark(spark: SparkSession) -> None:
     columns = [
-        spark_bucket(FIELDS[FIELD_INDEX[name]], F.lit(feature_id).cast("long"), {name: buckets}, seed)
+        spark_bucket(Field(name, "item", buckets), F.lit(feature_id).cast("long"), seed)
         for name, feature_id, buckets, seed in GOLDEN
     ]
     found = spark.range(1).select(*(column.alias(str(index)) for index, column in enumerate(columns)))
@@ -66,7 +67,7 @@ def test_xxh64_equals_the_xxhash_package(data: bytes, seed: int) -> None:
 
 
 @given(
-    name=st.sampled_from([field.name for field in FIELDS]),
+    name=st.sampled_from(list(ALI_CCP.index)),
     feature_id=st.integers(0, 2**63 - 1),
     buckets=st.integers(2, 2**31),
     seed=st.integers(-(2**63), 2**63 - 1),

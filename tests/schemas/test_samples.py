@@ -4,31 +4,30 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from schemas import samples
-from schemas.fields import FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP
 
-DEFAULT_BUCKETS = {field.name: field.buckets for field in FIELDS}
-FIRST_BUCKETS = DEFAULT_BUCKETS | {"101": 1 << 19, "110_14": 1 << 22, "205": 1 << 22, "207": 1 << 20}
+FIRST_BUCKETS = {"101": 1 << 19, "110_14": 1 << 22, "205": 1 << 22, "207": 1 << 20}
 
 
 def test_the_layout_of_version_1_has_not_moved():
     assert samples.SCHEMA_VERSION == 1
-    assert samples.fingerprint(FIRST_BUCKETS, hash_seed=0) == "993e6e842460ecdc"
+    assert samples.fingerprint(ALI_CCP.with_buckets(FIRST_BUCKETS), hash_seed=0) == "993e6e842460ecdc"
 
 
 def test_the_fingerprint_changes_with_every_setting_that_moves_a_bucket():
-    first = samples.fingerprint(DEFAULT_BUCKETS, 0)
-    others = {samples.fingerprint(DEFAULT_BUCKETS, 1)}
-    for name, size in DEFAULT_BUCKETS.items():
-        others.add(samples.fingerprint(DEFAULT_BUCKETS | {name: size + 1}, 0))
-    assert len(others) == 1 + len(FIELDS)
+    first = samples.fingerprint(ALI_CCP, 0)
+    others = {samples.fingerprint(ALI_CCP, 1)}
+    for name, size in ALI_CCP.buckets.items():
+        others.add(samples.fingerprint(ALI_CCP.with_buckets({name: size + 1}), 0))
+    assert len(others) == 1 + len(ALI_CCP.fields)
     assert first not in others
-    assert first == samples.fingerprint(dict(reversed(DEFAULT_BUCKETS.items())), 0)
+    assert first == samples.fingerprint(ALI_CCP.with_buckets({}), 0)
 
 
 def test_arrow_and_spark_see_the_same_columns():
-    arrow = samples.arrow_schema()
-    spark = samples.spark_schema()
-    assert arrow.names == spark.names == [column.name for column in samples.COLUMNS]
+    arrow = samples.arrow_schema(ALI_CCP)
+    spark = samples.spark_schema(ALI_CCP)
+    assert arrow.names == spark.names == [column.name for column in samples.columns(ALI_CCP)]
     for ours, theirs in zip(spark.fields, from_arrow_schema(arrow).fields, strict=True):
         assert (ours.name, ours.dataType.typeName()) == (theirs.name, theirs.dataType.typeName())
         if ours.dataType.typeName() == "array":
@@ -36,6 +35,6 @@ def test_arrow_and_spark_see_the_same_columns():
 
 
 def test_every_leaf_is_a_flat_primitive():
-    for field in samples.arrow_schema():
+    for field in samples.arrow_schema(ALI_CCP):
         leaf = field.type.value_type if pa.types.is_list(field.type) else field.type
         assert pa.types.is_primitive(leaf) or field.name == "context_id"

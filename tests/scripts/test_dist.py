@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.dist import PROJECT, zip_code
+from tests.fixtures.ali_ccp import ALI_CCP
 
 COMMANDS = sorted(path.stem for path in (PROJECT / "jobs").glob("*.py") if "def main()" in path.read_text())
 
@@ -35,6 +36,10 @@ def test_every_command_can_be_imported_from_the_zip(code: Path) -> None:
     )
     found = run(code, "-c", program, *(f"jobs.{name}" for name in COMMANDS))
     assert found.split() == [f"{code}/jobs/{name}.py" for name in COMMANDS]
+
+
+def test_the_default_schema_is_in_the_zip(code: Path) -> None:
+    assert run(code, "-m", "jobs.describe_schema").startswith(f"{ALI_CCP.name}: ")
 
 
 def test_the_same_code_is_the_same_bytes(code: Path, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import pytest
 from cli import config_files
 from cli.errors import InputError
 from schemas import manifest, samples
-from schemas.fields import FIELDS
 from schemas.manifest import SampleSet
 from storage import outputs, publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json, write_json
+from tests.fixtures.ali_ccp import ALI_CCP
 from tests.programs.publish_at_once import FILES_OF_A_JOB, publish_at_once
 
-BUCKETS = {field.name: 10 for field in FIELDS}
+SCHEMA = ALI_CCP.with_buckets(dict.fromkeys(ALI_CCP.index, 10))
 
 
 def staged(out: Path, text: str) -> str:
@@ -181,7 +181,7 @@ def test_json_is_written_whole_and_read_with_clear_errors(tmp_path: Path):
 def write_manifest(folder: Path, hash_seed: int = 0, **changes: object) -> str:
     folder.mkdir()
     content = manifest.build(
-        hash_seed=hash_seed, buckets=BUCKETS, counts={}, quarantine={}, source={}, files=[]
+        schema=SCHEMA, hash_seed=hash_seed, counts={}, quarantine={}, source={}, files=[]
     )
     (folder / samples.MANIFEST_NAME).write_text(json.dumps({**content, **changes}))
     (folder / publishing.SUCCESS_NAME).touch()

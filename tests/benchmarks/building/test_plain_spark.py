@@ -8,17 +8,17 @@ from pyspark.sql import Row, SparkSession
 
 from benchmarks.building.plain_spark import plain_samples
 from schemas import hashing, samples
-from schemas.fields import FIELD_INDEX, FIELDS, IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 
 SEED = 7
-BUCKETS = {field.name: 100 + index for index, field in enumerate(FIELDS)}
+SCHEMA = ALI_CCP.with_buckets({field.name: 100 + index for index, field in enumerate(FIELDS)})
 FIRST, SECOND, WITHOUT_RECORD = "00000000000000aa", "00000000000000bb", "00000000000000cc"
 
 Features = list[tuple[str, int, str]]
 
 
 def bucket(name: str, feature_id: int) -> int:
-    return hashing.bucket(name, feature_id, BUCKETS[name], SEED)
+    return hashing.bucket(name, feature_id, SCHEMA.buckets[name], SEED)
 
 
 def feature_list(features: Features) -> str:
@@ -53,25 +53,25 @@ def rows(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[
     history: Features = [("110_14", 12, "2.5"), ("101", 1234567, "1.0"), ("110_14", 11, "0.69315")]
     (folder / "common.csv").write_text(common(FIRST, history) + common(SECOND, [("121", 1, "1.0")]))
     paths = (str(folder / "skeleton.csv"), str(folder / "common.csv"))
-    return {row["context_id"]: row for row in plain_samples(spark, *paths, BUCKETS, SEED).collect()}
+    return {row["context_id"]: row for row in plain_samples(spark, *paths, SCHEMA, SEED).collect()}
 
 
 def values(row: Row, name: str, suffix: str = "column") -> Any:
-    return row[getattr(FIELDS[FIELD_INDEX[name]], suffix)]
+    return row[getattr(FIELDS[SCHEMA.index[name]], suffix)]
 
 
 def test_columns_are_those_of_the_samples(rows: dict[str, Row]) -> None:
     assert set(rows) == {FIRST, SECOND}
-    assert list(rows[FIRST].asDict()) == [column.name for column in samples.COLUMNS]
+    assert list(rows[FIRST].asDict()) == [column.name for column in samples.columns(SCHEMA)]
 
 
 def test_types_are_those_of_the_samples(spark: SparkSession, tmp_path: Path) -> None:
     for name in ("skeleton.csv", "common.csv"):
         (tmp_path / name).write_text("")
     paths = (str(tmp_path / "skeleton.csv"), str(tmp_path / "common.csv"))
-    schema = plain_samples(spark, *paths, BUCKETS, SEED).schema
-    found = [(column.name, column.dataType.simpleString()) for column in schema]
-    assert found == [(column.name, column.dataType.simpleString()) for column in samples.spark_schema()]
+    made = plain_samples(spark, *paths, SCHEMA, SEED).schema
+    found = [(column.name, column.dataType.simpleString()) for column in made]
+    assert found == [(column.name, column.dataType.simpleString()) for column in samples.spark_schema(SCHEMA)]
 
 
 def test_impressions_in_order_and_contradictory_labels_dropped(rows: dict[str, Row]) -> None:

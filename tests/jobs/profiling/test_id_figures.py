@@ -12,9 +12,9 @@ from jobs.profiling.text import format_profile
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import ids
-from schemas.fields import FIELDS
 from schemas.profile import Profile
 from tests.fixtures import few_ids
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import RawLogs, write_logs
 from tests.fixtures.sample_files import write_samples
 
@@ -41,9 +41,9 @@ def made(spark, logs: RawLogs, tmp_path_factory: pytest.TempPathFactory) -> dict
     files = raw_files.find_logs(*write_logs(folder, logs))
     paths = {name: str(folder / name) for name in ("table", "with_table", "report", "hashed")}
     for table, out, config in (("table", "with_table", WITH_TABLE), ("report", "hashed", HASHED)):
-        build_ids.run(spark, files, config, paths[table], overwrite=False)
+        build_ids.run(spark, files, ALI_CCP, config, paths[table], overwrite=False)
         used = paths[table] if config is WITH_TABLE else None
-        build_samples.run(spark, files, config, paths[out], overwrite=False, ids_folder=used)
+        build_samples.run(spark, files, ALI_CCP, config, paths[out], overwrite=False, ids_folder=used)
     return paths
 
 

@@ -14,6 +14,7 @@ from jobs.profiling.config import load_profile_config
 from jobs.raw_logs import files
 from jobs.samples_config import load_samples_config
 from schemas.profile import Profile
+from tests.fixtures.ali_ccp import ALI_CCP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,11 +34,11 @@ class Demo(NamedTuple):
 def demo(spark, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     logs = make_logs(str(folder / "raw"), OPTIONS, processes=2, overwrite=False)
-    settings, gates = load_samples_config(CONFIG), load_profile_config(CONFIG)
+    settings, gates = load_samples_config(CONFIG, ALI_CCP), load_profile_config(CONFIG, ALI_CCP)
     sets = {split: str(folder / f"split={split}") for split in ("train", "test")}
     for split, out in sets.items():
         names = (f"{folder}/raw/{kind}_{split}.csv" for kind in ("sample_skeleton", "common_features"))
-        build_samples.run(spark, files.find_logs(*names), settings, out, overwrite=False)
+        build_samples.run(spark, files.find_logs(*names), ALI_CCP, settings, out, overwrite=False)
     inputs = profile_samples.read_inputs(sets["train"])
     train = profile_samples.run(spark, inputs, gates, str(folder / "train.json"))
     inputs = profile_samples.read_inputs(sets["test"], against=sets["train"])

@@ -15,8 +15,8 @@ from cli.errors import InputError
 from jobs.profiling import tasks
 from jobs.profiling.tally import BUCKET, LENGTH, NO_FIELD, OURS, RANKING, SIZE, THEIRS, Tally
 from jobs.profiling.tasks import Work
-from schemas.fields import FIELD_INDEX, FIELDS
-from tests.fixtures.sample_files import TEST_BUCKETS, read_rows, write_samples
+from tests.fixtures.ali_ccp import ALI_CCP
+from tests.fixtures.sample_files import TEST_SCHEMA, read_rows, write_samples
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def counts_of(batches: list[pa.RecordBatch]) -> Counter:
 
 
 def tallied(table: pa.Table, cuts: list[int]) -> Counter:
-    tally = Tally(TEST_BUCKETS)
+    tally = Tally(TEST_SCHEMA)
     for begin, end in zip([0, *cuts], [*cuts, table.num_rows], strict=True):
         for batch in table.slice(begin, end - begin).combine_chunks().to_batches():
             tally.add(batch, "a file")
@@ -73,7 +73,7 @@ def test_context_in_several_rows_counts_once(split_contexts: pa.Table) -> None:
     assert {key[3]: n for key, n in counts.items() if key[1] == SIZE} == expected
     assert {key[2] for key in counts if key[1] == SIZE} == {NO_FIELD}
     first = {row["context_id"]: row for row in reversed(rows)}
-    position = FIELD_INDEX["110_14"]
+    position = TEST_SCHEMA.index["110_14"]
     lengths = Counter(len(row["user_110_14"]) for row in first.values())
     assert {key[3]: n for key, n in counts.items() if key[1:3] == (LENGTH, position)} == lengths
 
@@ -81,7 +81,7 @@ def test_context_in_several_rows_counts_once(split_contexts: pa.Table) -> None:
 def test_missing_is_never_a_bucket(split_contexts: pa.Table) -> None:
     counts = tallied(split_contexts, [])
     assert all(key[3] > 0 for key in counts if key[1] == BUCKET)
-    position = FIELD_INDEX["205"]
+    position = TEST_SCHEMA.index["205"]
     values = [i for row in split_contexts.to_pylist() for i in row["item_205"]]
     assert 0 in values
     assert counts[OURS, LENGTH, position, 0] == values.count(0)
@@ -89,19 +89,19 @@ def test_missing_is_never_a_bucket(split_contexts: pa.Table) -> None:
 
 def test_other_set_is_halved_by_context(folder: Path) -> None:
     work = [Work(False, (str(folder / "part-00000.parquet"),))]
-    count = tasks.counter_of(work, TEST_BUCKETS)
+    count = tasks.counter_of(work, TEST_SCHEMA)
     counts = counts_of(list(count(iter([pa.record_batch([pa.array([0])], ["id"])]))))
     ranking = [row for row in read_rows(folder) if tasks.half_of(row["context_id"]) == RANKING]
     assert {key[0] for key in counts} == {RANKING, THEIRS}
     assert sum(n for key, n in counts.items() if key[:2] == (RANKING, SIZE)) == len(ranking) > 0
-    position = FIELD_INDEX["206"]
+    position = TEST_SCHEMA.index["206"]
     expected = Counter(i for row in ranking for i in row["item_206"] if i)
     assert {key[3]: n for key, n in counts.items() if key[:3] == (RANKING, BUCKET, position)} == expected
 
 
 def test_bucket_out_of_range_names_file_and_column(folder: Path) -> None:
     path = str(folder / "part-00000.parquet")
-    small = {field.name: 3 for field in FIELDS}
+    small = ALI_CCP.with_buckets(dict.fromkeys(ALI_CCP.index, 3))
     count = tasks.counter_of([Work(True, (path,))], small)
     with pytest.raises(InputError, match=r"part-00000.*user_101: expected buckets 0 to 2, found \d+ to \d+"):
         list(count(iter([pa.record_batch([pa.array([0])], ["id"])])))
