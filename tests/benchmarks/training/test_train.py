@@ -20,7 +20,7 @@ from benchmarks.training.profile_report import STEP, stage_seconds
 from benchmarks.training.train_report import CASES, TABLE_BITS, WORKERS_CASES, figures
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from schemas.fields import FIELDS
+from tests.fixtures.ali_ccp import FIELDS
 from tests.fixtures.sample_files import TEST_BUCKETS, read_rows, write_samples
 
 

@@ -18,7 +18,7 @@ from esmm.checkpoints.files import DENSE_FILE, newest_checkpoint, sha256_of, tab
 from esmm.checkpoints.state import read_state
 from esmm.training.train_step import TrainStep
 from esmm.training_run import Job, TrainOptions, train
-from schemas.fields import FIELDS
+from tests.fixtures.ali_ccp import FIELDS
 from tests.fixtures.runs import Inputs, log_of, numbers_of
 from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
 from tests.fixtures.workers import ONE_WORKER

@@ -10,7 +10,8 @@ from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.embedding.bags import Bags, field_offsets
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS, Field
+from schemas.fields import Field
+from tests.fixtures.ali_ccp import IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.loaders import sample_ids
 from tests.fixtures.sample_files import TEST_BUCKETS, read_rows, write_samples
 
