@@ -213,7 +213,7 @@ def test_a_broken_run_predicts_nothing(
 
 def test_samples_of_other_hash_settings_are_not_predicted(run: Path, tmp_path: Path) -> None:
     other = _other_samples(tmp_path / "other", hash_seed=5)
-    with pytest.raises(InputError, match="samples fingerprint"):
+    with pytest.raises(InputError, match=r"other samples \(hash_seed: 0 -> 5\)"):
         predictions_of(run, other, tmp_path / "out")
 
 

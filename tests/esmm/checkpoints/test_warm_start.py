@@ -20,7 +20,7 @@ from esmm.training.train_step import TrainStep
 from esmm.training_run import Job, TrainOptions, train
 from tests.fixtures.ali_ccp import FIELDS
 from tests.fixtures.runs import Inputs, log_of, numbers_of
-from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
+from tests.fixtures.sample_files import TEST_BUCKETS, TEST_SCHEMA, write_samples
 from tests.fixtures.workers import ONE_WORKER
 
 CHANGED = ("205", "301")
@@ -42,7 +42,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     buckets = {name: size + 9 * (name in CHANGED) for name, size in TEST_BUCKETS.items()}
     folder = tmp_path_factory.mktemp("changed")
     for number, part in enumerate(("train", "valid")):
-        write_samples(folder / part, num_rows=20, seed=number, buckets=buckets)
+        write_samples(folder / part, num_rows=20, seed=number, schema=TEST_SCHEMA.with_buckets(buckets))
     return {part: folder / part for part in ("train", "valid")}
 
 
@@ -172,7 +172,7 @@ def test_where_nothing_fits_it_does_not_start(old: Path, inputs: Inputs, tmp_pat
     write_samples(tmp_path / "other", num_rows=10, hash_seed=5)
     other = {"train": tmp_path / "other", "valid": tmp_path / "other"}
     options = inputs.options(tmp_path / "new", "model.towers=[7]", "--warm-start", str(old), **other)
-    with pytest.raises(InputError, match=r"nothing of it fits \(101, .*hash_seed 0 -> 5\)"):
+    with pytest.raises(InputError, match=r"nothing of it fits \(101, .*hash_seed: 0 -> 5\)"):
         train(ONE_WORKER, options)
 
 
