@@ -28,6 +28,7 @@ from cli.log import set_up_logging
 from cli.option_help import add_help_options
 from jobs import progress
 from jobs.profiling.config import ProfileConfig
+from jobs.raw_logs import text_format
 from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
@@ -36,10 +37,11 @@ from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
 from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import ids, manifest
+from schemas import ids, manifest, schema_file
 from schemas.hashing import POSITIVE
 from schemas.quarantine import QUARANTINE_FOLDER
 from schemas.raw_log import REASON_MEANING
+from schemas.schema import Schema
 from storage import outputs, publishing, staging
 from storage.filesystems import filesystem
 
@@ -57,6 +59,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = CommandParser("jobs.build_samples", __doc__)
     add_log_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of samples to publish")
+    schema_file.add_option(parser)
     parser.add_argument(
         "--config", help="YAML file whose section `samples` is used; default: built-in settings"
     )
@@ -93,6 +96,7 @@ def refuse_taken(outs: list[str], overwrite: bool) -> None:
 def stage(
     spark: SparkSession,
     files: list[LogFile],
+    schema: Schema,
     settings: SamplesConfig,
     staged: list[str],
     id_table: ids.Reference | None,
@@ -106,7 +110,7 @@ def stage(
     options = {
         "files": files_to_json(files),
         "hash_seed": str(settings.hash_seed),
-        "buckets": json.dumps(settings.all_buckets()),
+        "schema": json.dumps(schema.to_dict()),
         "id_table": json.dumps(id_table),
     }
     range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
@@ -238,6 +242,7 @@ def content(published: manifest.Manifest, out: str) -> str:
 def run(
     spark: SparkSession,
     files: list[LogFile],
+    schema: Schema,
     settings: SamplesConfig,
     out: str,
     overwrite: bool,
@@ -245,14 +250,14 @@ def run(
     ids_folder: str | None = None,
 ) -> None:
     """Build the samples of some raw files and publish them whole, the validation part first."""
-    id_table = ids.require_fit(ids_folder, settings.id_settings())
+    id_table = ids.require_fit(ids_folder, settings.id_settings(schema))
     outs = [out] if valid_out is None else [out, valid_out]
     refuse_taken(outs, overwrite)
     begin = time.monotonic()
     with ExitStack() as stack:
         staged = [stack.enter_context(staging.beside(folder)) for folder in outs]
         with task_errors_as_input_errors(writing=out):
-            stage(spark, files, settings, staged, id_table)
+            stage(spark, files, settings.sized(schema), settings, staged, id_table)
         parts = [manifest.read_staged(f"{folder}/{WHOLE}") for folder in staged]
         try:
             check(parts, settings, outs)
@@ -268,16 +273,20 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    settings = load_samples_config(args.config)
+    schema = schema_file.read(args.schema)
+    text_format.require_text_schema(schema)
+    settings = load_samples_config(args.config, schema)
     check_validation(settings, args.valid_out)
-    load(ids.require_fit(args.ids, settings.id_settings()))  # whether it is whole, before Spark starts
+    load(
+        ids.require_fit(args.ids, settings.id_settings(schema)), settings.sized(schema)
+    )  # whether it is whole, before Spark starts
     refuse_taken([args.out] + ([args.valid_out] if args.valid_out else []), args.overwrite)
     files = find_logs(args.skeleton, args.common)
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
         if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
-            compile_kernels()
-        run(spark, files, settings, args.out, args.overwrite, args.valid_out, args.ids)
+            compile_kernels(schema)
+        run(spark, files, schema, settings, args.out, args.overwrite, args.valid_out, args.ids)
     finally:
         spark.stop()
 

@@ -1,5 +1,6 @@
 """Schemas as YAML files: `read` checks one and names all of its mistakes, `default` is Ali-CCP's."""
 
+from argparse import ArgumentParser
 from functools import lru_cache
 from importlib.abc import ResourceLoader
 from pathlib import Path
@@ -11,6 +12,13 @@ from schemas.schema import Schema
 
 DEFAULT = "configs/schemas/ali_ccp.yaml"
 PROJECT = Path(__file__).parents[1]  # or the archive that the code has come in
+
+
+def add_option(parser: ArgumentParser) -> None:
+    """The option --schema, the same in all commands that have it."""
+    parser.add_argument(
+        "--schema", metavar="FILE", help=f"YAML file that describes the fields; default: {DEFAULT}"
+    )
 
 
 def read(path: str | None) -> Schema:

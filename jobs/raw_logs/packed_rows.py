@@ -2,7 +2,7 @@
 run of impressions of a context, one per quarantined line.
 
 A blob is a sequence of little-endian 32-bit words; weights are float32 bit patterns. Fields come in
-the order of `FIELDS`: a single-valued field is its bucket (0 where missing) and, if weighted, its
+the order of the schema: a single-valued field is its bucket (0 where missing) and, if weighted, its
 weight; a multi-valued field is a count, that many buckets and, if weighted, that many weights.
 
     context record   user_id (2 words, -1 if absent), then the user fields
@@ -14,12 +14,13 @@ weight; a multi-valued field is a count, that many buckets and, if weighted, tha
 restores the order of the logs whatever the byte ranges were.
 """
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from schemas.hashing import field_salt
+from schemas.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,13 +38,6 @@ OFFSET_MASK = (1 << OFFSET_BITS) - 1
 CONTEXT_HEADER = 2
 IMPRESSION_HEADER = 5
 
-NUM_USER_FIELDS = len(USER_FIELDS)
-NUM_FIELDS = len(FIELDS)
-
-SHORTEST_FEATURE = len("205_7_1_")  # bytes, the separator behind it included
-HISTORY_SUFFIX = "_14"
-FIELD_CODES = 2000
-
 
 def frozen(array: np.ndarray) -> np.ndarray:
     """A read-only view: numba would compile a kernel once more for arrays that can be written to."""
@@ -52,40 +46,35 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return view
 
 
-FIELD_MULTI = frozen(np.array([f.multi for f in FIELDS], dtype=np.bool_))
-FIELD_WEIGHTED = frozen(np.array([f.weighted for f in FIELDS], dtype=np.bool_))
+class PackedFields(NamedTuple):
+    """What packing needs of the F fields of a schema, in their order; those of the user come first.
+
+    multi, weighted: bool [F], read-only.
+    """
+
+    multi: np.ndarray
+    weighted: np.ndarray
+    num_user_fields: int
 
 
-def _field_code(name: str) -> int:
-    """The number in a field's name, plus 1000 for the `_14` histories: what the parser reads."""
-    return int(name.removesuffix(HISTORY_SUFFIX)) + (1000 if name.endswith(HISTORY_SUFFIX) else 0)
+@lru_cache(maxsize=8)
+def packed_fields(schema: Schema) -> PackedFields:
+    """The fields of a schema as they are packed."""
+    return PackedFields(
+        frozen(np.array([field.multi for field in schema.fields])),
+        frozen(np.array([field.weighted for field in schema.fields])),
+        len(schema.user_fields),
+    )
 
 
-def field_of_code() -> np.ndarray:
-    """int8 [FIELD_CODES]: index in FIELDS of each code, -1 where there is no such field."""
-    table = np.full(FIELD_CODES, -1, dtype=np.int8)
-    for index, field in enumerate(FIELDS):
-        table[_field_code(field.name)] = index
-    return table
+def salts(schema: Schema, hash_seed: int) -> np.ndarray:
+    """uint64 [F]: the seed with which each field's ids are hashed."""
+    return frozen(np.array([field_salt(field.name, hash_seed) for field in schema.fields], np.uint64))
 
 
-FIELD_OF_CODE = frozen(field_of_code())
-
-
-def salts(hash_seed: int) -> np.ndarray:
-    """uint64 [23]: the seed with which each field's ids are hashed."""
-    return frozen(np.array([field_salt(f.name, hash_seed) for f in FIELDS], dtype=np.uint64))
-
-
-def bucket_sizes(buckets: dict[str, int]) -> np.ndarray:
-    """uint64 [23]: the size of each field's hash range."""
-    return frozen(np.array([buckets[f.name] for f in FIELDS], dtype=np.uint64))
-
-
-def most_words(num_lines: int, num_bytes: int) -> int:
-    """No more words than this come from so many lines of so many bytes together."""
-    per_line = max(CONTEXT_HEADER, IMPRESSION_HEADER) + 2 * NUM_FIELDS
-    return num_lines * per_line + num_bytes // SHORTEST_FEATURE * 2
+def bucket_sizes(schema: Schema) -> np.ndarray:
+    """uint64 [F]: the size of each field's hash range."""
+    return frozen(np.array([field.buckets for field in schema.fields], np.uint64))
 
 
 def arrow_schema() -> "pa.Schema":
@@ -106,6 +95,3 @@ def record_batch(
     return pa.RecordBatch.from_arrays(
         [pa.array(keys), pa.array(kinds), pa.array(orders), blob], schema=arrow_schema()
     )
-
-
-assert len(IMPRESSION_FIELDS) + NUM_USER_FIELDS == NUM_FIELDS and FIELDS[:NUM_USER_FIELDS] == USER_FIELDS

@@ -76,8 +76,9 @@ FIELD_DTYPE = np.dtype(
 class ParseLayout(NamedTuple):
     """What the kernels must know of the fields and of `jobs.raw_logs.packed_rows`; all arrays read-only.
 
-    fields: FIELD_DTYPE [23]; the first num_user_fields are user fields. field_of_code: int8 [codes], index
-    of the field with each code, -1 where there is none. looked_up: int64, the fields with ids in the table.
+    fields: FIELD_DTYPE [F]; the first num_user_fields are user fields. user_id: place of the field whose raw
+    id is the user's, -1 for none. field_of_code: int16 [codes], place of the field with each code, -1 where
+    there is none. looked_up: int64, the fields with ids in the table.
     known: int64 [slots], their ids, field by field; EMPTY in a free slot. exact: int32, the buckets of the
     first len(exact) slots; those of the others follow from the hash.
     """
@@ -88,6 +89,7 @@ class ParseLayout(NamedTuple):
     known: np.ndarray
     exact: np.ndarray
     num_user_fields: int
+    user_id: int
     context_header: int
     impression_header: int
     shortest_feature: int
@@ -300,9 +302,9 @@ def _id_at(data, begin):
 def _parse_features(data, begin, expected, first, last, layout, head, ids, weights, counts):
     """Parse the feature list at `begin` into scratch arrays; 0 or a reason code, and where it ended.
 
-    Only fields first..last-1 belong here. counts [23]: values per field. ids, weights: the buckets (of
+    Only fields first..last-1 belong here. counts [F]: values per field. ids, weights: the buckets (of
     `raw` fields the raw ids) and values of field f, in the line's order, from f * expected on. head[0]: the
-    raw id of field 101.
+    raw id of the user, where this is its field.
     """
     counts[:] = 0
     found = 0
@@ -333,7 +335,7 @@ def _parse_features(data, begin, expected, first, last, layout, head, ids, weigh
         weights[at] = value
         counts[field] += 1
         found += 1
-        if field == 0:
+        if field == layout.user_id:
             head[0] = feature_id
     return 0 if found == expected else COUNT_MISMATCH, mark
 
@@ -521,7 +523,7 @@ def list_ids(data, base, common, max_run, layout, words, floats, keys, orders, s
 def put_ids(row_fields, row_ids, row_buckets, fields, known, exact, room):
     """Put rows of an id table into known and exact of a ParseLayout, which can be written to here.
 
-    room: int64 [23], how many more ids each field takes. Returns whether there was room for all, and none
+    room: int64 [F], how many more ids each field takes. Returns whether there was room for all, and none
     of them twice.
     """
     for row in range(len(row_ids)):

@@ -17,13 +17,14 @@ from pyspark.sql.types import StructType
 
 from cli.errors import InputError
 from jobs.python_worker import freeze_imports
-from jobs.raw_logs import id_lookup, packed_rows
+from jobs.raw_logs import id_lookup, packed_rows, text_format
 from jobs.raw_logs.chunks import Chunk, read_chunks
 from jobs.raw_logs.files import LogFile, files_from_json, open_log
-from jobs.raw_logs.id_lookup import NO_TABLE, IdTable
+from jobs.raw_logs.id_lookup import IdTable, no_table
 from jobs.raw_logs.listing import ADVICE
 from schemas import ids
 from schemas.raw_log import QUARANTINE_REASONS
+from schemas.schema import Schema
 
 if TYPE_CHECKING:
     from jobs.raw_logs import parse_kernel
@@ -70,11 +71,9 @@ def task_bytes(files: list[LogFile], most: int, parallelism: int) -> int:
 class Parser:
     """Packs the chunks of one file."""
 
-    def __init__(
-        self, file: LogFile, hash_seed: int, buckets: dict[str, int], table: IdTable = NO_TABLE
-    ) -> None:
+    def __init__(self, file: LogFile, schema: Schema, hash_seed: int, table: IdTable | None = None) -> None:
         self._file = file
-        self._layout = parse_layout(hash_seed, buckets, table)
+        self._layout = parse_layout(schema, hash_seed, table)
 
     def rows(self, chunk: Chunk) -> Iterator[Any]:
         """Record batches of a chunk: the good lines, then the quarantined ones if there are any."""
@@ -120,8 +119,10 @@ def parse(
     data = np.frombuffer(lines, np.uint8)
     num_lines = int(np.count_nonzero(data == LINE_FEED))  # bytes.count takes four times as long
     most = min(num_lines, len(data) // 16)  # no good line is shorter than its 16-digit context id
-    shortest = packed_rows.SHORTEST_FEATURE
-    most_words = len(data) // shortest * 3 if only_ids else packed_rows.most_words(most, len(data))
+    num_features = len(data) // text_format.SHORTEST_FEATURE
+    most_words = text_format.most_words(len(layout.fields), most, len(data))
+    if only_ids:
+        most_words = num_features * 3
     words = np.empty(most_words, np.int32)
     keys = np.empty(most, np.uint64)
     orders = np.empty(most, np.int64)
@@ -136,30 +137,33 @@ def parse(
 
 
 def parse_layout(
-    hash_seed: int, buckets: dict[str, int], table: IdTable = NO_TABLE, only_ids: bool = False
+    schema: Schema, hash_seed: int, table: IdTable | None = None, only_ids: bool = False
 ) -> "parse_kernel.ParseLayout":
     """What the kernels must know; only_ids: for `list_ids`."""
     from jobs.raw_logs import parse_kernel
 
-    fields = np.zeros(packed_rows.NUM_FIELDS, parse_kernel.FIELD_DTYPE)
-    fields["salt"] = packed_rows.salts(hash_seed)
-    fields["buckets"] = packed_rows.bucket_sizes(buckets)
+    table = table or no_table(schema)
+    packed = packed_rows.packed_fields(schema)
+    fields = np.zeros(len(schema.fields), parse_kernel.FIELD_DTYPE)
+    fields["salt"] = packed_rows.salts(schema, hash_seed)
+    fields["buckets"] = packed_rows.bucket_sizes(schema)
     fields["first"] = table.firsts
     fields["mask"] = table.masks
-    fields["multi"] = packed_rows.FIELD_MULTI
-    fields["weighted"] = packed_rows.FIELD_WEIGHTED
+    fields["multi"] = packed.multi
+    fields["weighted"] = packed.weighted
     fields["raw"][table.fields] = True
     fields["raw"] |= only_ids
     return parse_kernel.ParseLayout(
         packed_rows.frozen(fields),
-        packed_rows.FIELD_OF_CODE,
+        text_format.field_of_code(schema),
         table.fields,
         table.known,
         table.exact,
-        packed_rows.NUM_USER_FIELDS,
+        packed.num_user_fields,
+        schema.index.get(schema.user_id or "", -1),
         packed_rows.CONTEXT_HEADER,
         packed_rows.IMPRESSION_HEADER,
-        packed_rows.SHORTEST_FEATURE,
+        text_format.SHORTEST_FEATURE,
     )
 
 
@@ -185,7 +189,7 @@ class RawLogReader(DataSourceReader):
         self._files = files_from_json(options["files"])
         self._range_bytes = int(options["range_bytes"])
         self._hash_seed = int(options["hash_seed"])
-        self._buckets: dict[str, int] = json.loads(options["buckets"])
+        self._schema = Schema.from_dict(json.loads(options["schema"]))
         self._table: ids.Reference | None = json.loads(options.get("id_table", "null"))
 
     def partitions(self) -> list[LogRange]:
@@ -196,7 +200,8 @@ class RawLogReader(DataSourceReader):
 
         freeze_imports(RawLogSource.name())
         task = cast(LogRange, partition)
-        parser = Parser(task.file, self._hash_seed, self._buckets, id_lookup.load(self._table))
+        table = id_lookup.load(self._table, self._schema)
+        parser = Parser(task.file, self._schema, self._hash_seed, table)
         for chunk in read_range(task):
             yield from parser.rows(chunk)
 

@@ -4,46 +4,48 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.raw_logs import packed_rows
-from jobs.raw_logs.packed_rows import NUM_FIELDS, frozen
+from jobs.raw_logs.packed_rows import frozen, packed_fields
 from jobs.sample_writer import unpack_kernel
 from jobs.sample_writer.unpack_kernel import ColumnBuffers, RowPlan
-from schemas.fields import FIELDS, USER_FIELDS, Field
+from schemas.fields import Field
 from schemas.samples import arrow_schema
-
-LAYOUT = unpack_kernel.UnpackLayout(
-    packed_rows.FIELD_MULTI,
-    packed_rows.FIELD_WEIGHTED,
-    packed_rows.NUM_USER_FIELDS,
-    packed_rows.CONTEXT_HEADER,
-    packed_rows.IMPRESSION_HEADER,
-    packed_rows.KIND_CONTEXT,
-)
+from schemas.schema import Schema
 
 
-def record_batch(words: np.ndarray, plan: RowPlan, first_row: int) -> pa.RecordBatch:
+def unpack_layout(schema: Schema) -> unpack_kernel.UnpackLayout:
+    """What the kernels must know."""
+    return unpack_kernel.UnpackLayout(
+        *packed_fields(schema),
+        packed_rows.CONTEXT_HEADER,
+        packed_rows.IMPRESSION_HEADER,
+        packed_rows.KIND_CONTEXT,
+    )
+
+
+def record_batch(schema: Schema, words: np.ndarray, plan: RowPlan, first_row: int) -> pa.RecordBatch:
     """The planned rows in the layout of `schemas.samples`. first_row: how many rows came before them."""
     words = frozen(words)
-    totals = unpack_kernel.count_values(LAYOUT, words, plan)
-    buffers = _buffers(totals, len(plan.key), len(plan.at))
-    unpack_kernel.fill_columns(LAYOUT, words, plan, first_row, buffers)
-    schema = arrow_schema()
+    layout = unpack_layout(schema)
+    totals = unpack_kernel.count_values(layout, words, plan)
+    buffers = _buffers(totals, totals * layout.weighted, len(plan.key), len(plan.at))
+    unpack_kernel.fill_columns(layout, words, plan, first_row, buffers)
+    types = arrow_schema(schema)
     per_row = plan.first.astype(np.int32)
-    columns = _row_columns(schema, plan.key, per_row, buffers)
-    for i, field in enumerate(FIELDS):
-        columns |= _field_columns(schema, field, i, int(totals[i]), per_row, buffers)
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+    columns = _row_columns(types, plan.key, per_row, buffers)
+    for i, field in enumerate(schema.fields):
+        columns |= _field_columns(types, field, i, int(totals[i]), per_row, buffers)
+    return pa.RecordBatch.from_arrays([columns[name] for name in types.names], schema=types)
 
 
-def _buffers(totals: np.ndarray, num_rows: int, num_impressions: int) -> ColumnBuffers:
-    """Room for so many values of each field. totals: int64 [23]."""
-    weighted = totals * packed_rows.FIELD_WEIGHTED
+def _buffers(totals: np.ndarray, weighted: np.ndarray, num_rows: int, num_impressions: int) -> ColumnBuffers:
+    """Room for so many values, and weights, of each field. totals, weighted: int64 [F]."""
     return ColumnBuffers(
         begin=np.cumsum(totals) - totals,
         weight_begin=np.cumsum(weighted) - weighted,
         ids=np.empty(totals.sum(), np.int32),
         weights=np.empty(weighted.sum(), np.float32),
-        row_ends=np.empty((NUM_FIELDS, num_rows + 1), np.int32),
-        lengths=np.empty((NUM_FIELDS, num_impressions), np.int32),
+        row_ends=np.empty((len(totals), num_rows + 1), np.int32),
+        lengths=np.empty((len(totals), num_impressions), np.int32),
         user_id=np.empty(num_rows, np.int64),
         sample_id=np.empty(num_impressions, np.int64),
         click=np.empty(num_impressions, np.int8),
@@ -52,36 +54,41 @@ def _buffers(totals: np.ndarray, num_rows: int, num_impressions: int) -> ColumnB
 
 
 def _row_columns(
-    schema: pa.Schema, keys: np.ndarray, per_row: np.ndarray, buffers: ColumnBuffers
+    types: pa.Schema, keys: np.ndarray, per_row: np.ndarray, buffers: ColumnBuffers
 ) -> dict[str, pa.Array]:
     """What is no field: whose row it is, which impressions are in it, their labels."""
     return {
         "context_id": _hexadecimal(keys),
         "user_id": pa.array(buffers.user_id, mask=buffers.user_id < 0),
-        "sample_id": _list(schema, "sample_id", per_row, buffers.sample_id),
-        "click": _list(schema, "click", per_row, buffers.click),
-        "conversion": _list(schema, "conversion", per_row, buffers.conversion),
+        "sample_id": _list(types, "sample_id", per_row, buffers.sample_id),
+        "click": _list(types, "click", per_row, buffers.click),
+        "conversion": _list(types, "conversion", per_row, buffers.conversion),
     }
 
 
 def _field_columns(
-    schema: pa.Schema, field: Field, i: int, num_values: int, per_row: np.ndarray, buffers: ColumnBuffers
+    types: pa.Schema, field: Field, i: int, num_values: int, per_row: np.ndarray, buffers: ColumnBuffers
 ) -> dict[str, pa.Array]:
     """The columns of the i-th field: its values, with their numbers and weights where it has these."""
     offsets = buffers.row_ends[i] if field.multi else per_row
     values = buffers.ids[buffers.begin[i] :][:num_values]
-    is_scalar = field in USER_FIELDS and not field.multi
-    columns = {field.column: pa.array(values) if is_scalar else _list(schema, field.column, offsets, values)}
+    columns = {field.column: _column(types, field.column, offsets, values)}
     if field.multi and field.per_impression:
-        columns[field.length_column] = _list(schema, field.length_column, per_row, buffers.lengths[i])
+        columns[field.length_column] = _list(types, field.length_column, per_row, buffers.lengths[i])
     if field.weighted:
         weights = buffers.weights[buffers.weight_begin[i] :][:num_values]
-        columns[field.weight_column] = _list(schema, field.weight_column, offsets, weights)
+        columns[field.weight_column] = _column(types, field.weight_column, offsets, weights)
     return columns
 
 
-def _list(schema: pa.Schema, name: str, offsets: np.ndarray, values: np.ndarray) -> pa.Array:
-    kind = schema.field(name).type
+def _column(types: pa.Schema, name: str, offsets: np.ndarray, values: np.ndarray) -> pa.Array:
+    """A list per row, or one value where the column has that."""
+    is_list = pa.types.is_list(types.field(name).type)
+    return _list(types, name, offsets, values) if is_list else pa.array(values)
+
+
+def _list(types: pa.Schema, name: str, offsets: np.ndarray, values: np.ndarray) -> pa.Array:
+    kind = types.field(name).type
     leaf = pa.Array.from_buffers(kind.value_type, len(values), [None, pa.py_buffer(values)])
     return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[leaf])
 

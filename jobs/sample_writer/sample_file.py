@@ -7,25 +7,27 @@ import pyarrow as pa
 
 from jobs.sample_writer.parquet_file import ParquetFile
 from schemas import samples
-from schemas.fields import USER_FIELDS
-
-# In order, or nearly so (unpack_kernel): their differences take far fewer bytes than a dictionary.
-ASCENDING = ("sample_id", *(field.column for field in USER_FIELDS if field.multi))
+from schemas.schema import Schema
 
 
 def _leaf(column: samples.Column) -> str:
     return f"{column.name}.list.element" if column.is_list else column.name
 
 
-WRITER_OPTIONS: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "write_statistics": False,
-    "use_dictionary": [_leaf(column) for column in samples.COLUMNS if column.name not in ASCENDING],
-    "column_encoding": {
-        _leaf(column): "DELTA_BINARY_PACKED" for column in samples.COLUMNS if column.name in ASCENDING
-    },
-}
+def writer_options(schema: Schema) -> dict[str, Any]:
+    """How Parquet keeps the columns of a schema's samples."""
+    # In order, or nearly so (unpack_kernel): their differences take far fewer bytes than a dictionary.
+    ascending = ("sample_id", *(field.column for field in schema.user_fields if field.multi))
+    columns = samples.columns(schema)
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "write_statistics": False,
+        "use_dictionary": [_leaf(column) for column in columns if column.name not in ascending],
+        "column_encoding": {
+            _leaf(column): "DELTA_BINARY_PACKED" for column in columns if column.name in ascending
+        },
+    }
 
 
 class SampleFile:
@@ -35,8 +37,8 @@ class SampleFile:
     rows, impressions: per row group written. counts: rows, impressions, clicks, conversions.
     """
 
-    def __init__(self, path: str, rows_per_row_group: int) -> None:
-        self._file = ParquetFile(path, samples.arrow_schema(), **WRITER_OPTIONS)
+    def __init__(self, path: str, schema: Schema, rows_per_row_group: int) -> None:
+        self._file = ParquetFile(path, samples.arrow_schema(schema), **writer_options(schema))
         self._group_rows = rows_per_row_group
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = 0

@@ -28,6 +28,7 @@ from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import files_from_json
 from schemas import ids, manifest, samples
 from schemas.quarantine import QUARANTINE_FOLDER
+from schemas.schema import Schema
 from storage import publishing
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -35,6 +36,7 @@ from storage.json_files import write_json
 if TYPE_CHECKING:
     from jobs.sample_writer.quarantine_file import QuarantineFile
     from jobs.sample_writer.sample_file import SampleFile
+    from jobs.sample_writer.unpack import Unpacker
 
 ATTEMPTS, WHOLE = "attempts", "whole"  # the folders of a staging folder; the second is published
 
@@ -64,14 +66,12 @@ class _PartWriter:
     """Unpacks one task's rows of one part into a file, what is of no use into that of the quarantine."""
 
     def __init__(
-        self, name: str, file: "SampleFile", quarantine: "QuarantineFile", max_impressions: int
+        self, name: str, file: "SampleFile", quarantine: "QuarantineFile", unpacker: "Unpacker"
     ) -> None:
-        from jobs.sample_writer.unpack import Unpacker
-
         self._name = name
         self._file = file
         self._quarantine = quarantine
-        self._unpacker = Unpacker(max_impressions)
+        self._unpacker = unpacker
 
     def add(self, batch: pa.RecordBatch) -> None:
         self._write(self._unpacker.add(batch))
@@ -100,7 +100,7 @@ class SampleWriter(DataSourceArrowWriter):
         self._staging: list[str] = json.loads(options["staging"])
         self._files = files_from_json(options["files"])
         self._hash_seed = int(options["hash_seed"])
-        self._buckets: dict[str, int] = json.loads(options["buckets"])
+        self._schema = Schema.from_dict(json.loads(options["schema"]))
         self._id_table: ids.Reference | None = json.loads(options["id_table"])
         self._max_impressions = int(options["impressions_per_row"])
         self._group_rows = int(options["rows_per_row_group"])
@@ -140,9 +140,11 @@ class SampleWriter(DataSourceArrowWriter):
         self, part: int, name: str, quarantine: "QuarantineFile", files: ExitStack
     ) -> _PartWriter:
         from jobs.sample_writer.sample_file import SampleFile
+        from jobs.sample_writer.unpack import Unpacker
 
-        file = SampleFile(f"{self._staging[part]}/{ATTEMPTS}/{name}", self._group_rows)
-        return _PartWriter(name, files.enter_context(file), quarantine, self._max_impressions)
+        file = SampleFile(f"{self._staging[part]}/{ATTEMPTS}/{name}", self._schema, self._group_rows)
+        unpacker = Unpacker(self._schema, self._max_impressions)
+        return _PartWriter(name, files.enter_context(file), quarantine, unpacker)
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
         """On the driver: the files that count get their final places, the parts their manifests."""
@@ -174,8 +176,8 @@ class SampleWriter(DataSourceArrowWriter):
             if m.bytes
         ]
         return manifest.build(
+            schema=self._schema,
             hash_seed=self._hash_seed,
-            buckets=self._buckets,
             counts=dict(counts),
             quarantine=dict(sorted(quarantine.items())),
             source={"files": [f.path for f in self._files], "bytes": sum(f.size for f in self._files)},

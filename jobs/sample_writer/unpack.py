@@ -9,11 +9,11 @@ import pyarrow as pa
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.packed_rows import frozen
 from jobs.sample_writer import unpack_kernel
-from jobs.sample_writer.columns import LAYOUT, record_batch
+from jobs.sample_writer.columns import record_batch, unpack_layout
 from jobs.sample_writer.quarantine_file import Rejected
-from jobs.sample_writer.unpack_kernel import PackedRows, RowPlan
-from schemas.fields import IMPRESSION_FIELDS
+from jobs.sample_writer.unpack_kernel import PackedRows, RowPlan, UnpackLayout
 from schemas.raw_log import QUARANTINE_REASONS
+from schemas.schema import Schema
 
 NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
@@ -54,7 +54,9 @@ class Unpacker:
     impression of the open context.
     """
 
-    def __init__(self, max_impressions: int) -> None:
+    def __init__(self, schema: Schema, max_impressions: int) -> None:
+        self._schema = schema
+        self._layout = unpack_layout(schema)
         self._max = max_impressions
         self._open = _Open()
         self._rejected: list[Rejected] = []
@@ -84,15 +86,15 @@ class Unpacker:
         return taken
 
     def _process(self, rows: _Rows, last: bool) -> Iterator[pa.RecordBatch]:
-        plan = _plan(rows, self._max, NO_IDS)
+        plan = _plan(self._layout, rows, self._max, NO_IDS)
         repeated = _repeated_impressions(rows, plan, self._open)
         if len(repeated):
-            plan = _plan(rows, self._max, repeated)
+            plan = _plan(self._layout, rows, self._max, repeated)
         self._reject(rows, plan, repeated)
         self.num_contexts += _num_new_contexts(plan.key, self._open)
         complete = plan if last else self._keep_open(rows, plan, with_gaps=len(repeated) > 0)
         if len(complete.key):
-            yield record_batch(rows.words, complete, self._num_rows)
+            yield record_batch(self._schema, rows.words, complete, self._num_rows)
             self._num_rows += len(complete.key)
 
     def _reject(self, rows: _Rows, plan: RowPlan, repeated: np.ndarray) -> None:
@@ -120,7 +122,9 @@ class Unpacker:
         self._open = _Open(
             int(key),
             context,
-            _impression_words(rows, plan.at[plan.first[-2] :], with_gaps) if unfinished else NO_WORDS,
+            _impression_words(self._layout, rows, plan.at[plan.first[-2] :], with_gaps)
+            if unfinished
+            else NO_WORDS,
             mine or (self._open.counted and same),
             np.concatenate([self._open.emitted, emitted]) if same else emitted,
         )
@@ -167,7 +171,7 @@ def _prepend(state: _Open, rows: _Rows) -> _Rows:
     )
 
 
-def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> RowPlan:
+def _plan(layout: UnpackLayout, rows: _Rows, max_impressions: int, dropped: np.ndarray) -> RowPlan:
     packed = PackedRows(
         words=frozen(rows.words),
         keys=frozen(rows.keys),
@@ -175,9 +179,9 @@ def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> RowPlan:
         begins=rows.begins.astype(np.int64),
         ends=rows.ends.astype(np.int64),
     )
-    plan = _room_for_plan(rows)
+    plan = _room_for_plan(layout, rows)
     num_rows, num_impressions, num_orphans, num_again = unpack_kernel.plan_rows(
-        LAYOUT, packed, max_impressions, dropped, plan
+        layout, packed, max_impressions, dropped, plan
     )
     return RowPlan(
         context=plan.context[:num_rows],
@@ -189,9 +193,9 @@ def _plan(rows: _Rows, max_impressions: int, dropped: np.ndarray) -> RowPlan:
     )
 
 
-def _room_for_plan(rows: _Rows) -> RowPlan:
+def _room_for_plan(layout: UnpackLayout, rows: _Rows) -> RowPlan:
     """A plan for as many impressions as there can be, each in a row of its own."""
-    shortest = packed_rows.IMPRESSION_HEADER + len(IMPRESSION_FIELDS)
+    shortest = layout.impression_header + len(layout.multi) - layout.num_user_fields
     most = int(rows.ends[-1]) // shortest + 1
     return RowPlan(
         context=np.empty(most, np.int64),
@@ -235,12 +239,12 @@ def _impression_orders(rows: _Rows, of_rows: np.ndarray, at: np.ndarray) -> np.n
     return (files << packed_rows.OFFSET_BITS) | _int64(rows.words, at + 2)
 
 
-def _impression_words(rows: _Rows, at: np.ndarray, with_gaps: bool) -> np.ndarray:
+def _impression_words(layout: UnpackLayout, rows: _Rows, at: np.ndarray, with_gaps: bool) -> np.ndarray:
     """The packed impressions at `at`, the last of the rows; end to end unless some were left out."""
     if not with_gaps:
         return rows.words[at[0] : rows.ends[-1]].copy()
     words = frozen(rows.words)
-    return np.concatenate([words[p : unpack_kernel.impression_end(words, p, LAYOUT)] for p in at.tolist()])
+    return np.concatenate([words[p : unpack_kernel.impression_end(words, p, layout)] for p in at.tolist()])
 
 
 def _repeated_impressions(rows: _Rows, plan: RowPlan, state: _Open) -> np.ndarray:

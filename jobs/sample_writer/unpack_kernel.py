@@ -15,7 +15,7 @@ from numba import njit
 class UnpackLayout(NamedTuple):
     """What the kernels must know of the fields and of `jobs.raw_logs.packed_rows`.
 
-    multi, weighted: bool [23], read-only. The first num_user_fields are user fields.
+    multi, weighted: bool [F], read-only. The first num_user_fields are user fields.
     """
 
     multi: np.ndarray
@@ -60,7 +60,7 @@ class ColumnBuffers(NamedTuple):
     """The columns of R sample rows with K impressions.
 
     ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
-    row_ends: int32 [23, R + 1], list offsets of the multi-valued fields. lengths: int32 [23, K], values per
+    row_ends: int32 [F, R + 1], list offsets of the multi-valued fields. lengths: int32 [F, K], values per
     impression. user_id: int64 [R]. sample_id: int64 [K]. click, conversion: int8 [K].
     """
 
@@ -154,7 +154,7 @@ def _count_fields(layout, words, position, first, last, totals):
 
 @compiled
 def count_values(layout, words, plan):
-    """int64 [23]: how many values each field's column will hold."""
+    """int64 [F]: how many values each field's column will hold."""
     first = layout.num_user_fields
     last = len(layout.multi)
     totals = np.zeros(last, np.int64)
@@ -167,7 +167,7 @@ def count_values(layout, words, plan):
 
 @inlined
 def _copy_fields(layout, words, floats, position, first, last, columns, cursor):
-    """Append the fields first..last-1 of one packed record to their columns. cursor [23]: values so far."""
+    """Append the fields first..last-1 of one packed record to their columns. cursor [F]: values so far."""
     for field in range(first, last):
         count = 1
         if layout.multi[field]:

@@ -7,20 +7,19 @@ from jobs.raw_logs.chunks import Chunk
 from jobs.raw_logs.files import LogFile
 from jobs.raw_logs.source import Parser
 from jobs.sample_writer.unpack import Unpacker
-from schemas.fields import FIELDS
+from schemas.schema import Schema
 
 LOG = logging.getLogger(__name__)
 
-CONTEXT = b"%016x,1,101\x021\x031.0\n"
-IMPRESSION = b"1,0,0,%016x,1,205\x021\x031.0\n"
+CONTEXT = b"%016x,0,\n"
+IMPRESSION = b"1,0,0,%016x,0,\n"
 
 
-def compile_kernels() -> None:
+def compile_kernels(schema: Schema) -> None:
     """Parse and unpack one impression; numba leaves the machine code in its cache for the workers."""
     begin = time.monotonic()
-    buckets = {field.name: 2 for field in FIELDS}
-    unpacker = Unpacker(max_impressions=1)
+    unpacker = Unpacker(schema, max_impressions=1)
     for is_common, line in ((True, CONTEXT % 0), (False, IMPRESSION % 0)):
-        for batch in Parser(LogFile(0, "", is_common, 0), 0, buckets).rows(Chunk(0, line)):
+        for batch in Parser(LogFile(0, "", is_common, 0), schema, 0).rows(Chunk(0, line)):
             list(unpacker.add(batch))
     LOG.info("kernels ready in %.1f s", time.monotonic() - begin)

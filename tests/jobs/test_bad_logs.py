@@ -19,8 +19,8 @@ from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from schemas.quarantine import QUARANTINE_FOLDER
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
@@ -41,7 +41,7 @@ LONG_ID = "123456789012345678901234567890"
 def build(spark, folder: Path, settings: SamplesConfig) -> manifest.Manifest:
     """Build the samples of the logs in a folder, which holds both sides by their names."""
     files = raw_files.find_logs(str(folder), str(folder))
-    build_samples.run(spark, files, settings, str(folder.parent / "samples"), overwrite=False)
+    build_samples.run(spark, files, ALI_CCP, settings, str(folder.parent / "samples"), overwrite=False)
     return manifest.read(str(folder.parent / "samples"))
 
 

@@ -16,8 +16,8 @@ from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
-from schemas.fields import FIELDS
 from schemas.quarantine import QUARANTINE_FOLDER
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import (
     RawLogs,
     expected_impressions,
@@ -39,7 +39,9 @@ def read(folder: Path):
 def build(
     spark, skeleton: str, common: str, out: Path, settings: SamplesConfig = SETTINGS
 ) -> manifest.Manifest:
-    build_samples.run(spark, raw_files.find_logs(skeleton, common), settings, str(out), overwrite=False)
+    build_samples.run(
+        spark, raw_files.find_logs(skeleton, common), ALI_CCP, settings, str(out), overwrite=False
+    )
     return manifest.read(str(out))
 
 
@@ -77,7 +79,7 @@ def built(spark, broken_logs, tmp_path_factory):
 def test_samples_equal_a_plain_reading_of_the_logs(built, broken_logs):
     out, _ = built
     table = read(out)
-    assert table.schema.equals(samples.arrow_schema())
+    assert table.schema.equals(samples.arrow_schema(ALI_CCP))
     found, expected = impressions_of_samples(table), expected_impressions(broken_logs[0], BUCKETS, 0)
     assert found.keys() == expected.keys()
     for sample_id, impression in expected.items():
@@ -192,9 +194,9 @@ def test_published_samples_are_not_replaced_unless_asked(spark, tmp_path):
     build(spark, skeleton, common, out)
     files = raw_files.find_logs(skeleton, common)
     with pytest.raises(InputError, match="--overwrite"):
-        build_samples.run(spark, files, SETTINGS, str(out), overwrite=False)
+        build_samples.run(spark, files, ALI_CCP, SETTINGS, str(out), overwrite=False)
     before = read(out)
-    build_samples.run(spark, files, SETTINGS, str(out), overwrite=True)
+    build_samples.run(spark, files, ALI_CCP, SETTINGS, str(out), overwrite=True)
     assert read(out).equals(before)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["common_features.csv", "out", "sample_skeleton.csv"]
 
@@ -212,7 +214,7 @@ def test_overwriting_takes_neither_the_logs_nor_anything_else_of_the_user(spark,
     before = content_of(tmp_path)
     files = raw_files.find_logs(skeleton, common)
     with pytest.raises(InputError, match="expected nothing, an empty folder or samples to replace"):
-        build_samples.run(spark, files, SETTINGS, str(tmp_path / "days" / out), overwrite=True)
+        build_samples.run(spark, files, ALI_CCP, SETTINGS, str(tmp_path / "days" / out), overwrite=True)
     assert content_of(tmp_path) == before
 
 

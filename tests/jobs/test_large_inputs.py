@@ -20,10 +20,10 @@ from jobs.raw_logs import packed_rows
 from jobs.sample_writer import quarantine_file
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
-from schemas.fields import FIELDS
 from schemas.hashing import bucket
 from schemas.quarantine import QUARANTINE_FOLDER
 from storage.hdfs import Hdfs
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import RawLogs, feature, impressions_of_samples, random_logs, write_logs
 
 BUCKETS = {f.name: 1000 for f in FIELDS}
@@ -41,7 +41,7 @@ def build(
 ) -> manifest.Manifest:
     files = raw_files.find_logs(*logs)
     changed = SETTINGS.model_copy(update=settings)
-    build_samples.run(spark, files, changed, str(out), False, str(valid) if valid else None)
+    build_samples.run(spark, files, ALI_CCP, changed, str(out), False, str(valid) if valid else None)
     return manifest.read(str(out))
 
 
@@ -143,6 +143,7 @@ import resource, sys
 import numpy as np
 from jobs.sample_writer.quarantine_file import QuarantineFile, Rejected
 from jobs.raw_logs.files import LogFile
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 path, lines = sys.argv[1], int(sys.argv[2])
 file = QuarantineFile(path, [LogFile(0, "file:///logs/ds=2025-11-22/sample_skeleton.csv.gz", False, 1)])

@@ -10,10 +10,10 @@ from jobs import build_samples, samples_config
 from jobs.raw_logs import files as raw_files
 from jobs.samples_config import SLOTS, SamplesConfig
 from schemas import manifest
-from schemas.fields import FIELDS
 from schemas.hashing import bucket
 from schemas.manifest import SampleSet
 from storage import publishing
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import RawLogs, random_logs, write_logs
 
 SETTINGS = SamplesConfig(
@@ -41,7 +41,9 @@ def run(
     """The manifests of both parts of some logs."""
     out.parent.mkdir(exist_ok=True)
     files = raw_files.find_logs(*write_logs(out.parent, logs))
-    build_samples.run(spark, files, SETTINGS.model_copy(update=settings), str(out), overwrite, str(valid))
+    build_samples.run(
+        spark, files, ALI_CCP, SETTINGS.model_copy(update=settings), str(out), overwrite, str(valid)
+    )
     return manifest.read(str(out)), manifest.read(str(valid))
 
 

@@ -18,11 +18,12 @@ from jobs.raw_logs.files import LogFile
 from jobs.raw_logs.source import Parser
 from jobs.sample_writer.unpack import Unpacker
 from schemas import ids
-from schemas.fields import FIELD_INDEX, FIELDS
 from storage.json_files import write_json
 from tests.fixtures import few_ids, raw_lines
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 BUCKETS = {f.name: 97 + i for i, f in enumerate(FIELDS)}
+SCHEMA = ALI_CCP.with_buckets(BUCKETS)
 SEED = 5
 MIN_COUNT = {"205": 3, "110_14": 2, "121": 2}
 VOCABULARY = ("121", "301", "853")
@@ -54,7 +55,7 @@ def test_ids_are_counted_whatever_the_size_of_the_table(features: list[tuple[str
     listed = "\x01".join(raw_lines.feature(name, i, "1.0") for name, i in features)
     line = f"{'0' * 16},{len(features)},{listed}\n".encode()
     found, _ = counted(IdCounter(common=True, num_slots=num_slots), [Chunk(0, line), Chunk(0, line)])
-    expected = Counter({(FIELD_INDEX[name], i): 2 * n for (name, i), n in Counter(features).items()})
+    expected = Counter({(ALI_CCP.index[name], i): 2 * n for (name, i), n in Counter(features).items()})
     assert found == expected + Counter({(GOOD_LINES, 0): 2})
 
 
@@ -70,7 +71,7 @@ def test_only_good_lines_count_and_a_table_too_small_is_handed_over_in_pieces():
     ]
     skeleton_only = few_ids.count_ids(raw_lines.RawLogs(skeleton=logs.skeleton))
     expected = {
-        (FIELD_INDEX[name], i): n for name, counts in skeleton_only.items() for i, n in counts.items()
+        (ALI_CCP.index[name], i): n for name, counts in skeleton_only.items() for i, n in counts.items()
     }
     expected |= {(GOOD_LINES, 0): len(logs.skeleton), (BROKEN_LINES, 0): 4}
     large, few_batches = counted(IdCounter(common=False), chunks)
@@ -83,7 +84,7 @@ def test_a_hot_id_is_one_row():
     line = raw_lines.feature("109_14", 7, "1.0")
     lines = f"{'0' * 16},1000,{chr(1).join([line] * 1000)}\n".encode() * 50
     found, num_batches = counted(IdCounter(common=True), [Chunk(0, lines)])
-    assert found == Counter({(FIELD_INDEX["109_14"], 7): 50_000, (GOOD_LINES, 0): 50})
+    assert found == Counter({(ALI_CCP.index["109_14"], 7): 50_000, (GOOD_LINES, 0): 50})
     assert num_batches == 2
 
 
@@ -116,11 +117,11 @@ def parse(logs: raw_lines.RawLogs, table: id_lookup.IdTable) -> pa.Table:
     """The samples of some logs, parsed with an id table."""
     batches = []
     for number, lines in enumerate((logs.common, logs.skeleton)):
-        parser = Parser(LogFile(number, "x.csv", number == 0, 0), SEED, BUCKETS, table)
+        parser = Parser(LogFile(number, "x.csv", number == 0, 0), SCHEMA, SEED, table)
         batches += list(parser.rows(Chunk(0, text(lines))))
     order = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
     rows = pa.Table.from_batches(batches, packed_rows.arrow_schema()).sort_by(order).combine_chunks()
-    unpacker = Unpacker(max_impressions=100)
+    unpacker = Unpacker(SCHEMA, max_impressions=100)
     return pa.Table.from_batches(
         [*(t for b in rows.to_batches() for t in unpacker.add(b)), *unpacker.finish()]
     )

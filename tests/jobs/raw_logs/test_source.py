@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.raw_logs import packed_rows
+from jobs.raw_logs import packed_rows, text_format
 from jobs.raw_logs.chunks import HEAD_BYTES, Chunk, read_chunks
 from jobs.raw_logs.files import LogFile, files_to_json, open_log
 from jobs.raw_logs.source import Parser, RawLogReader, split_ranges
 from jobs.sample_writer.unpack import Unpacker
-from schemas.fields import FIELDS, IMPRESSION_FIELDS
 from schemas.raw_log import QUARANTINE_REASONS
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS, IMPRESSION_FIELDS
 from tests.fixtures.raw_lines import expected_impressions, impressions_of_samples, random_logs
 
 BUCKETS = {f.name: 97 + i for i, f in enumerate(FIELDS)}
+SCHEMA = ALI_CCP.with_buckets(BUCKETS)
 CONTEXT = "00000000000000ab"
 ITEM = "205\x027\x031.0"
 
@@ -57,7 +58,7 @@ def test_a_line_of_50_megabytes_is_set_aside_in_bounded_memory(tmp_path: Path):
     path = tmp_path / "x.csv"
     path.write_bytes(good + b"8" * 50_000_000 + b"\n" + good)
     file = LogFile(0, str(path), False, path.stat().st_size)
-    parser = Parser(file, 5, BUCKETS)
+    parser = Parser(file, SCHEMA, 5)
     tracemalloc.start()
     rows = []
     for task in split_ranges([file], 20_000_000):
@@ -89,7 +90,7 @@ def test_a_compressed_file_is_one_range_and_reads_the_same(tmp_path: Path):
 
 
 def parse(text: bytes, common: bool, base: int = 0, unterminated: bool = False) -> pa.Table:
-    parser = Parser(LogFile(3, "x.csv", common, 0), 5, BUCKETS)
+    parser = Parser(LogFile(3, "x.csv", common, 0), SCHEMA, 5)
     return pa.Table.from_batches(
         parser.rows(Chunk(base, text, unterminated)), schema=packed_rows.arrow_schema()
     )
@@ -167,7 +168,7 @@ BROKEN_SKELETONS = {
 def test_a_broken_line_is_set_aside_with_its_reason_and_text(reason: str, line: str):
     good = skeleton_line()
     table = parse(f"{good}\n{line}\n{good}\n".encode(), common=False, base=1000)
-    unpacker = Unpacker(8)
+    unpacker = Unpacker(SCHEMA, 8)
     for batch in table.to_batches():
         list(unpacker.add(batch))
     orphans, broken = sorted(unpacker.take_rejected(), key=lambda lines: lines.texts is not None)
@@ -206,9 +207,9 @@ def test_only_an_incomplete_last_line_is_truncated():
 def test_the_kernel_takes_the_fields_from_its_arguments(monkeypatch: pytest.MonkeyPatch):
     """Else its cached machine code would outlive a change of the fields."""
     expected = parse(skeleton_line().encode() + b"\n", common=False)
-    codes = packed_rows.FIELD_OF_CODE.copy()
+    codes = text_format.field_of_code(SCHEMA).copy()
     codes[999], codes[205] = codes[205], -1
-    monkeypatch.setattr(packed_rows, "FIELD_OF_CODE", packed_rows.frozen(codes))
+    monkeypatch.setattr(text_format, "field_of_code", lambda schema: packed_rows.frozen(codes))
     renamed = skeleton_line(features=ITEM.replace("205", "999")).encode() + b"\n"
     assert parse(renamed, common=False).equals(expected)
 
@@ -270,13 +271,13 @@ def test_reading_equals_plain_python_whatever_the_ranges(tmp_path: Path, range_b
             "files": files_to_json(files),
             "range_bytes": str(range_bytes),
             "hash_seed": "5",
-            "buckets": json.dumps(BUCKETS),
+            "schema": json.dumps(SCHEMA.to_dict()),
         }
     )
     batches = [batch for task in reader.partitions() for batch in reader.read(task)]
     order = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
     rows = pa.Table.from_batches(batches).sort_by(order).combine_chunks()
-    unpacker = Unpacker(max_impressions=4)
+    unpacker = Unpacker(SCHEMA, max_impressions=4)
     out = [table for batch in rows.to_batches(7) for table in unpacker.add(batch)]
     samples = pa.Table.from_batches([*out, *unpacker.finish()])
     samples.validate(full=True)

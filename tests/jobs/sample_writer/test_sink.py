@@ -16,11 +16,12 @@ from jobs.raw_logs.files import LogFile, files_to_json, find_logs, open_log
 from jobs.raw_logs.source import Parser
 from jobs.sample_writer import quarantine_file
 from jobs.sample_writer.sink import ATTEMPTS, SampleWriter
-from schemas.fields import FIELDS
 from schemas.quarantine import QUARANTINE_FOLDER
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import random_logs, write_logs
 
 BUCKETS = {field.name: 1000 for field in FIELDS}
+SCHEMA = ALI_CCP.with_buckets(BUCKETS)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def writer(logs: list[LogFile], tmp_path: Path) -> SampleWriter:
             "staging": json.dumps([str(tmp_path / "staged")]),
             "files": files_to_json(logs),
             "hash_seed": "0",
-            "buckets": json.dumps(BUCKETS),
+            "schema": json.dumps(SCHEMA.to_dict()),
             "id_table": "null",
             "impressions_per_row": "4",
             "rows_per_row_group": "3",
@@ -54,7 +55,7 @@ def sorted_rows(logs: list[LogFile]) -> pa.Table:
     for file in logs:
         with open_log(file) as stream:
             for chunk in read_chunks(stream, 0, file.size):
-                batches += list(Parser(file, 0, BUCKETS).rows(chunk))
+                batches += list(Parser(file, SCHEMA, 0).rows(chunk))
     table = pa.Table.from_batches(batches)
     table = table.append_column("part", pa.array(np.zeros(table.num_rows, np.int8)))
     return table.sort_by([(name, "ascending") for name in ("part", "key", "kind", "order")])

@@ -16,10 +16,11 @@ from jobs.raw_logs.files import LogFile
 from jobs.raw_logs.source import Parser
 from jobs.sample_writer import unpack_kernel
 from jobs.sample_writer.unpack import DUPLICATE_COMMON_RECORD, DUPLICATE_SAMPLE_ID, NO_COMMON_RECORD, Unpacker
-from schemas.fields import FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 from tests.fixtures.raw_lines import RawLogs, random_logs
 
 BUCKETS = {f.name: 50 for f in FIELDS}
+SCHEMA = ALI_CCP.with_buckets(BUCKETS)
 BY_ORDER = [("key", "ascending"), ("kind", "ascending"), ("order", "ascending")]
 
 
@@ -27,7 +28,7 @@ def packed_rows(logs: RawLogs) -> pa.Table:
     batches = []
     for number, lines in enumerate((logs.common, logs.skeleton)):
         text = "".join(line + "\n" for line in lines).encode()
-        batches += Parser(LogFile(number, "", number == 0, 0), 0, BUCKETS).rows(Chunk(0, text))
+        batches += Parser(LogFile(number, "", number == 0, 0), SCHEMA, 0).rows(Chunk(0, text))
     return pa.Table.from_batches(batches).sort_by(BY_ORDER).combine_chunks()
 
 
@@ -41,7 +42,7 @@ def rejected(unpacker: Unpacker) -> list[tuple[int, int, int]]:
 
 
 def unpack(rows: pa.Table, cuts: list[int], max_impressions: int) -> tuple[pa.Table, Unpacker]:
-    unpacker = Unpacker(max_impressions)
+    unpacker = Unpacker(SCHEMA, max_impressions)
     bounds = [0, *sorted(cuts), rows.num_rows]
     out = []
     for begin, end in pairwise(bounds):
@@ -125,7 +126,7 @@ def test_a_second_impression_with_a_sample_id_of_its_context_is_set_aside(seed, 
 def test_a_line_without_its_common_record_says_where_it_is():
     logs = random_logs(2, num_contexts=3)
     logs.common.clear()
-    unpacker = Unpacker(10)
+    unpacker = Unpacker(SCHEMA, 10)
     for batch in packed_rows(RawLogs(logs.skeleton, ["0" * 16 + ",0,"])).to_batches():
         assert list(unpacker.add(batch)) == []
     assert list(unpacker.finish()) == []
