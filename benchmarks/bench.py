@@ -19,6 +19,7 @@ from cli.log import set_up_logging
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs.source import SPARK_OPTIONS
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
@@ -64,7 +65,7 @@ def measure_samples(out: Path, schema: Schema, settings: SamplesConfig, repeats:
     spark = spark_session("bench", **(SPARK_OPTIONS | {"spark.master": "local[2]"}))
 
     def ours() -> None:
-        build_samples.run(spark, files, schema, settings, str(out / "samples"), overwrite=True)
+        build_samples.run(spark, TextLogs(files), schema, settings, str(out / "samples"), overwrite=True)
 
     def plain() -> None:
         table = plain_samples(spark, skeleton, common, settings.sized(schema), settings.hash_seed)

@@ -6,6 +6,10 @@
     # a day's folder with the part files of both sides
     python -m jobs.build_samples --skeleton logs/ds=2025-11-22 --common logs/ds=2025-11-22 \\
         --out samples/ds=2025-11-22
+
+    # tables instead of text, with the schema of their columns
+    python -m jobs.build_samples --impressions shop/impressions --contexts shop/contexts \\
+        --schema configs/schemas/shop.yaml --out samples/shop
 """
 
 import argparse
@@ -29,10 +33,12 @@ from cli.option_help import add_help_options
 from jobs import progress
 from jobs.profiling.config import ProfileConfig
 from jobs.raw_logs import text_format
-from jobs.raw_logs.files import LogFile, add_log_arguments, files_to_json, find_logs
+from jobs.raw_logs.files import add_log_arguments, files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
-from jobs.raw_logs.source import SPARK_OPTIONS, RawLogSource, task_bytes
+from jobs.raw_logs.source import SPARK_OPTIONS
+from jobs.raw_logs.text_logs import TextLogs
+from jobs.raw_tables.source import TableLogs, add_table_arguments
 from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
 from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
@@ -47,6 +53,7 @@ from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
 
+LOGS = ("skeleton", "common", "impressions", "contexts")
 STAGES = ("reading the logs", "sorting and writing samples")
 
 # Beside the outputs, with a folder for each: `rejected_folder` says why.
@@ -57,7 +64,8 @@ REJECTED = outputs.Kind("rejected lines", None, frozenset(), r"part-\d+\.parquet
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.build_samples", __doc__)
-    add_log_arguments(parser)
+    add_log_arguments(parser, required=False)
+    add_table_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of samples to publish")
     schema_file.add_option(parser)
     parser.add_argument(
@@ -75,6 +83,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     add_help_options(parser, {"samples": SamplesConfig, "profile": ProfileConfig})
     return parser.parse_args(argv)
+
+
+def require_logs(args: argparse.Namespace, schema: Schema) -> None:
+    """Text logs of both sides, or tables, and a schema for them."""
+    is_text = bool(args.skeleton or args.common)
+    if bool(args.impressions) == is_text or (is_text and not (args.skeleton and args.common)):
+        raise InputError(
+            "expected --skeleton and --common, of text logs, or --impressions, perhaps with --contexts, of "
+            "tables; found " + (", ".join(f"--{name}" for name in LOGS if getattr(args, name)) or "none")
+        )
+    if is_text:
+        text_format.require_text_schema(schema)
 
 
 def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
@@ -95,39 +115,33 @@ def refuse_taken(outs: list[str], overwrite: bool) -> None:
 
 def stage(
     spark: SparkSession,
-    files: list[LogFile],
+    logs: TextLogs | TableLogs,
     schema: Schema,
     settings: SamplesConfig,
     staged: list[str],
     id_table: ids.Reference | None,
 ) -> None:
-    """Parse, shuffle by context, sort and write everything into the staging folders, one per part."""
+    """Read, shuffle by context, sort and write everything into the staging folders, one per part."""
     for folder in staged:
         fs, path = filesystem(f"{folder}/{ATTEMPTS}")
         fs.makedirs(path)
-    spark.dataSource.register(RawLogSource)
-    spark.dataSource.register(SampleSink)
-    options = {
-        "files": files_to_json(files),
-        "hash_seed": str(settings.hash_seed),
-        "schema": json.dumps(schema.to_dict()),
-        "id_table": json.dumps(id_table),
-    }
-    range_bytes = task_bytes(files, settings.raw_bytes_per_task, spark.sparkContext.defaultParallelism)
-    rows = spark.read.format(RawLogSource.name()).options(range_bytes=str(range_bytes), **options).load()
-    num_files = max(1, round(sum(file.text_bytes for file in files) / settings.raw_bytes_per_file))
+    rows = logs.packed(spark, schema, settings, id_table)
+    num_files = max(1, round(logs.text_bytes / settings.raw_bytes_per_file))
     with_validation = len(staged) > 1
+    spark.dataSource.register(SampleSink)
     ordered = in_writing_order(rows, settings, num_files, with_validation)
     writer = ordered.write.format(SampleSink.name()).options(
+        files=files_to_json(logs.files),
+        schema=json.dumps(schema.to_dict()),
+        hash_seed=str(settings.hash_seed),
+        id_table=json.dumps(id_table),
         staging=json.dumps(staged),
         cut_share=str(settings.valid_share if with_validation else 0),
         impressions_per_row=str(settings.impressions_per_row),
         rows_per_row_group=str(settings.rows_per_row_group),
-        **options,
     )
-    num_bytes = sum(file.size for file in files)
-    LOG.info("building samples of %d files, %.0f MB", len(files), num_bytes / 1e6)
-    with progress.shown(spark, STAGES, num_bytes):
+    LOG.info("building samples of %d files, %.0f MB", len(logs.files), logs.num_bytes / 1e6)
+    with progress.shown(spark, STAGES, logs.num_bytes):
         writer.mode("append").save()
 
 
@@ -241,7 +255,7 @@ def content(published: manifest.Manifest, out: str) -> str:
 
 def run(
     spark: SparkSession,
-    files: list[LogFile],
+    logs: TextLogs | TableLogs,
     schema: Schema,
     settings: SamplesConfig,
     out: str,
@@ -249,7 +263,7 @@ def run(
     valid_out: str | None = None,
     ids_folder: str | None = None,
 ) -> None:
-    """Build the samples of some raw files and publish them whole, the validation part first."""
+    """Build the samples of some logs and publish them whole, the validation part first."""
     id_table = ids.require_fit(ids_folder, settings.id_settings(schema))
     outs = [out] if valid_out is None else [out, valid_out]
     refuse_taken(outs, overwrite)
@@ -257,7 +271,7 @@ def run(
     with ExitStack() as stack:
         staged = [stack.enter_context(staging.beside(folder)) for folder in outs]
         with task_errors_as_input_errors(writing=out):
-            stage(spark, files, settings.sized(schema), settings, staged, id_table)
+            stage(spark, logs, settings.sized(schema), settings, staged, id_table)
         parts = [manifest.read_staged(f"{folder}/{WHOLE}") for folder in staged]
         try:
             check(parts, settings, outs)
@@ -274,19 +288,19 @@ def main() -> None:
     args = parse_arguments()
     set_up_logging()
     schema = schema_file.read(args.schema)
-    text_format.require_text_schema(schema)
+    require_logs(args, schema)
     settings = load_samples_config(args.config, schema)
     check_validation(settings, args.valid_out)
-    load(
-        ids.require_fit(args.ids, settings.id_settings(schema)), settings.sized(schema)
-    )  # whether it is whole, before Spark starts
+    id_table = ids.require_fit(args.ids, settings.id_settings(schema))
+    load(id_table, settings.sized(schema))  # whether it is whole, before Spark starts
     refuse_taken([args.out] + ([args.valid_out] if args.valid_out else []), args.overwrite)
-    files = find_logs(args.skeleton, args.common)
+    text = None if args.impressions else TextLogs(find_logs(args.skeleton, args.common))
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
         if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
             compile_kernels(schema)
-        run(spark, files, schema, settings, args.out, args.overwrite, args.valid_out, args.ids)
+        logs = text or TableLogs.open(spark, args.impressions, args.contexts, args.format)
+        run(spark, logs, schema, settings, args.out, args.overwrite, args.valid_out, args.ids)
     finally:
         spark.stop()
 

@@ -13,6 +13,7 @@ from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import load_samples_config
 from schemas import manifest
 from tests.fixtures.ali_ccp import ALI_CCP, USER_FIELDS
@@ -34,7 +35,7 @@ def _with_sorted_lists(row: dict) -> dict:
 def test_the_same_logs_give_the_same_samples_as_then(spark, tmp_path):
     files = raw_files.find_logs(str(FIRST / "sample_skeleton.csv"), str(FIRST / "common_features.csv"))
     settings = load_samples_config(str(FIRST / "config.yaml"), ALI_CCP)
-    build_samples.run(spark, files, ALI_CCP, settings, str(tmp_path / "today"), overwrite=False)
+    build_samples.run(spark, TextLogs(files), ALI_CCP, settings, str(tmp_path / "today"), overwrite=False)
     then, today = (pq.read_table(f / "part-00000.parquet") for f in (FIRST / "samples", tmp_path / "today"))
     assert today.schema.equals(then.schema)
     assert [_with_sorted_lists(row) for row in today.to_pylist()] == [

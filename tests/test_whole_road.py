@@ -14,6 +14,7 @@ from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from jobs import build_samples
 from jobs.raw_logs import files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.quarantine import QUARANTINE_FOLDER
@@ -60,7 +61,7 @@ def road(spark, tmp_path_factory):
         max_broken_share=0.05, rows_per_row_group=8, raw_bytes_per_file=10**6, buckets=BUCKETS
     )
     out = str(folder / "samples")
-    build_samples.run(spark, files.find_logs(*logs), ALI_CCP, settings, out, overwrite=False)
+    build_samples.run(spark, TextLogs(files.find_logs(*logs)), ALI_CCP, settings, out, overwrite=False)
     return folder
 
 

@@ -25,6 +25,7 @@ from cli.log import set_up_logging
 from jobs import build_samples
 from jobs.raw_logs import files
 from jobs.raw_logs.source import SPARK_OPTIONS
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
@@ -76,7 +77,9 @@ def run_ours(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
 
 
 def _build(spark: SparkSession, logs: Logs, schema: Schema, settings: SamplesConfig, out: str) -> Outcome:
-    build_samples.run(spark, files.find_logs(logs.skeleton, logs.common), schema, settings, out, False)
+    build_samples.run(
+        spark, TextLogs(files.find_logs(logs.skeleton, logs.common)), schema, settings, out, False
+    )
     made = manifest.read(out)
     return {
         "written_bytes": sum(file["bytes"] for file in made["files"]),

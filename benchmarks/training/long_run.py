@@ -39,7 +39,7 @@ WORKERS = 2
 CONTEXTS = 190_000  # 57.9 impressions each; one in twenty contexts is held back for validation
 VALID_SHARE = 0.05
 ROWS = 1 << 24
-SECONDS_PER_SAMPLE = 5.0
+SECONDS_PER_SAMPLE = 0.5
 FLAT = 0.02  # growth of a worker's memory over the second half of its steps that still counts as none
 
 

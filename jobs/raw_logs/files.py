@@ -55,13 +55,13 @@ class LogFile:
         return self.size * GZIP_RATIO if self.compressed else self.size
 
 
-def add_log_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that name the raw logs of a command."""
+def add_log_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The options that name the raw logs of a command. required: where it reads no others."""
     parser.add_argument(
-        "--skeleton", required=True, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
+        "--skeleton", required=required, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
     )
     parser.add_argument(
-        "--common", required=True, nargs="+", metavar="PATH", help="common features, in the same way"
+        "--common", required=required, nargs="+", metavar="PATH", help="common features, in the same way"
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from jobs import build_samples, make_demo_logs, prepare_ali_ccp
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import load_samples_config
 from schemas import hashing, manifest, predictions, samples
 from tests.fixtures.ali_ccp import ALI_CCP
@@ -45,7 +46,7 @@ def tiny(spark, tmp_path_factory) -> Path:
         names = (f"{name}_{split}.csv" for name in ("sample_skeleton", "common_features"))
         files = raw_files.find_logs(*(str(folder / "raw" / name) for name in names))
         out = str(folder / f"samples/split={split}")
-        build_samples.run(spark, files, ALI_CCP, settings, out, overwrite=False)
+        build_samples.run(spark, TextLogs(files), ALI_CCP, settings, out, overwrite=False)
     write_predictions(folder)
     write_rejected_lines(folder)
     write_profiles(folder)

@@ -17,6 +17,7 @@ import pytest
 from cli.errors import InputError
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.quarantine import QUARANTINE_FOLDER
@@ -41,7 +42,9 @@ LONG_ID = "123456789012345678901234567890"
 def build(spark, folder: Path, settings: SamplesConfig) -> manifest.Manifest:
     """Build the samples of the logs in a folder, which holds both sides by their names."""
     files = raw_files.find_logs(str(folder), str(folder))
-    build_samples.run(spark, files, ALI_CCP, settings, str(folder.parent / "samples"), overwrite=False)
+    build_samples.run(
+        spark, TextLogs(files), ALI_CCP, settings, str(folder.parent / "samples"), overwrite=False
+    )
     return manifest.read(str(folder.parent / "samples"))
 
 

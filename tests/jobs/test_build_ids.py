@@ -12,6 +12,7 @@ from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from jobs import build_ids, build_samples
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import ids, manifest
 from schemas.manifest import SampleSet
@@ -127,7 +128,9 @@ def samples(spark, folder: Path, logs: raw_lines.RawLogs, config: SamplesConfig,
     files = raw_files.find_logs(*raw_lines.write_logs(folder, logs))
     out = folder / "samples"
     ids_folder = str(table) if table else None
-    build_samples.run(spark, files, ALI_CCP, config, str(out), overwrite=False, ids_folder=ids_folder)
+    build_samples.run(
+        spark, TextLogs(files), ALI_CCP, config, str(out), overwrite=False, ids_folder=ids_folder
+    )
     return out
 
 

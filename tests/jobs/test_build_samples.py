@@ -14,6 +14,7 @@ import pytest
 from cli.errors import InputError
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest, samples
 from schemas.quarantine import QUARANTINE_FOLDER
@@ -40,7 +41,7 @@ def build(
     spark, skeleton: str, common: str, out: Path, settings: SamplesConfig = SETTINGS
 ) -> manifest.Manifest:
     build_samples.run(
-        spark, raw_files.find_logs(skeleton, common), ALI_CCP, settings, str(out), overwrite=False
+        spark, TextLogs(raw_files.find_logs(skeleton, common)), ALI_CCP, settings, str(out), overwrite=False
     )
     return manifest.read(str(out))
 
@@ -194,9 +195,9 @@ def test_published_samples_are_not_replaced_unless_asked(spark, tmp_path):
     build(spark, skeleton, common, out)
     files = raw_files.find_logs(skeleton, common)
     with pytest.raises(InputError, match="--overwrite"):
-        build_samples.run(spark, files, ALI_CCP, SETTINGS, str(out), overwrite=False)
+        build_samples.run(spark, TextLogs(files), ALI_CCP, SETTINGS, str(out), overwrite=False)
     before = read(out)
-    build_samples.run(spark, files, ALI_CCP, SETTINGS, str(out), overwrite=True)
+    build_samples.run(spark, TextLogs(files), ALI_CCP, SETTINGS, str(out), overwrite=True)
     assert read(out).equals(before)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["common_features.csv", "out", "sample_skeleton.csv"]
 
@@ -214,7 +215,9 @@ def test_overwriting_takes_neither_the_logs_nor_anything_else_of_the_user(spark,
     before = content_of(tmp_path)
     files = raw_files.find_logs(skeleton, common)
     with pytest.raises(InputError, match="expected nothing, an empty folder or samples to replace"):
-        build_samples.run(spark, files, ALI_CCP, SETTINGS, str(tmp_path / "days" / out), overwrite=True)
+        build_samples.run(
+            spark, TextLogs(files), ALI_CCP, SETTINGS, str(tmp_path / "days" / out), overwrite=True
+        )
     assert content_of(tmp_path) == before
 
 

@@ -17,6 +17,7 @@ from cli.errors import InputError
 from jobs import build_samples
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs import packed_rows
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.sample_writer import quarantine_file
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
@@ -41,7 +42,9 @@ def build(
 ) -> manifest.Manifest:
     files = raw_files.find_logs(*logs)
     changed = SETTINGS.model_copy(update=settings)
-    build_samples.run(spark, files, ALI_CCP, changed, str(out), False, str(valid) if valid else None)
+    build_samples.run(
+        spark, TextLogs(files), ALI_CCP, changed, str(out), False, str(valid) if valid else None
+    )
     return manifest.read(str(out))
 
 

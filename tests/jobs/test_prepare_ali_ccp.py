@@ -24,6 +24,7 @@ from jobs.ali_ccp_archives.logs import HALVES, Half, check_files, find_sources, 
 from jobs.profiling.config import load_profile_config
 from jobs.profiling.estimators import collision_rate
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import load_samples_config
 from schemas import manifest
 from schemas.fields import Field
@@ -306,7 +307,7 @@ def built(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for half, logs in LOGS.items():
         files = raw_files.find_logs(*write_logs(folder, logs))
         out = str(folder / f"samples/split={half}")
-        build_samples.run(spark, files, ALI_CCP, settings, out, overwrite=False)
+        build_samples.run(spark, TextLogs(files), ALI_CCP, settings, out, overwrite=False)
     return folder / "samples"
 
 

@@ -26,6 +26,7 @@ from jobs.profiling.tally import BUCKET, RANKING, THEIRS
 from jobs.profiling.tasks import half_of
 from jobs.profiling.text import format_profile
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.profile import MEANING, Profile
@@ -46,7 +47,7 @@ UNGATED = ProfileConfig()
 def build(spark, folder: Path, logs: RawLogs) -> str:
     folder.mkdir()
     files = raw_files.find_logs(*write_logs(folder, logs))
-    build_samples.run(spark, files, ALI_CCP, SETTINGS, str(folder / "samples"), overwrite=False)
+    build_samples.run(spark, TextLogs(files), ALI_CCP, SETTINGS, str(folder / "samples"), overwrite=False)
     return str(folder / "samples")
 
 

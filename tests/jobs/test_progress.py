@@ -12,6 +12,7 @@ from cli.errors import InputError
 from jobs import build_samples, progress
 from jobs.progress import duration, line, name_of
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.raw_lines import random_logs, write_logs
@@ -61,7 +62,9 @@ def test_a_build_says_how_far_it_is(
     spark: SparkSession, logs: list[raw_files.LogFile], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "jobs.progress"):
-        build_samples.run(spark, logs, ALI_CCP, SETTINGS, str(tmp_path / "samples"), overwrite=False)
+        build_samples.run(
+            spark, TextLogs(logs), ALI_CCP, SETTINGS, str(tmp_path / "samples"), overwrite=False
+        )
     written = [record.getMessage() for record in caplog.records if record.name == "jobs.progress"]
     for name in (r"reading the logs \(1 of 2\)", r"sorting and writing samples \(2 of 2\)"):
         of_stage = [text for text in written if re.match(name, text)]
@@ -75,5 +78,7 @@ def test_an_error_ends_the_report(spark: SparkSession, logs: list[raw_files.LogF
     with Path(logs[1].path.removeprefix("file://")).open("a") as stream:
         stream.write("more\n")
     with pytest.raises(InputError, match="it changed while"):
-        build_samples.run(spark, logs, ALI_CCP, SETTINGS, str(tmp_path / "samples"), overwrite=False)
+        build_samples.run(
+            spark, TextLogs(logs), ALI_CCP, SETTINGS, str(tmp_path / "samples"), overwrite=False
+        )
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

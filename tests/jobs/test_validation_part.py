@@ -8,6 +8,7 @@ import pytest
 from cli.errors import InputError
 from jobs import build_samples, samples_config
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SLOTS, SamplesConfig
 from schemas import manifest
 from schemas.hashing import bucket
@@ -42,7 +43,7 @@ def run(
     out.parent.mkdir(exist_ok=True)
     files = raw_files.find_logs(*write_logs(out.parent, logs))
     build_samples.run(
-        spark, files, ALI_CCP, SETTINGS.model_copy(update=settings), str(out), overwrite, str(valid)
+        spark, TextLogs(files), ALI_CCP, SETTINGS.model_copy(update=settings), str(out), overwrite, str(valid)
     )
     return manifest.read(str(out)), manifest.read(str(valid))
 

@@ -10,6 +10,7 @@ from jobs import build_ids, build_samples, profile_samples
 from jobs.profiling.config import ProfileConfig
 from jobs.profiling.text import format_profile
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import ids
 from schemas.profile import Profile
@@ -43,7 +44,9 @@ def made(spark, logs: RawLogs, tmp_path_factory: pytest.TempPathFactory) -> dict
     for table, out, config in (("table", "with_table", WITH_TABLE), ("report", "hashed", HASHED)):
         build_ids.run(spark, files, ALI_CCP, config, paths[table], overwrite=False)
         used = paths[table] if config is WITH_TABLE else None
-        build_samples.run(spark, files, ALI_CCP, config, paths[out], overwrite=False, ids_folder=used)
+        build_samples.run(
+            spark, TextLogs(files), ALI_CCP, config, paths[out], overwrite=False, ids_folder=used
+        )
     return paths
 
 

@@ -12,6 +12,7 @@ from jobs import build_samples, profile_samples
 from jobs.make_demo_logs import Options, make_logs
 from jobs.profiling.config import load_profile_config
 from jobs.raw_logs import files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import load_samples_config
 from schemas.profile import Profile
 from tests.fixtures.ali_ccp import ALI_CCP
@@ -38,7 +39,7 @@ def demo(spark, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     sets = {split: str(folder / f"split={split}") for split in ("train", "test")}
     for split, out in sets.items():
         names = (f"{folder}/raw/{kind}_{split}.csv" for kind in ("sample_skeleton", "common_features"))
-        build_samples.run(spark, files.find_logs(*names), ALI_CCP, settings, out, overwrite=False)
+        build_samples.run(spark, TextLogs(files.find_logs(*names)), ALI_CCP, settings, out, overwrite=False)
     inputs = profile_samples.read_inputs(sets["train"])
     train = profile_samples.run(spark, inputs, gates, str(folder / "train.json"))
     inputs = profile_samples.read_inputs(sets["test"], against=sets["train"])

@@ -12,6 +12,7 @@ from jobs import build_samples
 from jobs.raw_logs import chunks
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs.source import read_range, split_ranges
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.raw_lines import random_logs, write_logs
@@ -78,7 +79,7 @@ def test_a_file_of_another_size_than_listed_is_refused(
         read_all(files)
     out = skeleton.parent / "out"
     with pytest.raises(InputError, match=f"{skeleton.name}: {expected}"):
-        build_samples.run(spark, files, ALI_CCP, SamplesConfig(), str(out), overwrite=False)
+        build_samples.run(spark, TextLogs(files), ALI_CCP, SamplesConfig(), str(out), overwrite=False)
     assert not out.exists()
 
 
