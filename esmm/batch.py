@@ -8,7 +8,6 @@ from torch import Tensor
 
 from esmm.embedding.bags import Bags
 from esmm.embedding.row_request import Request, encode_requests
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 
 @dataclass
@@ -16,8 +15,8 @@ class Batch:
     """B impressions over U contexts.
 
     context_index: int64 [B], ascending, which of the U contexts an impression belongs to.
-    click, conversion: float32 [B]. bags: of the 13 user fields of each context, then of the 10 item, cross
-    and context fields of each impression.
+    click, conversion: float32 [B]. bags: of the user fields of each context, then of the item, cross and
+    context fields of each impression. num_user_fields, num_impression_fields: how many these are.
     request: which rows of the embedding table the bags need, for a given number of workers.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
@@ -26,6 +25,8 @@ class Batch:
     click: Tensor
     conversion: Tensor
     bags: Bags
+    num_user_fields: int
+    num_impression_fields: int
     request: Request | None = None
     keys: pa.Table | None = None
 
@@ -36,11 +37,11 @@ class Batch:
     @property
     def num_lists(self) -> int:
         """The bags of the contexts, which come first."""
-        return len(self.bags) - self.num_impressions * len(IMPRESSION_FIELDS)
+        return len(self.bags) - self.num_impressions * self.num_impression_fields
 
     @property
     def num_contexts(self) -> int:
-        return self.num_lists // len(USER_FIELDS)
+        return self.num_lists // self.num_user_fields
 
     @property
     def user(self) -> Bags:

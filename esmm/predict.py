@@ -34,6 +34,7 @@ from esmm.training.validation import score
 from esmm.workers.process import run
 from esmm.workers.world import World
 from schemas import predictions, samples
+from schemas.schema import Schema
 from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -84,7 +85,7 @@ def predict(world: World, options: PredictOptions) -> None:
         world.all_reduce_([rows], "rows")
         world.barrier()
         if world.is_rank_zero:
-            _publish(staged, rows.tolist(), options, state)
+            _publish(staged, rows.tolist(), options, state, loader.schema)
 
 
 def load(options: PredictOptions, config: Config, loader: Loader, world: World) -> tuple[Model, State]:
@@ -94,10 +95,9 @@ def load(options: PredictOptions, config: Config, loader: Loader, world: World) 
     else:
         path, state = choosing.for_predictions(options.run, world)
     with world.agree():
-        fingerprint = loader.manifest["fingerprint"]
-        require_fit(path, state, config.model, fingerprint, loader.num_rows)
+        require_fit(path, state, config.model, loader.manifest)
         require_room(config, loader.num_rows, training=False, world=world)
-    model = make_model(config.model, loader.num_rows, world)
+    model = make_model(config.model, loader.schema, world)
     with world.agree():
         load_model(path, state, model)
     return model, state
@@ -124,14 +124,15 @@ def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     return rows
 
 
-def _publish(staged: str, rows: list[int], options: PredictOptions, state: State) -> None:
-    """Put the files in their place, with what they are. rows: of each rank's file."""
+def _publish(staged: str, rows: list[int], options: PredictOptions, state: State, schema: Schema) -> None:
+    """Put the files in their place, with what they are. rows: of each rank's file. schema: of the samples."""
     content = predictions.Manifest(
         rows=sum(rows),
         files=[{"name": _part(rank), "rows": num} for rank, num in enumerate(rows)],
         run=str(options.run),
         step=state.step,
         epoch=state.epoch,
+        schema=schema.to_dict(),
         written_by=WRITTEN_BY,
     )
     write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))

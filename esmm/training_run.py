@@ -108,7 +108,7 @@ class Job:
 
     def start(self) -> TrainStep:
         """A model with its start values."""
-        model = make_model(self.config.model, self.train.num_rows, self.world)
+        model = make_model(self.config.model, self.train.schema, self.world)
         initialise(model, self.config)
         model.network.start_at(*base_rates(self.train.manifest["counts"]))
         return TrainStep(self.config, model, self.world)

@@ -1,12 +1,13 @@
 """`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NotRequired, Self, TypedDict, cast
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from schemas import ids, samples, schema_file
 from schemas.hashing import HASH_NAME
-from schemas.schema import Schema
+from schemas.schema import Schema, differences
 from storage import outputs, publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json
@@ -101,11 +102,38 @@ def build(
     return made
 
 
-def schema_of(manifest: Manifest) -> Schema:
-    """The schema of some samples, with the buckets that they were built with."""
+def schema_of(manifest: Mapping[str, Any]) -> Schema:
+    """The schema of some samples, with the buckets that they were built with.
+
+    manifest: theirs, or the `numbering` that a checkpoint has kept of it. The first releases wrote the
+    buckets only: they knew the default schema alone.
+    """
     if "schema" in manifest:
         return Schema.from_dict(manifest["schema"])
     return schema_file.default().with_buckets(manifest["buckets"])
+
+
+def numbering(manifest: Manifest) -> dict[str, Any]:
+    """What decides which row of the embedding table an id has."""
+    table = manifest.get("id_table")
+    return {
+        "hash": manifest["hash"],
+        "hash_seed": manifest["hash_seed"],
+        "id_table": table["digest"] if table else None,
+        "buckets": manifest["buckets"],
+        "schema": schema_of(manifest).to_dict(),
+    }
+
+
+def hash_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What two `numbering`s say differently of all fields' ids."""
+    options = ("hash", "hash_seed", "id_table")
+    return [f"{name}: {old[name]} -> {new[name]}" for name in options if old[name] != new[name]]
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """All that two `numbering`s say differently, each in a few words."""
+    return [*hash_changes(old, new), *differences(schema_of(old), schema_of(new))]
 
 
 def read(folder: str) -> Manifest:
@@ -143,13 +171,7 @@ def require_same(first: SampleSet, second: SampleSet) -> None:
     two = second.manifest
     if one["fingerprint"] == two["fingerprint"]:
         return
-    settings = {
-        "hash": (one["hash"], two["hash"]),
-        "hash_seed": (one["hash_seed"], two["hash_seed"]),
-        "buckets": (one["buckets"], two["buckets"]),
-        "id_table": (one.get("id_table"), two.get("id_table")),
-    }
-    details = "; ".join(f"{name}: {a} against {b}" for name, (a, b) in settings.items() if a != b)
+    details = "; ".join(changes(numbering(one), numbering(two)))
     raise InputError(
         f"{second.folder}: its samples do not fit those of {first.folder} "
         f"({details or 'another column layout'}). Build both with the same configuration."

@@ -1,6 +1,6 @@
 """The predictions: one Parquet row per impression, and a manifest of their files."""
 
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
 from schemas.samples import MANIFEST_NAME
@@ -38,6 +38,7 @@ class Manifest(TypedDict):
     run: NotRequired[str]
     step: NotRequired[int]
     epoch: NotRequired[int]
+    schema: NotRequired[dict[str, Any]]  # `Schema.to_dict` of the samples; not in the first releases
     written_by: NotRequired[str]  # name and version; not in the first releases
 
 

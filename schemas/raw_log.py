@@ -33,18 +33,24 @@ QUARANTINE_REASONS: tuple[str, ...] = (
     "duplicate_common_record",
     "line_too_long",
     "duplicate_sample_id",
+    "null_key",
+    "lengths_differ",
+    "bad_weight",
+    "id_too_long",
+    "other_context_row",
 )
 
 REASON_MEANING: dict[str, str] = {
     "wrong_column_count": "expected 6 (skeleton) or 3 (common) comma-separated columns",
-    "bad_number": "sample_id or feature_num is not a whole number below 10^18",
+    "bad_number": "sample_id or feature_num is not a whole number below 10^18; in a table, an id that samples "
+    "keep as a number is negative",
     "bad_label": "click or conversion is neither 0 nor 1",
     "conversion_without_click": "click=0 with conversion=1 contradicts the definition of CVR",
     "bad_context_id": "common_feature_index is not 16 hexadecimal digits",
-    "empty_id": "a feature without an id",
+    "empty_id": "a feature, or an element of a list, without an id",
     "bad_feature": "a feature is not field 0x02 id 0x03 value, with a whole id below 10^18 and a finite "
     "decimal value >= 0 (1.5, .5, 1e-05, no sign)",
-    "unknown_field": "a field that is not in the schema",
+    "unknown_field": "a field that the schema does not have",
     "field_on_wrong_side": "a user field in the skeleton or an impression field in the common file",
     "repeated_single_field": "a single-valued field with more than one value",
     "feature_count_mismatch": "feature_num differs from the number of features in the line",
@@ -53,4 +59,9 @@ REASON_MEANING: dict[str, str] = {
     "duplicate_common_record": "a second common record with the same common_feature_index",
     "line_too_long": "a line of more than 8 MiB; its first 1024 bytes are kept here",
     "duplicate_sample_id": "a second impression of the same context with the same sample_id",
+    "null_key": "a row of a table without the id of its context or impression",
+    "lengths_differ": "a list whose weights are more or fewer than its ids",
+    "bad_weight": "a weight that is null, negative, infinite or no number",
+    "id_too_long": "an id of more than 1 MiB",
+    "other_context_row": "a context that another row of a table describes in another way",
 }

@@ -111,6 +111,30 @@ class Schema:
         return cls(**{**content, "fields": fields, "tables": tables})
 
 
+def differences(old: Schema, new: Schema) -> list[str]:
+    """What columns and buckets of samples depend on and is not the same, field by field; [] where all is."""
+    before = {field.name: field for field in old.fields}
+    after = {field.name: field for field in new.fields}
+    removed = [name for name in before if name not in after]
+    added = [name for name in after if name not in before]
+    found = [f"fields removed: {', '.join(removed)}"] if removed else []
+    found += [f"fields added: {', '.join(added)}"] if added else []
+    for name in [name for name in before if name in after]:
+        if changes := _changes(before[name], after[name]):
+            found.append(f"field {name}: {', '.join(changes)}")
+    if not found and list(before) != list(after):
+        found.append(f"fields in another order: {', '.join(after)}")
+    return found
+
+
+def _changes(old: Field, new: Field) -> list[str]:
+    """Attributes that decide on a field's columns and buckets, where they are not the same."""
+    pairs = (
+        (what, getattr(old, what), getattr(new, what)) for what in ("side", "multi", "weighted", "buckets")
+    )
+    return [f"{what} {before} -> {after}" for what, before, after in pairs if before != after]
+
+
 def _mistakes(schema: Schema) -> list[str]:
     """What is wrong with the fields of a schema taken together."""
     names = [field.name for field in schema.fields]

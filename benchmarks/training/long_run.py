@@ -21,13 +21,13 @@ import yaml
 
 from benchmarks.building import raw_logs
 from benchmarks.common.machine import machine
+from benchmarks.training.train_step import enlarged
 from cli.arguments import CommandParser
 from cli.config_files import read_yaml
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
-from esmm.data.sample_check import check_num_rows
 from jobs.samples_config import load_samples_config
-from schemas import manifest
+from schemas import manifest, schema_file
 from storage.json_files import read_json, write_json
 
 LOG = logging.getLogger("benchmarks.training.long_run")
@@ -61,15 +61,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 # ---- Samples --------------------------------------------------------------------------------------------
 
 
-def enlarged(buckets: dict[str, int], rows: int) -> dict[str, int]:
-    """The same proportions with exactly so many rows in all; the largest field takes the rounding."""
-    total = sum(buckets.values())
-    sizes = {name: max(2, size * rows // total) for name, size in buckets.items()}
-    largest = max(sizes, key=lambda name: sizes[name])
-    sizes[largest] += rows - sum(sizes.values())
-    return sizes
-
-
 def prepare(args: argparse.Namespace) -> None:
     """Samples of a training and a validation part, unless they are there; the logs are not kept."""
     out = Path(args.out)
@@ -79,8 +70,9 @@ def prepare(args: argparse.Namespace) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     config = read_yaml(args.config)
-    buckets = enlarged(load_samples_config(args.config).all_buckets(), args.rows)
-    config["samples"] = config.get("samples", {}) | {"valid_share": VALID_SHARE, "buckets": buckets}
+    schema = schema_file.default()  # that of the logs that are drawn
+    schema = enlarged(load_samples_config(args.config, schema).sized(schema), args.rows)
+    config["samples"] = config.get("samples", {}) | {"valid_share": VALID_SHARE, "buckets": schema.buckets}
     (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     [logs] = raw_logs.draw_missing({out / "raw": args.contexts}).values()
     LOG.info("building samples of %.0f MB of raw logs", logs.bytes / 1e6)
@@ -219,7 +211,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     results = {
         "machine": machine(),
         "impressions": made["counts"]["impressions"],
-        "rows": check_num_rows(folder, made),
+        "rows": manifest.schema_of(made).num_rows,
         "summary": summary(samples, entries),
         "samples": samples,
     }

@@ -1,6 +1,6 @@
 """What the peers train on, made of our own batches: benchmarks/training/peers/ reads it.
 
-single.safetensors: for torch-rechub and deepctr-torch, which take one value per field: `ids` int64 [N, 23],
+single.safetensors: for torch-rechub and deepctr-torch, which take one value per field: `ids` int64 [N, F],
     the first id of every field within its own hash range (0 = missing), `click` and `conversion` [N].
 layout.safetensors: for FBGEMM, the de-duplicated layout: "batch size/number/name" are the tensors of a batch.
 """
@@ -16,7 +16,7 @@ from benchmarks.training.train_step import BATCHES, full_batches
 from esmm.batch import Batch
 from esmm.data.loader import Loader
 from esmm.embedding.bags import Bags, field_offsets
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS
+from schemas.schema import Schema
 from storage.json_files import write_json
 
 SINGLE = "single.safetensors"
@@ -26,13 +26,13 @@ SINGLE_IMPRESSIONS = 1 << 17
 
 
 def write(samples: str, out: Path, batch_sizes: list[int]) -> None:
-    """Both files, and in peer_data.json the hash ranges of the fields."""
+    """Both files, and in peer_data.json the hash ranges of the fields, the user's first."""
     out.mkdir(parents=True, exist_ok=True)
     largest = max(batch_sizes)
     loader = Loader(samples, batch_size=largest, shuffle_window=1024)
-    buckets = loader.manifest["buckets"]
+    schema = loader.schema
     batches = islice(full_batches(loader), max(1, SINGLE_IMPRESSIONS // largest))
-    parts = [single_valued(batch, buckets) for batch in batches]
+    parts = [single_valued(batch, schema) for batch in batches]
     save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, out / SINGLE)
     layout: dict[str, Tensor] = {}
     for size in batch_sizes:
@@ -40,14 +40,14 @@ def write(samples: str, out: Path, batch_sizes: list[int]) -> None:
         for number, batch in enumerate(islice(full_batches(loader), BATCHES)):
             layout |= {f"{size}/{number}/{name}": tensor for name, tensor in deduplicated(batch).items()}
     save_file(layout, out / LAYOUT)
-    write_json(str(out / INFO), {"buckets": buckets, "num_user_fields": len(USER_FIELDS)})
+    write_json(str(out / INFO), {"buckets": schema.buckets, "num_user_fields": len(schema.user_fields)})
 
 
-def single_valued(batch: Batch, buckets: dict[str, int]) -> dict[str, Tensor]:
+def single_valued(batch: Batch, schema: Schema) -> dict[str, Tensor]:
     """The first id of every field and impression, within the field's own range."""
-    user = first_ids(batch.user, len(USER_FIELDS)).index_select(0, batch.context_index)
-    ids = torch.cat([user, first_ids(batch.impression, len(IMPRESSION_FIELDS))], dim=1)
-    offsets = torch.tensor([field_offsets(buckets)[field.name] for field in FIELDS])
+    user = first_ids(batch.user, batch.num_user_fields).index_select(0, batch.context_index)
+    ids = torch.cat([user, first_ids(batch.impression, batch.num_impression_fields)], dim=1)
+    offsets = torch.tensor(list(field_offsets(schema.buckets).values()))
     return {
         "ids": (ids - offsets).clamp_(min=0),  # first_ids gives -1 for an empty bag
         "click": batch.click,

@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace, world: World) -> tuple[profile, float]:
         shuffle_window=config.loader.shuffle_window,
         seed=config.train.seed,
     )
-    trained = make_trained(config, loader.num_rows, world)
+    trained = make_trained(config, loader.schema, world)
     with closing(trained.ahead(waited_for(full_batches(loader)))) as batches:
         for _ in range(WARM_UP_STEPS):
             trained(next(batches), args.batch_size)

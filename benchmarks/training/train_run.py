@@ -23,7 +23,7 @@ import torch
 from benchmarks.common.process_tree import MemoryMarks
 from benchmarks.training.counting_world import CountingWorld
 from benchmarks.training.measuring import WARM_UP_STEPS, Case, Feed, parser, run_cases
-from benchmarks.training.train_step import first_batches, full_batches, make_trained
+from benchmarks.training.train_step import enlarged, first_batches, full_batches, make_trained
 from cli.errors import exit_with_message
 from esmm.batch import Batch
 from esmm.config import Config, TrainConfig
@@ -68,11 +68,11 @@ def speed(args: argparse.Namespace, case: Case, world: CountingWorld) -> Feed[Ba
     """Train; the feed notes the share of the time spent waiting for batches, and bytes sent per step."""
     config = make_config(case)
     loader = make_loader(args, config, world)
-    rows = loader.num_rows if args.route == "whole" else args.rows
-    trained = make_trained(config, rows, world)
+    schema = loader.schema if args.route == "whole" else enlarged(loader.schema, args.rows)
+    trained = make_trained(config, schema, world)
     waited = 0.0
     world.barrier()
-    with closing(trained.ahead(make_batches(args.route, loader, rows, world))) as batches:
+    with closing(trained.ahead(make_batches(args.route, loader, schema.num_rows, world))) as batches:
         feed = make_feed(args, case, batches)
         for index, batch in enumerate(feed):
             if index == WARM_UP_STEPS:
@@ -102,7 +102,9 @@ def spread(batch: Batch, rows: int, stride: int, world: CountingWorld) -> Batch:
 def measure_table(args: argparse.Namespace, world: CountingWorld) -> dict[str, object]:
     """High-water mark of every worker, and bytes sent per step by rank 0, by collective."""
     traffic: dict[str, dict[str, float]] = {}
-    trained = make_trained(make_config(args.cases[0]), args.rows, world)
+    config = make_config(args.cases[0])
+    schema = enlarged(make_loader(args, config, world).schema, args.rows)
+    trained = make_trained(config, schema, world)
     for case in args.cases:
         loader = make_loader(args, make_config(case), world)
         stride = max(1, args.rows // loader.num_rows)

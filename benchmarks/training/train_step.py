@@ -12,6 +12,7 @@ from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import World
+from schemas.schema import Schema
 
 BATCHES = 8  # different ones, so that a step does not find its rows in the cache
 WARM_UP_STEPS = 3
@@ -38,9 +39,17 @@ def first_batches(loader: Loader, world: World, number: int = BATCHES) -> list[B
     return [batch.to(world.device) for batch in islice(full_batches(loader), number)]
 
 
-def make_trained(config: Config, num_rows: int, world: World) -> TrainStep:
+def enlarged(schema: Schema, rows: int) -> Schema:
+    """Buckets in the same proportions, exactly so many in all; the largest field takes the rounding."""
+    sizes = {name: max(2, size * rows // schema.num_rows) for name, size in schema.buckets.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    sizes[largest] += rows - sum(sizes.values())
+    return schema.with_buckets(sizes)
+
+
+def make_trained(config: Config, schema: Schema, world: World) -> TrainStep:
     """An untrained model with its optimisers."""
-    model = make_model(config.model, num_rows, world)
+    model = make_model(config.model, schema, world)
     initialise(model, config)
     return TrainStep(config, model, world)
 
@@ -54,7 +63,7 @@ def measure(folder: str, batch_size: int) -> dict[str, float]:
     world = World.start().use("auto")
     loader = Loader(folder, batch_size=batch_size, shuffle_window=1024)
     batches = first_batches(loader, world)
-    trained = make_trained(Config(), loader.num_rows, world)
+    trained = make_trained(Config(), loader.schema, world)
     seconds = list[float]()
     while len(seconds) < MIN_STEPS + WARM_UP_STEPS or sum(seconds) < MIN_SECONDS:
         started = time.perf_counter()

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints.files import checkpoint_folder, complete_checkpoints, is_there
@@ -11,6 +10,7 @@ from esmm.checkpoints.state import State, UnfitError
 from esmm.checkpoints.writing import Origin
 from esmm.config import Config, flatten
 from esmm.workers.world import World
+from schemas import manifest
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _with_kept_best(run: Path, config: Config, state: State, world: World) -> St
 
 def compare(path: Path, state: State, origin: Origin) -> list[str]:
     """Options that differ and may; an `UnfitError` names those that must not."""
-    changed = _differing(state.schema, origin.schema).values()
+    changed = manifest.changes(state.schema, origin.schema)
     if changed:
         raise UnfitError(
             f"{path}: a checkpoint of samples with another schema ({'; '.join(changed)}). "
@@ -80,12 +80,8 @@ def compare(path: Path, state: State, origin: Origin) -> list[str]:
 
 def differences(old: Config, new: Config) -> dict[str, str]:
     """Options whose values differ, by name, each as `name: old -> new`."""
-    return _differing(old.model_dump(), new.model_dump())
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    before = flatten(old)
-    after = flatten(new)
+    before = flatten(old.model_dump())
+    after = flatten(new.model_dump())
     return {
         name: f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted({*before, *after})

@@ -16,6 +16,7 @@ from esmm.config import Config, ModelConfig
 from esmm.data.schedule import Position
 from esmm.training.progress import Progress
 from esmm.workers.world import AgreedError
+from schemas.manifest import Manifest, changes, numbering
 
 FORMAT = 2
 
@@ -34,8 +35,8 @@ class State:
 
     step: taken over the whole run. position: of the data that comes next. num_rows, world_size: of the
     table and of the shards it lies in. scale: the true rows are scale times the stored ones. fingerprint:
-    of the samples' layout; schema: what it is made of, see `schema_of`. samples: digest of the training
-    files. sha256: of every other file, by name.
+    of the samples' layout; schema: what it is made of, see `schemas.manifest.numbering`. samples: digest
+    of the training files. sha256: of every other file, by name.
     """
 
     format: int
@@ -104,19 +105,17 @@ def read_state(checkpoint: Path) -> State:
         ) from error
 
 
-def require_fit(checkpoint: Path, state: State, model: ModelConfig, fingerprint: str, num_rows: int) -> None:
-    """Stop unless the checkpoint is of this model and of samples with this fingerprint."""
-    found = {
-        **state.config.model.model_dump(),
-        "samples fingerprint": state.fingerprint,
-        "table rows": state.num_rows,
-    }
-    expected = {**model.model_dump(), "samples fingerprint": fingerprint, "table rows": num_rows}
+def require_fit(checkpoint: Path, state: State, model: ModelConfig, samples: Manifest) -> None:
+    """Stop unless the checkpoint is of this model and of samples with the same columns and buckets."""
+    found = state.config.model.model_dump()
+    expected = model.model_dump()
     differing = [
         f"{key}: expected {expected[key]}, found {found[key]}"
         for key in sorted(expected)
         if expected[key] != found[key]
     ]
+    if state.fingerprint != samples["fingerprint"]:
+        differing += changes(state.schema, numbering(samples)) or ["another column layout"]
     if differing:
         raise InputError(
             f"{checkpoint}: a checkpoint of another model or other samples ({'; '.join(differing)}). "

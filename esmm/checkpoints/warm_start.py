@@ -1,13 +1,14 @@
 """Starting a run from another run's numbers, although the samples' schema or the model has changed.
 
-A field's rows are taken over, with their optimiser state, where its ids still have the same buckets; a
-tensor of the network where name and shape are the same. All else keeps its fresh start values, and is named.
+A field's rows are taken over, with their optimiser state, where a field of that name had the same buckets;
+a tensor of the network where name, shape and the fields that it reads are the same. All else keeps its fresh
+start values, and is named.
 """
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from esmm.embedding.optimizers import STEPS_BEFORE
 from esmm.embedding.sharded_table import owned_rows
 from esmm.training.train_step import TrainStep
 from esmm.workers.world import AgreedError, World
-from schemas.fields import FIELDS
+from schemas import manifest
+from schemas.schema import Schema
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +41,14 @@ class Move:
     taken: Tensor
 
     @classmethod
-    def between(cls, old: dict[str, int], new: dict[str, int], taken: list[str]) -> Self:
-        """old, new: buckets of the fields. taken: names of the fields to move."""
-        before = field_offsets(old)
-        after = field_offsets(new)
+    def between(cls, old: Schema, new: Schema, taken: list[str]) -> Self:
+        """taken: names of the fields to move, which both schemas have."""
+        before = field_offsets(old.buckets)
+        after = field_offsets(new.buckets)
         return cls(
-            torch.tensor([before[field.name] for field in FIELDS]),
-            torch.tensor([after[field.name] - before[field.name] for field in FIELDS]),
-            torch.tensor([field.name in taken for field in FIELDS]),
+            torch.tensor(list(before.values())),
+            torch.tensor([after[name] - start if name in taken else 0 for name, start in before.items()]),
+            torch.tensor([name in taken for name in before]),
         )
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,41 +66,61 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     world = trained.world
     network = trained.model.network
     path, state = choosing.newest_good(other, world)
-    refused = refused_fields(state.schema, origin.schema)
-    dim = trained.model.embedding.dim
-    old_dim = state.config.model.embedding_dim
-    if dim != old_dim:
-        refused = {field.name: f"embedding_dim {old_dim} -> {dim}" for field in FIELDS}
+    old = manifest.schema_of(state.schema)
+    new = manifest.schema_of(origin.schema)
+    refused = refused_fields(state, origin)
     with world.agree():
-        left_out = _take_tensors(path, network)
-    taken = [field.name for field in FIELDS if field.name not in refused]
+        left_out = _take_tensors(path, network, _of_other_fields(old, new))
+    taken = [field.name for field in new.fields if field.name not in refused]
     if not taken and len(left_out) == len(network.state_dict()):
         raise AgreedError(f"{path}: nothing of it fits ({_listed(refused)}). Start without --warm-start.")
     if taken:
-        move = Move.between(state.schema["buckets"], origin.schema["buckets"], taken)
         with world.agree():
-            left_out += _take_rows(path, state, move, trained)
+            left_out += _take_rows(path, state, Move.between(old, new, taken), trained)
     log.info(
-        "warm start from %s: rows of %d of %d fields; fresh: %s",
+        "warm start from %s: rows of %d of %d fields; fresh: %s%s",
         path,
         len(taken),
-        len(FIELDS),
+        len(new.fields),
         "; ".join(text for text in (_listed(refused), ", ".join(left_out)) if text) or "nothing",
+        _left_behind(old, new),
     )
 
 
-def refused_fields(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """Fields whose ids have other rows in the new schema, with the reason."""
-    reasons = {}
-    for option in ("hash", "hash_seed", "id_table"):
-        if old[option] != new[option]:
-            return {field.name: f"{option} {old[option]} -> {new[option]}" for field in FIELDS}
-    for field in FIELDS:
-        before = old["buckets"].get(field.name)
-        after = new["buckets"][field.name]
-        if before != after:
-            reasons[field.name] = f"buckets {before} -> {after}"
-    return reasons
+def refused_fields(state: State, origin: Origin) -> dict[str, str]:
+    """Fields of the new schema whose ids had other rows in the old one, or none; with the reason."""
+    before = manifest.schema_of(state.schema).buckets
+    after = manifest.schema_of(origin.schema).buckets
+    old_dim = state.config.model.embedding_dim
+    dim = origin.config.model.embedding_dim
+    if dim != old_dim:
+        return dict.fromkeys(after, f"embedding_dim {old_dim} -> {dim}")
+    if changes := manifest.hash_changes(state.schema, origin.schema):
+        return dict.fromkeys(after, ", ".join(changes))
+    return {
+        name: f"buckets {before[name]} -> {size}" if name in before else "not in the other run"
+        for name, size in after.items()
+        if before.get(name) != size
+    }
+
+
+def _of_other_fields(old: Schema, new: Schema) -> set[str]:
+    """Tensors that read the pooled fields one after the other, and not those that they read before."""
+    sides = {
+        "context.weight": (old.user_fields, new.user_fields),
+        "item.weight": (old.impression_fields, new.impression_fields),
+    }
+    return {
+        name
+        for name, (before, after) in sides.items()
+        if [field.name for field in before] != [field.name for field in after]
+    }
+
+
+def _left_behind(old: Schema, new: Schema) -> str:
+    """For the line, fields of the old schema alone."""
+    gone = [name for name in old.index if name not in new.index]
+    return f"; not in this run: {', '.join(gone)}" if gone else ""
 
 
 def _listed(refused: dict[str, str]) -> str:
@@ -109,12 +131,15 @@ def _listed(refused: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
 
 
-def _take_tensors(path: Path, network: nn.Module) -> list[str]:
-    """Copy the network's tensors that have kept their shape; returns the others."""
+def _take_tensors(path: Path, network: nn.Module, of_other_fields: set[str]) -> list[str]:
+    """Copy the network's tensors that have kept their shape and their fields; returns the others."""
     old = read_network(path)
     left_out = []
     for name, tensor in network.state_dict().items():
-        if name in old and old[name].shape == tensor.shape:
+        fits = name in old and old[name].shape == tensor.shape
+        if fits and name in of_other_fields:
+            left_out.append(f"{name} (of other fields)")
+        elif fits:
             tensor.copy_(old[name])
         else:
             found = list(old[name].shape) if name in old else "absent"

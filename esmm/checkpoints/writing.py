@@ -39,7 +39,7 @@ from esmm.training.divergence import ADVICE
 from esmm.training.progress import Progress
 from esmm.training.train_step import TrainStep
 from esmm.workers.world import AgreedError, World
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, numbering
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,7 @@ class Origin:
     @classmethod
     def of(cls, config: Config, manifest: Manifest) -> "Origin":
         """manifest: of the training samples."""
-        return cls(config, manifest["fingerprint"], schema_of(manifest), digest_of_files(manifest))
-
-
-def schema_of(manifest: Manifest) -> dict[str, Any]:
-    """What decides which row of the table an id has."""
-    table = manifest.get("id_table")
-    return {
-        "hash": manifest["hash"],
-        "hash_seed": manifest["hash_seed"],
-        "id_table": table["digest"] if table else None,
-        "buckets": manifest["buckets"],
-    }
+        return cls(config, manifest["fingerprint"], numbering(manifest), digest_of_files(manifest))
 
 
 def digest_of_files(manifest: Manifest) -> str:

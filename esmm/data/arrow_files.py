@@ -1,7 +1,6 @@
 """The files of a sample set: what Petastorm sees of them, and how a row group is really read."""
 
 import threading
-from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from pyarrow.filesystem import FileSystem
 from esmm.data.sample_check import ReplacedError
 from esmm.data.schedule import RowGroup
 from schemas import samples
+from schemas.schema import Schema
 from storage.filesystems import filesystem, is_local
 
 FOOTERS_KEPT = 1024  # of files; each takes about 50 kB per row group of the file
@@ -25,8 +25,9 @@ class ArrowFiles(FileSystem):
     the first of its row groups and kept, for all threads and epochs.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, schema: Schema) -> None:
         self.folder = folder
+        self._columns_only = _columns_only(samples.arrow_schema(schema))
         self._fs, self._path = filesystem(folder)
         self._footers: dict[str, pq.FileMetaData] = {}
         self._reads_footer = threading.Lock()
@@ -41,7 +42,7 @@ class ArrowFiles(FileSystem):
 
     def open(self, path: str, mode: str = "rb") -> pa.NativeFile:
         """A file that has the columns of the samples and no rows, whatever the path."""
-        return pa.BufferReader(_columns_only())
+        return pa.BufferReader(self._columns_only)
 
     # ---- For those who read row groups -----------------------------------------------------------------
 
@@ -78,8 +79,7 @@ def open_file(fs: AbstractFileSystem, path: str) -> Any:
     return fs.open(path, "rb", cache_type="none")
 
 
-@cache
-def _columns_only() -> pa.Buffer:
+def _columns_only(columns: pa.Schema) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(samples.arrow_schema().empty_table(), sink)
+    pq.write_table(columns.empty_table(), sink)
     return sink.getvalue()

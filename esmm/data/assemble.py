@@ -18,7 +18,7 @@ from esmm.batch import Batch
 from esmm.data.gather_kernel import Side, gather_bags, gather_labels
 from esmm.data.row_group import KEY_SCHEMA, Rows
 from esmm.embedding.bags import Bags, field_offsets
-from schemas.fields import FIELDS, IMPRESSION_FIELDS, USER_FIELDS, Field
+from schemas.schema import Schema
 
 IntArray = npt.NDArray[np.int64]
 
@@ -133,10 +133,11 @@ class Gatherer:
     says how often this user met this very category or shop: the value is the signal, so a sum.
     """
 
-    def __init__(self, buckets: dict[str, int], with_keys: bool, pin_memory: bool) -> None:
-        first_row = field_offsets(buckets)
-        self.first_row = np.array([first_row[field.name] for field in FIELDS], np.int32)
-        self.normalised = np.array([field.multi and field.side != "cross" for field in FIELDS])
+    def __init__(self, schema: Schema, with_keys: bool, pin_memory: bool) -> None:
+        self.first_row = np.array(list(field_offsets(schema.buckets).values()), np.int32)
+        self.normalised = np.array([field.multi and field.side != "cross" for field in schema.fields])
+        self.num_user_fields = len(schema.user_fields)
+        self.num_impression_fields = len(schema.impression_fields)
         self.with_keys = with_keys
         self.pin_memory = pin_memory
 
@@ -152,6 +153,8 @@ class Gatherer:
             click=self._tensor(click),
             conversion=self._tensor(conversion),
             bags=self._bags(ranges),
+            num_user_fields=self.num_user_fields,
+            num_impression_fields=self.num_impression_fields,
             keys=_gather_keys(ranges, context_index, click, conversion) if self.with_keys else None,
         )
 
@@ -164,16 +167,17 @@ class Gatherer:
         return gather_labels(places, ranges.part, ranges.first, ranges.count)
 
     def _bags(self, ranges: Ranges) -> Bags:
-        user = self._side(USER_FIELDS, ranges, ranges.context, np.ones_like(ranges.count))
-        impression = self._side(IMPRESSION_FIELDS, ranges, ranges.first, ranges.count)
+        before = self.num_user_fields  # the user's fields come first
+        user = self._side(slice(before), ranges, ranges.context, np.ones_like(ranges.count))
+        impression = self._side(slice(before, None), ranges, ranges.first, ranges.count)
         return Bags(*map(torch.from_numpy, gather_bags(user, impression)))
 
-    def _side(self, fields: tuple[Field, ...], ranges: Ranges, first: IntArray, count: IntArray) -> Side:
-        chosen = slice(FIELDS.index(fields[0]), FIELDS.index(fields[-1]) + 1)
+    def _side(self, chosen: slice, ranges: Ranges, first: IntArray, count: IntArray) -> Side:
+        first_row = self.first_row[chosen]
         places = np.array([rows.fields[chosen] for rows in ranges.parts], np.int64)
         return Side(
-            fields=places.reshape(-1, len(fields), 3),
-            first_row=self.first_row[chosen],
+            fields=places.reshape(-1, len(first_row), 3),
+            first_row=first_row,
             normalised=self.normalised[chosen],
             part=ranges.part,
             first=first,

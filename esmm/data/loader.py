@@ -21,7 +21,7 @@ from esmm.data.assemble import Gatherer, Ranges, no_ranges, permuted, rebatch
 from esmm.data.broken_row_groups import BrokenRowGroups
 from esmm.data.petastorm_reader import read_in_order
 from esmm.data.prefetch import prefetch
-from esmm.data.row_group import Rows, column_names, from_table
+from esmm.data.row_group import RowLayout, Rows, from_table
 from esmm.data.sample_check import check_files, check_num_rows
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
 from esmm.workers.world import World
@@ -43,8 +43,8 @@ class Loader:
     max_broken_share: of the samples' impressions, that may be.
     The order depends on seed, position, rank and world size only, not on the number of threads.
 
-    manifest: of the samples, num_rows: of the table that they need. wait_seconds: spent so far by the
-    consumer waiting for batches.
+    manifest and schema: of the samples, num_rows: of the table that they need. wait_seconds: spent so far
+    by the consumer waiting for batches.
 
     Raises InputError for a folder that is no published sample set or whose files are not those of its
     manifest; `epoch` raises it for a file that cannot be read, and for more of them than may be left out.
@@ -68,6 +68,7 @@ class Loader:
     ) -> None:
         self.folder = str(folder).rstrip("/")
         self.manifest = manifest or manifests.read(self.folder)
+        self.schema = manifests.schema_of(self.manifest)
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -78,13 +79,14 @@ class Loader:
         self.num_threads = num_threads
         self.wait_seconds = 0.0
         self._epoch: int | None = None  # that is read, or was the last to be
-        self._files = ArrowFiles(self.folder)
+        self._files = ArrowFiles(self.folder, self.schema)
         self._groups = row_groups(self.manifest)
         self._broken = BrokenRowGroups(
             self.folder, self._groups, allowed=skip_broken, max_share=max_broken_share
         )
-        self.num_rows = check_num_rows(self.folder, self.manifest)
-        self._gather = Gatherer(self.manifest["buckets"], with_keys, pin_memory)
+        self.num_rows = check_num_rows(self.folder, self.schema)
+        self._layout = RowLayout.of(self.schema, with_keys)
+        self._gather = Gatherer(self.schema, with_keys, pin_memory)
         check_files(self.folder, self.manifest)
         if batch_size < world_size:
             raise InputError(
@@ -224,9 +226,9 @@ class Loader:
         """The contents of row groups, or what kept them from being read, in the order given."""
 
         def to_rows(table: pa.Table) -> Rows:
-            return from_table(table, self.manifest["buckets"], self.with_keys)
+            return from_table(table, self._layout)
 
-        return read_in_order(self._files, wanted, column_names(self.with_keys), to_rows, self.num_threads)
+        return read_in_order(self._files, wanted, self._layout.column_names, to_rows, self.num_threads)
 
     def _open(self, window: Window, epoch: int, contents: Iterator[Rows | Exception]) -> Ranges:
         """The contexts of a window in their order; contents: those of its row groups come next."""

@@ -5,7 +5,7 @@ space and makes the weights final, all in one pass.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,46 @@ import pyarrow as pa
 from cli.errors import InputError
 from esmm.data import gather_kernel as kernel
 from schemas import samples
-from schemas.fields import FIELDS, Field
+from schemas.fields import Field
+from schemas.schema import Schema
 
 Addresses = npt.NDArray[np.int64]
 Columns = dict[str, pa.Array]
 
 KEY_SCHEMA = pa.schema([("sample_id", pa.int64()), ("context_id", pa.string()), ("user_id", pa.int64())])
-_COLUMNS = {column.name: column for column in samples.COLUMNS}
+
+
+@dataclass(frozen=True, eq=False)
+class RowLayout:
+    """What the samples' schema says of a row group, made once: not for each of them.
+
+    with_keys: whether the columns of KEY_SCHEMA are read too. columns: those that a batch is made of.
+    arrow: the same for Arrow. num_buckets: int64 [F]. per_impression: bool [F].
+    """
+
+    schema: Schema
+    with_keys: bool
+    columns: tuple[samples.Column, ...]
+    arrow: pa.Schema
+    num_buckets: npt.NDArray[np.int64]
+    per_impression: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, schema: Schema, with_keys: bool) -> Self:
+        columns = [c for c in samples.columns(schema) if with_keys or c.name not in KEY_SCHEMA.names]
+        whole = samples.arrow_schema(schema)
+        return cls(
+            schema=schema,
+            with_keys=with_keys,
+            columns=tuple(columns),
+            arrow=pa.schema([whole.field(column.name) for column in columns]),
+            num_buckets=np.array([field.buckets for field in schema.fields]),
+            per_impression=np.array([field.per_impression for field in schema.fields]),
+        )
+
+    @property
+    def column_names(self) -> list[str]:
+        return self.arrow.names
 
 
 @dataclass
@@ -28,10 +61,11 @@ class Rows:
     """R contexts with their I impressions.
 
     starts: int32 [R + 1]; context r owns impressions starts[r] to starts[r + 1].
-    fields: int64 [23, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
+    fields: int64 [F, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
     (int32; 0: one id per owner): owner n, a context or an impression, owns values bounds[n] to
     bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). owned: whatever holds the
-    memory at the addresses; None: the row group could not be read, and its impressions are left out.
+    memory at the addresses; None: the row group could not be read, has no addresses, and its impressions
+    are left out.
     keys: sample_id, context_id and user_id of each impression, only when predicting.
     """
 
@@ -53,59 +87,49 @@ class Rows:
 def missing_rows(num_rows: int, num_impressions: int) -> Rows:
     """In place of a row group that could not be read: the right numbers, dealt evenly, and no content."""
     starts = np.linspace(0, num_impressions, num_rows + 1).astype(np.int32)
-    nowhere = np.zeros((len(FIELDS), 3), np.int64)
-    return Rows(starts, nowhere, nowhere[0, :2], None)
+    return Rows(starts, np.empty((0, 3), np.int64), np.empty(0, np.int64), None)
 
 
-def column_names(with_keys: bool) -> list[str]:
-    """The columns of the samples that a batch is made of."""
-    return [name for name in _COLUMNS if with_keys or name not in KEY_SCHEMA.names]
-
-
-def from_table(table: pa.Table, buckets: dict[str, int], with_keys: bool) -> Rows:
+def from_table(table: pa.Table, layout: RowLayout) -> Rows:
     """One row group, as read from a file, as `Rows`.
 
     An `InputError` names a column that contradicts the schema or the columns beside it: lists of another
     length, ids that are no bucket, weights that are negative or no number, labels that are not 0 or 1.
     """
-    columns = _read_columns(table, with_keys)
+    fields = layout.schema.fields
+    columns = _read_columns(table, layout)
     starts = _offsets(columns["click"])
     for name in ("click", "conversion"):
         _require_labels(name, columns[name], starts)
-    places = {name: _addresses(columns[name]) for name in _VALUE_COLUMNS}
-    described = np.array([_describe(field, places) for field in FIELDS])
+    places = {name: _addresses(array) for name, array in columns.items() if name not in KEY_SCHEMA.names}
+    described = np.array([_describe(field, places) for field in fields])
     bounds = np.empty((np.count_nonzero(described[:, kernel.LENGTHS]), starts[-1] + 1), np.int32)
-    num_buckets = np.array([buckets[field.name] for field in FIELDS])
-    found, index, value = kernel.check_fields(described, num_buckets, _PER_IMPRESSION, starts, bounds)
+    found, index, value = kernel.check_fields(
+        described, layout.num_buckets, layout.per_impression, starts, bounds
+    )
     if found != kernel.FINE:
-        raise InputError(_message(found, FIELDS[index], buckets, value))
+        raise InputError(_message(found, fields[index], value))
     return Rows(
         starts=starts,
-        fields=_field_addresses(described, bounds),
+        fields=_field_addresses(described, bounds, layout.per_impression),
         labels=np.array([places["click"][1], places["conversion"][1]]),
         owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
-        keys=_read_keys(columns, starts) if with_keys else None,
+        keys=_read_keys(columns, starts) if layout.with_keys else None,
     )
 
 
-_PER_IMPRESSION = np.array([field.per_impression for field in FIELDS])
-_VALUE_COLUMNS = column_names(with_keys=False)
-_SCHEMA = samples.arrow_schema()
-_SCHEMAS = {True: _SCHEMA, False: pa.schema([_SCHEMA.field(name) for name in _VALUE_COLUMNS])}
-
-
-def _read_columns(table: pa.Table, with_keys: bool) -> Columns:
+def _read_columns(table: pa.Table, layout: RowLayout) -> Columns:
     """Each column in one piece, of the type that the schema says, without nulls."""
     found = dict(zip(table.schema.names, table.columns, strict=True))
     columns = {}
-    for name in column_names(with_keys):
+    for name in layout.column_names:
         if name not in found:
             raise InputError(f"column {name} is missing.")
         column = found[name]
         columns[name] = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if not table.schema.equals(_SCHEMAS[with_keys]):  # it may still say the same in other words
-        for name, array in columns.items():
-            _require_type(_COLUMNS[name], array)
+    if not table.schema.equals(layout.arrow):  # it may still say the same in other words
+        for expected in layout.columns:
+            _require_type(expected, columns[expected.name])
     return columns
 
 
@@ -153,10 +177,12 @@ def _describe(field: Field, places: dict[str, tuple[int, int]]) -> tuple[int, ..
     return ids, id_offsets, lengths, length_offsets, weights, weight_offsets
 
 
-def _field_addresses(described: Addresses, bounds: npt.NDArray[np.int32]) -> Addresses:
+def _field_addresses(
+    described: Addresses, bounds: npt.NDArray[np.int32], per_impression: npt.NDArray[np.bool_]
+) -> Addresses:
     """`Rows.fields`: the lists of user fields are their bounds, those of impression fields are `starts`."""
     fields = described[:, [kernel.IDS, kernel.WEIGHTS, kernel.ID_OFFSETS]]
-    fields[_PER_IMPRESSION, 2] = 0
+    fields[per_impression, 2] = 0
     with_lengths = described[:, kernel.LENGTHS] != 0
     fields[with_lengths, 2] = bounds.ctypes.data + np.arange(len(bounds)) * bounds.strides[0]
     return fields
@@ -172,11 +198,10 @@ def _read_keys(columns: Columns, starts: npt.NDArray[np.int32]) -> pa.Table:
 _UNEQUAL = "column {}: its lists are not as long as those of the columns beside it."
 
 
-def _message(found: int, field: Field, buckets: dict[str, int], value: float) -> str:
+def _message(found: int, field: Field, value: float) -> str:
     """What `gather_kernel.check_fields` found, in words."""
     if found == kernel.BAD_ID:
-        num_buckets = buckets[field.name]
-        return f"column {field.column}: expected buckets 0 to {num_buckets - 1}, found {value:.0f}."
+        return f"column {field.column}: expected buckets 0 to {field.buckets - 1}, found {value:.0f}."
     if found == kernel.BAD_WEIGHT:
         return f"column {field.weight_column}: expected numbers of at least 0, found {value}."
     if found == kernel.BAD_LENGTHS:

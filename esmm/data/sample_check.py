@@ -5,6 +5,7 @@ import pyarrow as pa
 from cli.errors import InputError, StoreError
 from esmm.data.schedule import RowGroup
 from schemas.manifest import Manifest
+from schemas.schema import Schema
 from storage.filesystems import filesystem
 
 MAX_ROWS = 2**31 - 1  # ids are 32 bits wide
@@ -16,9 +17,9 @@ MEND_THE_WAY = (
 DAMAGE = (InputError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 
-def check_num_rows(folder: str, manifest: Manifest) -> int:
+def check_num_rows(folder: str, schema: Schema) -> int:
     """Rows of the fused table, one for each bucket of each field."""
-    num_rows = sum(manifest["buckets"].values())
+    num_rows = schema.num_rows
     if num_rows > MAX_ROWS:
         raise InputError(
             f"{folder}: expected at most {MAX_ROWS} buckets over all fields, found {num_rows}. "

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from schemas.fields import FIELDS
-
 
 def field_offsets(buckets: dict[str, int]) -> dict[str, int]:
-    """First row of each field in the fused table; fields lie in the order of `FIELDS`."""
+    """First row of each field in the fused table, in which the fields lie in this order, the schema's."""
     offsets = {}
     start = 0
-    for field in FIELDS:
-        offsets[field.name] = start
-        start += buckets[field.name]
+    for name, size in buckets.items():
+        offsets[name] = start
+        start += size
     return offsets
 
 

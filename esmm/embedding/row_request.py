@@ -17,7 +17,7 @@ from esmm.embedding.pooling import Pooling
 
 @dataclass
 class Request:
-    """pooling: the batch's bags, 13 of each context, then 10 of each impression.
+    """pooling: the batch's bags, those of the contexts, then those of the impressions.
 
     With one worker they are bags of table rows. With more, the table is dealt out, and they are bags of
     the vectors that the owners send back, in rank order: output_splits [world_size] of them.

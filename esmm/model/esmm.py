@@ -1,6 +1,6 @@
 """ESMM, the entire space multi-task model: Ma et al., SIGIR 2018 (arXiv 1804.07931).
 
-x is what is pooled of an impression: its context's 13 fields and its own 10. Two towers read it,
+x is what is pooled of an impression: its context's user fields and its own. Two towers read it,
 
     pCTR   = s(a(x))         the probability of a click                        a: the CTR tower
     pCVR   = s(b(x))         the probability that a click converts             b: the CVR tower
@@ -23,7 +23,6 @@ from esmm.model import network
 from esmm.model.layers import FirstLayer
 from esmm.model.loss import binary_loss, product_logit
 from esmm.workers.world import World
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
 
 TASKS = 2  # the CTR tower and the CVR tower
 
@@ -32,15 +31,18 @@ class Esmm(nn.Module):
     """Pooled fields -> two logits per impression; their probabilities and losses.
 
     Both towers' first layers are one matrix, W [context; item] = W_c context + W_i item. A context's term
-    is computed once and handed to its impressions.
+    is computed once and handed to its impressions. num_user_fields (F_u below), num_impression_fields (F_i):
+    what a context and an impression have pooled vectors of.
     """
 
-    def __init__(self, config: ModelConfig, world: World) -> None:
+    def __init__(
+        self, config: ModelConfig, num_user_fields: int, num_impression_fields: int, world: World
+    ) -> None:
         super().__init__()
         dim = config.embedding_dim
         width = TASKS * config.towers[0]
-        self.context = nn.Linear(len(USER_FIELDS) * dim, width)
-        self.item = nn.Linear(len(IMPRESSION_FIELDS) * dim, width, bias=False)
+        self.context = nn.Linear(num_user_fields * dim, width)
+        self.item = nn.Linear(num_impression_fields * dim, width, bias=False)
         self.context.bias.requires_grad_(not config.batch_norm)
         self.towers = nn.ModuleList(network.tower(config) for _ in range(TASKS))
         self.norms = network.norms(config, TASKS, world)
@@ -69,7 +71,7 @@ class Esmm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits a and b of CTR and CVR, each float32 [B].
 
-        pooled: [U*13 + B*10, D], the fields of each context, then those of each impression.
+        pooled: [U*F_u + B*F_i, D], the fields of each context, then those of each impression.
         context_index: int64 [B], ascending. dtype: of the matrix products. generator: of dropout, if wanted.
         """
         parameters = (self.context.weight, self.context.bias, self.item.weight)

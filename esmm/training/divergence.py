@@ -87,9 +87,13 @@ def bad_batch_name(step: int, rank: int) -> str:
 
 
 def save_batch(path: Path, batch: Batch) -> None:
-    """Write what a rank's step was given: bags, labels and which context an impression belongs to."""
+    """Write what a rank's step was given: bags, labels and which context an impression belongs to.
+
+    num_fields: int64 [2], of the user and of each impression.
+    """
     tensors = {name: getattr(batch, name) for name in ("context_index", "click", "conversion")}
     tensors |= {f"bags.{name}": tensor for name, tensor in vars(batch.bags).items()}
+    tensors["num_fields"] = torch.tensor([batch.num_user_fields, batch.num_impression_fields])
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(path))
 
 
@@ -97,4 +101,5 @@ def load_batch(path: str | Path) -> Batch:
     """The batch that `save_batch` has written; without its request (esmm.embedding.row_request)."""
     tensors = load_file(str(path))
     bags = Bags(*(tensors[f"bags.{name}"] for name in ("ids", "weights", "offsets")))
-    return Batch(tensors["context_index"], tensors["click"], tensors["conversion"], bags)
+    labels = tensors["click"], tensors["conversion"]
+    return Batch(tensors["context_index"], *labels, bags, *tensors["num_fields"].tolist())

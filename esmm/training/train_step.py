@@ -15,16 +15,17 @@ from esmm.model.dropout import step_generator
 from esmm.model.esmm import Esmm
 from esmm.model.model import Model
 from esmm.workers.world import Handle, World
+from schemas.schema import Schema
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def make_model(config: ModelConfig, num_rows: int, world: World) -> Model:
-    """A model for a fused table of `num_rows`, its numbers still to be filled."""
-    network = Esmm(config, world).to(world.device)
-    return Model(network, ShardedEmbedding(num_rows, config.embedding_dim, world))
+def make_model(config: ModelConfig, schema: Schema, world: World) -> Model:
+    """A model for samples of this schema, its numbers still to be filled."""
+    network = Esmm(config, len(schema.user_fields), len(schema.impression_fields), world)
+    return Model(network.to(world.device), ShardedEmbedding(schema.num_rows, config.embedding_dim, world))
 
 
 def initialise(model: Model, config: Config) -> None:

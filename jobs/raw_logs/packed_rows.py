@@ -5,13 +5,14 @@ A blob is a sequence of little-endian 32-bit words; weights are float32 bit patt
 the order of the schema: a single-valued field is its bucket (0 where missing) and, if weighted, its
 weight; a multi-valued field is a count, that many buckets and, if weighted, that many weights.
 
-    context record   user_id (2 words, -1 if absent), then the user fields
-    impression       sample_id (2 words), byte offset in its file (2 words),
-                     click | conversion << 1, then the impression fields
+    context record   user_id (2 words, -1 if absent), then texts and the user fields
+    impression       sample_id (2 words; of one that is text half of its hash), byte offset in its file
+                     (2 words), click | conversion << 1, then texts and the impression fields
     quarantined      reason code, number of bytes, the line padded with zeros to whole words
 
 `order` is `file number << OFFSET_BITS | byte offset of the line`: sorting by (key, kind, order)
-restores the order of the logs whatever the byte ranges were.
+restores the order of the logs whatever the byte ranges were. Rows of tables have no place in a file: there
+`order` is the hash of a context's row, and an impression's sample_id.
 """
 
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from schemas.fields import Field
 from schemas.hashing import field_salt
 from schemas.schema import Schema
 
@@ -31,6 +33,8 @@ PART_COLUMN = 4  # where the writer finds which part of the samples a row belong
 KIND_CONTEXT = 0
 KIND_IMPRESSIONS = 1
 KIND_QUARANTINED = 2
+
+CONTEXTS, IMPRESSIONS = 0, 1  # the numbers of tables, where those of files stand in `order`
 
 OFFSET_BITS = 44
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
@@ -46,24 +50,55 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return view
 
 
-class PackedFields(NamedTuple):
-    """What packing needs of the F fields of a schema, in their order; those of the user come first.
+class Slot(NamedTuple):
+    """What a packed row has one after the other: a field, or a text that belongs to the row itself.
 
-    multi, weighted: bool [F], read-only.
+    name: of the field, or of the column of the samples that the text goes to. A text is a multi-valued slot
+    of words: none where there is no text, else the number of bytes and then these, padded with zeros.
+    """
+
+    name: str
+    multi: bool
+    weighted: bool
+    is_text: bool = False
+
+
+@lru_cache(maxsize=8)
+def slots(schema: Schema) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
+    """What context records have, and what impressions have: texts first, then the fields of the schema."""
+    of_contexts = [name for name in ("context_id",) if schema.tables]
+    of_contexts += [name for name in ("user_id",) if schema.user_id_type == "string"]
+    of_impressions = [name for name in ("sample_id",) if schema.sample_id_type == "string"]
+    return _slots(of_contexts, schema.user_fields), _slots(of_impressions, schema.impression_fields)
+
+
+def _slots(texts: list[str], fields: tuple[Field, ...]) -> tuple[Slot, ...]:
+    of_fields = (Slot(field.name, field.multi, field.weighted) for field in fields)
+    return (*(Slot(name, multi=True, weighted=False, is_text=True) for name in texts), *of_fields)
+
+
+class SlotArrays(NamedTuple):
+    """The S slots of a schema, those of contexts first, as kernels take them.
+
+    multi, weighted, is_text: bool [S], read-only.
     """
 
     multi: np.ndarray
     weighted: np.ndarray
-    num_user_fields: int
+    is_text: np.ndarray
+    num_context_slots: int
 
 
 @lru_cache(maxsize=8)
-def packed_fields(schema: Schema) -> PackedFields:
-    """The fields of a schema as they are packed."""
-    return PackedFields(
-        frozen(np.array([field.multi for field in schema.fields])),
-        frozen(np.array([field.weighted for field in schema.fields])),
-        len(schema.user_fields),
+def slot_arrays(schema: Schema) -> SlotArrays:
+    """The slots of a schema as kernels take them."""
+    of_contexts, of_impressions = slots(schema)
+    every = (*of_contexts, *of_impressions)
+    return SlotArrays(
+        frozen(np.array([slot.multi for slot in every])),
+        frozen(np.array([slot.weighted for slot in every])),
+        frozen(np.array([slot.is_text for slot in every])),
+        len(of_contexts),
     )
 
 

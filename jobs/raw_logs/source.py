@@ -143,14 +143,14 @@ def parse_layout(
     from jobs.raw_logs import parse_kernel
 
     table = table or no_table(schema)
-    packed = packed_rows.packed_fields(schema)
+    slots = packed_rows.slot_arrays(schema)  # of text logs the fields alone
     fields = np.zeros(len(schema.fields), parse_kernel.FIELD_DTYPE)
     fields["salt"] = packed_rows.salts(schema, hash_seed)
     fields["buckets"] = packed_rows.bucket_sizes(schema)
     fields["first"] = table.firsts
     fields["mask"] = table.masks
-    fields["multi"] = packed.multi
-    fields["weighted"] = packed.weighted
+    fields["multi"] = slots.multi
+    fields["weighted"] = slots.weighted
     fields["raw"][table.fields] = True
     fields["raw"] |= only_ids
     return parse_kernel.ParseLayout(
@@ -159,7 +159,7 @@ def parse_layout(
         table.fields,
         table.known,
         table.exact,
-        packed.num_user_fields,
+        slots.num_context_slots,
         schema.index.get(schema.user_id or "", -1),
         packed_rows.CONTEXT_HEADER,
         packed_rows.IMPRESSION_HEADER,

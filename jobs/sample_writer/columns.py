@@ -2,9 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.raw_logs import packed_rows
-from jobs.raw_logs.packed_rows import frozen, packed_fields
+from jobs.raw_logs.packed_rows import frozen, slot_arrays, slots
 from jobs.sample_writer import unpack_kernel
 from jobs.sample_writer.unpack_kernel import ColumnBuffers, RowPlan
 from schemas.fields import Field
@@ -15,7 +16,8 @@ from schemas.schema import Schema
 def unpack_layout(schema: Schema) -> unpack_kernel.UnpackLayout:
     """What the kernels must know."""
     return unpack_kernel.UnpackLayout(
-        *packed_fields(schema),
+        *slot_arrays(schema),
+        schema.tables is not None,
         packed_rows.CONTEXT_HEADER,
         packed_rows.IMPRESSION_HEADER,
         packed_rows.KIND_CONTEXT,
@@ -32,8 +34,13 @@ def record_batch(schema: Schema, words: np.ndarray, plan: RowPlan, first_row: in
     types = arrow_schema(schema)
     per_row = plan.first.astype(np.int32)
     columns = _row_columns(types, plan.key, per_row, buffers)
-    for i, field in enumerate(schema.fields):
-        columns |= _field_columns(types, field, i, int(totals[i]), per_row, buffers)
+    fields = {field.name: field for field in schema.fields}
+    of_contexts, of_impressions = slots(schema)
+    for i, slot in enumerate((*of_contexts, *of_impressions)):
+        if slot.is_text:
+            columns[slot.name] = _texts(types, slot.name, i, per_row, buffers)
+        else:
+            columns |= _field_columns(types, fields[slot.name], i, int(totals[i]), per_row, buffers)
     return pa.RecordBatch.from_arrays([columns[name] for name in types.names], schema=types)
 
 
@@ -91,6 +98,19 @@ def _list(types: pa.Schema, name: str, offsets: np.ndarray, values: np.ndarray) 
     kind = types.field(name).type
     leaf = pa.Array.from_buffers(kind.value_type, len(values), [None, pa.py_buffer(values)])
     return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[leaf])
+
+
+def _texts(types: pa.Schema, name: str, i: int, per_row: np.ndarray, buffers: ColumnBuffers) -> pa.Array:
+    """The texts of a slot: one for each row, or a list of those of its impressions."""
+    per_impression = pa.types.is_list(types.field(name).type)
+    ends = np.append(0, np.cumsum(buffers.lengths[i])) if per_impression else buffers.row_ends[i]
+    words = buffers.ids[buffers.begin[i] :]
+    offsets, data = unpack_kernel.texts(words, ends.astype(np.int64))
+    missing = pa.array(np.diff(ends) == 0)
+    found = pa.Array.from_buffers(pa.string(), len(missing), [None, *map(pa.py_buffer, (offsets, data))])
+    if per_impression:
+        return pa.ListArray.from_arrays(pa.array(per_row), found).cast(types.field(name).type)
+    return pc.if_else(missing, None, found) if types.field(name).nullable else found
 
 
 def _hexadecimal(keys: np.ndarray) -> pa.Array:

@@ -1,7 +1,9 @@
 """From packed rows to sample rows: pure functions on Arrow batches, one open context carried along."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +15,12 @@ from jobs.sample_writer.columns import record_batch, unpack_layout
 from jobs.sample_writer.quarantine_file import Rejected
 from jobs.sample_writer.unpack_kernel import PackedRows, RowPlan, UnpackLayout
 from schemas.raw_log import QUARANTINE_REASONS
-from schemas.schema import Schema
+from schemas.schema import Schema, Tables
 
 NO_COMMON_RECORD = QUARANTINE_REASONS.index("no_common_record")
 DUPLICATE_COMMON_RECORD = QUARANTINE_REASONS.index("duplicate_common_record")
 DUPLICATE_SAMPLE_ID = QUARANTINE_REASONS.index("duplicate_sample_id")
+OTHER_CONTEXT_ROW = QUARANTINE_REASONS.index("other_context_row")
 
 NO_WORDS = np.empty(0, np.int32)
 NO_IDS = np.empty(0, np.int64)
@@ -99,14 +102,26 @@ class Unpacker:
 
     def _reject(self, rows: _Rows, plan: RowPlan, repeated: np.ndarray) -> None:
         of_repeated = np.searchsorted(rows.begins, repeated, side="right") - 1
-        again = rows.orders[plan.again]
+        if self._schema.tables:
+            again = rows.begins[plan.again]
+            self._reject_rows(OTHER_CONTEXT_ROW, packed_rows.CONTEXTS, rows.words, again)
+            self._reject_rows(NO_COMMON_RECORD, packed_rows.IMPRESSIONS, rows.words, plan.orphans[:, 1])
+            self._reject_rows(DUPLICATE_SAMPLE_ID, packed_rows.IMPRESSIONS, rows.words, repeated)
+            return
         for reason, orders in (
             (NO_COMMON_RECORD, _impression_orders(rows, plan.orphans[:, 0], plan.orphans[:, 1])),
-            (DUPLICATE_COMMON_RECORD, again),
+            (DUPLICATE_COMMON_RECORD, rows.orders[plan.again]),
             (DUPLICATE_SAMPLE_ID, _impression_orders(rows, of_repeated, repeated)),
         ):
             if len(orders):
                 self._rejected.append(Rejected(np.full(len(orders), reason, np.int8), orders))
+
+    def _reject_rows(self, reason: int, table: int, words: np.ndarray, at: np.ndarray) -> None:
+        """Set aside rows of a table, which nobody can read again: their keys are what is kept of them."""
+        if len(at):
+            orders = np.full(len(at), table << packed_rows.OFFSET_BITS)
+            texts = [row_key(self._schema, table, words, p) for p in at.tolist()]
+            self._rejected.append(Rejected(np.full(len(at), reason, np.int8), orders, texts))
 
     def _keep_open(self, rows: _Rows, plan: RowPlan, with_gaps: bool) -> RowPlan:
         """Remember the last key's context and its unfinished row; the plan without that row."""
@@ -129,6 +144,18 @@ class Unpacker:
             np.concatenate([self._open.emitted, emitted]) if same else emitted,
         )
         return complete
+
+
+def row_key(schema: Schema, table: int, words: np.ndarray, at: int) -> bytes:
+    """The key of the packed row of a table that begins at `at`, as JSON."""
+    tables = cast(Tables, schema.tables)
+    is_context = table == packed_rows.CONTEXTS
+    name = tables.context_id if is_context else tables.sample_id
+    if not is_context and schema.sample_id_type == "int64":
+        return json.dumps({name: int(_int64(words, np.array([at]))[0])}).encode()
+    text = at + (packed_rows.CONTEXT_HEADER if is_context else packed_rows.IMPRESSION_HEADER) + 1
+    content = words[text + 1 : text + words[text - 1]].tobytes()[: int(words[text])]
+    return json.dumps({name: content.decode()}, ensure_ascii=False).encode()
 
 
 def _without_last_row(plan: RowPlan) -> RowPlan:
@@ -195,7 +222,7 @@ def _plan(layout: UnpackLayout, rows: _Rows, max_impressions: int, dropped: np.n
 
 def _room_for_plan(layout: UnpackLayout, rows: _Rows) -> RowPlan:
     """A plan for as many impressions as there can be, each in a row of its own."""
-    shortest = layout.impression_header + len(layout.multi) - layout.num_user_fields
+    shortest = layout.impression_header + len(layout.multi) - layout.num_context_slots
     most = int(rows.ends[-1]) // shortest + 1
     return RowPlan(
         context=np.empty(most, np.int64),

@@ -13,14 +13,17 @@ from numba import njit
 
 
 class UnpackLayout(NamedTuple):
-    """What the kernels must know of the fields and of `jobs.raw_logs.packed_rows`.
+    """What the kernels must know of `jobs.raw_logs.packed_rows`.
 
-    multi, weighted: bool [F], read-only. The first num_user_fields are user fields.
+    multi, weighted, is_text: bool [S], read-only; the first num_context_slots are those of contexts.
+    only_other: whether a further record of a context counts only where it is another one than the first.
     """
 
     multi: np.ndarray
     weighted: np.ndarray
-    num_user_fields: int
+    is_text: np.ndarray
+    num_context_slots: int
+    only_other: bool
     context_header: int
     impression_header: int
     kind_context: int
@@ -84,13 +87,22 @@ inlined = njit(nogil=True, error_model="numpy", forceinline=True)  # a call woul
 def impression_end(words, position, layout):
     """The position behind the packed impression that begins at `position`."""
     position += layout.impression_header
-    for field in range(layout.num_user_fields, len(layout.multi)):
+    for field in range(layout.num_context_slots, len(layout.multi)):
         count = 1
         if layout.multi[field]:
             count = words[position]
             position += 1
         position += 2 * count if layout.weighted[field] else count
     return position
+
+
+@compiled
+def _equal(words, first, second, size):
+    """Are two stretches of words the same?"""
+    differing = 0
+    for i in range(size):
+        differing += words[first + i] != words[second + i]
+    return differing == 0
 
 
 @compiled
@@ -106,15 +118,22 @@ def plan_rows(layout, rows, max_impressions, dropped, plan):
     num_again = 0
     num_dropped = 0
     context = np.int64(-1)
+    context_size = np.int64(0)
     fresh = True
     for i in range(len(rows.keys)):
         if i == 0 or rows.keys[i] != rows.keys[i - 1]:
             context = np.int64(-1)
             fresh = True
         if rows.kinds[i] == layout.kind_context:
+            size = rows.ends[i] - rows.begins[i]
             if context < 0:
                 context = rows.begins[i]
-            else:
+                context_size = size
+            elif not (
+                layout.only_other
+                and size == context_size
+                and _equal(rows.words, rows.begins[i], context, size)
+            ):
                 plan.again[num_again] = i
                 num_again += 1
             continue
@@ -155,7 +174,7 @@ def _count_fields(layout, words, position, first, last, totals):
 @compiled
 def count_values(layout, words, plan):
     """int64 [F]: how many values each field's column will hold."""
-    first = layout.num_user_fields
+    first = layout.num_context_slots
     last = len(layout.multi)
     totals = np.zeros(last, np.int64)
     for position in plan.context:
@@ -234,27 +253,24 @@ def _read_int64(words, position):
 
 
 @inlined
-def _sort_user_lists(layout, columns, row, cursor, other_ids, other_bits, descending):
-    """Sort the lists of the user fields that one row has just got."""
+def _sort_user_lists(layout, columns, row, cursor, scratch, descending):
+    """Sort the lists of the user fields that one row has just got. scratch: int32 [3, n]; a list without
+    weights takes the third part along."""
     bits = columns.weights.view(np.int32)
-    for field in range(layout.num_user_fields):
-        if layout.multi[field]:
+    for field in range(layout.num_context_slots):
+        if layout.multi[field] and not layout.is_text[field]:
             count = cursor[field] - columns.row_ends[field, row]
             to = columns.begin[field] + columns.row_ends[field, row]
             weight_to = columns.weight_begin[field] + columns.row_ends[field, row]
-            sort_by_id(
-                columns.ids[to : to + count],
-                bits[weight_to : weight_to + count],
-                other_ids[:count],
-                other_bits[:count],
-                descending,
-            )
+            along = bits[weight_to : weight_to + count] if layout.weighted[field] else scratch[2, :count]
+            ids = columns.ids[to : to + count]
+            sort_by_id(ids, along, scratch[0, :count], scratch[1, :count], descending)
 
 
 @inlined
 def _fill_impression(layout, words, floats, position, k, columns, cursor):
     """Fill in impression k, which is packed at `position`."""
-    first = layout.num_user_fields
+    first = layout.num_context_slots
     last = len(layout.multi)
     columns.sample_id[k] = _read_int64(words, position)
     columns.click[k] = words[position + 4] & 1
@@ -274,19 +290,36 @@ def fill_columns(layout, words, plan, first_row, columns):
     (first_row: how many rows came before): small differences take few bytes, from row to row as well.
     """
     floats = words.view(np.float32)
-    first = layout.num_user_fields
+    first = layout.num_context_slots
     last = len(layout.multi)
     cursor = np.zeros(last, np.int64)
-    other_ids = np.empty(len(columns.ids), np.int32)
-    other_bits = np.empty(len(columns.ids), np.int32)
+    scratch = np.empty((3, len(columns.ids)), np.int32)
     columns.row_ends[:, 0] = 0
     for row in range(len(plan.context)):
         position = plan.context[row]
         columns.user_id[row] = _read_int64(words, position)
         _copy_fields(layout, words, floats, position + layout.context_header, 0, first, columns, cursor)
         descending = (first_row + row) % 2 == 1
-        _sort_user_lists(layout, columns, row, cursor, other_ids, other_bits, descending)
+        _sort_user_lists(layout, columns, row, cursor, scratch, descending)
         for k in range(plan.first[row], plan.first[row + 1]):
             _fill_impression(layout, words, floats, plan.at[k], k, columns, cursor)
         for field in range(last):
             columns.row_ends[field, row + 1] = cursor[field]
+
+
+@compiled
+def texts(words, ends):
+    """Texts of words: text i is words[ends[i] : ends[i + 1]], as `jobs.raw_logs.packed_rows` has it.
+
+    Returns offsets int32 [N + 1] and data uint8.
+    """
+    offsets = np.zeros(len(ends), np.int32)
+    for i in range(len(ends) - 1):
+        offsets[i + 1] = offsets[i] + (words[ends[i]] if ends[i] < ends[i + 1] else 0)
+    as_bytes = words.view(np.uint8)
+    data = np.empty(offsets[-1], np.uint8)
+    for i in range(len(ends) - 1):
+        begin = 4 * (np.int64(ends[i]) + 1)
+        for k in range(offsets[i + 1] - offsets[i]):
+            data[offsets[i] + k] = as_bytes[begin + k]
+    return offsets, data

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,8 +22,8 @@ from esmm.training.validation import auc
 from esmm.training_run import train
 from schemas import predictions
 from schemas.train_log import LogEntry
-from tests.fixtures.runs import Inputs, log_of, predictions_of, read_predictions
-from tests.fixtures.sample_files import read_rows, write_samples
+from tests.fixtures.runs import Inputs, forget_schema, log_of, predictions_of, read_predictions
+from tests.fixtures.sample_files import TEST_SCHEMA, read_rows, with_other_fields, write_samples
 from tests.fixtures.workers import ONE_WORKER, Command
 
 
@@ -78,6 +79,7 @@ def test_predictions_are_every_impression_once_with_its_labels(
     files = {path.name: pq.read_metadata(path).num_rows for path in (tmp_path / "out").glob("*.parquet")}
     assert {file["name"]: file["rows"] for file in made["files"]} == files
     assert made["rows"] == sum(files.values()) == len(expected) and made["written_by"] == WRITTEN_BY
+    assert made["schema"] == TEST_SCHEMA.to_dict()
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
@@ -138,14 +140,14 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
-def _other_samples(folder: Path, **options: int) -> Path:
-    write_samples(folder, num_rows=10, **options)  # type: ignore[arg-type]
+def _other_samples(folder: Path, **options: Any) -> Path:
+    write_samples(folder, num_rows=10, **options)
     return folder
 
 
 def test_samples_that_do_not_fit_each_other_are_refused(inputs: Inputs, tmp_path: Path) -> None:
     other = _other_samples(tmp_path / "other", hash_seed=5)
-    with pytest.raises(InputError, match="hash_seed: 0 against 5"):
+    with pytest.raises(InputError, match="hash_seed: 0 -> 5"):
         train(ONE_WORKER, inputs.options(tmp_path / "run", valid=other))
     assert not (tmp_path / "run").exists()
 
@@ -213,8 +215,22 @@ def test_a_broken_run_predicts_nothing(
 
 def test_samples_of_other_hash_settings_are_not_predicted(run: Path, tmp_path: Path) -> None:
     other = _other_samples(tmp_path / "other", hash_seed=5)
-    with pytest.raises(InputError, match="samples fingerprint"):
+    with pytest.raises(InputError, match=r"other samples \(hash_seed: 0 -> 5\)"):
         predictions_of(run, other, tmp_path / "out")
+
+
+def test_samples_of_other_fields_are_not_predicted_and_the_fields_named(run: Path, tmp_path: Path) -> None:
+    other = _other_samples(tmp_path / "other", schema=with_other_fields())
+    told = "fields removed: 301; fields added: season; field 206: buckets 148 -> 157"
+    with pytest.raises(InputError, match=f"other samples .{told}."):
+        predictions_of(run, other, tmp_path / "out")
+
+
+def test_a_run_of_before_schemas_predicts_the_same(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    forget_schema(copy)
+    found = predictions_of(copy, inputs.valid, tmp_path / "out")
+    assert found.equals(predictions_of(run, inputs.valid, tmp_path / "expected"))
 
 
 def test_predictions_are_replaced_only_when_told(run: Path, inputs: Inputs, tmp_path: Path) -> None:

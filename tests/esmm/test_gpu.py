@@ -16,7 +16,7 @@ from esmm.training.divergence import Guard, bad_batch_name, load_batch
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.training_run import train
 from esmm.workers.world import AgreedError, World
-from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.runs import Inputs, log_of, numbers_of, predictions_of
 from tests.fixtures.workers import ONE_WORKER, Command
 from tests.programs.spoiled_steps import make_batch, spoil
@@ -29,7 +29,7 @@ SETTINGS = ("train.log_every=3", "train.checkpoint_steps=4", "optimizer.clip_gra
 
 def _trained(world: World, **options: Any) -> TrainStep:
     config = Config.model_validate({"model": {"embedding_dim": 4, "towers": [16, 8]}, **options})
-    model = make_model(config.model, NUM_ROWS, world)
+    model = make_model(config.model, few_rows(NUM_ROWS), world)
     initialise(model, config)
     return TrainStep(config, model, world)
 

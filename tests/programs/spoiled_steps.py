@@ -14,14 +14,14 @@ from esmm.training.divergence import Guard
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.process import run
 from esmm.workers.world import World
-from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 
 NUM_ROWS, IMPRESSIONS, SPOILED = 60, 20, 3
 CONFIG = Config.model_validate({"model": {"embedding_dim": 4, "towers": [8, 4]}})
 
 
 def make_trained(world: World) -> TrainStep:
-    model = make_model(CONFIG.model, NUM_ROWS, world)
+    model = make_model(CONFIG.model, few_rows(NUM_ROWS), world)
     initialise(model, CONFIG)
     return TrainStep(CONFIG, model, world)
 

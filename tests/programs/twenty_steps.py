@@ -18,9 +18,13 @@ from esmm.data.schedule import Position
 from esmm.training.progress import Progress
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import World
-from tests.fixtures.plain_batches import random_batch, to_batch
+from schemas import manifest
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 
 NUM_ROWS = 101  # odd, so that shards differ in size
+MANIFEST = manifest.build(
+    schema=few_rows(NUM_ROWS), hash_seed=0, counts={}, quarantine={}, source={}, files=[]
+)
 STEPS, STEPS_OF_ALL = 20, 15  # after STEPS_OF_ALL only rank 0 has impressions left
 IMPRESSIONS = 24  # of a step
 CASES = ("rowwise_adagrad", "lazy_adam", "sgd", "sgd clipped", "sgd clipped unannounced")
@@ -57,7 +61,7 @@ def batches(world: World) -> Iterator[Batch]:
 def train(case: str, out: Path, world: World) -> None:
     """As training does it, each batch's request sent while the step before it runs, or without."""
     config = make_config(case)
-    model = make_model(config.model, NUM_ROWS, world)
+    model = make_model(config.model, few_rows(NUM_ROWS), world)
     initialise(model, config)
     trained, losses = TrainStep(config, model, world), []
     for batch in batches(world) if "unannounced" in case else trained.ahead(batches(world)):
@@ -65,7 +69,7 @@ def train(case: str, out: Path, world: World) -> None:
         world.all_reduce_([sums], "losses")
         losses.append([*(sums / IMPRESSIONS).tolist(), float(trained.grad_norm())])
     run = out / case
-    origin = Origin(config, "0" * 16, schema={}, samples="")
+    origin = Origin.of(config, MANIFEST)
     writing.save(run, origin, Position.start(2), Progress(), trained, world)
     if world.is_rank_zero:
         (run / "losses.json").write_text(json.dumps(losses))

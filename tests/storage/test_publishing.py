@@ -207,7 +207,7 @@ def test_samples_of_other_hash_settings_do_not_go_together(tmp_path: Path):
     first = SampleSet.read(write_manifest(tmp_path / "a"))
     second = SampleSet.read(write_manifest(tmp_path / "b", hash_seed=7))
     manifest.require_same(first, SampleSet.read(write_manifest(tmp_path / "c")))
-    with pytest.raises(InputError, match="hash_seed: 0 against 7"):
+    with pytest.raises(InputError, match="hash_seed: 0 -> 7"):
         manifest.require_same(first, second)
 
 

@@ -6,7 +6,9 @@ One table holds all fields, as ours does, so all bags of a batch are one look-up
 merging of equal ids and row-wise Adagrad are FBGEMM's; the towers are ours, first layer split in two.
 """
 
+import json
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import fbgemm_gpu  # noqa: F401  (its operators)
@@ -25,7 +27,6 @@ from benchmarks.training.measuring import Case, Feed, parser, run_cases
 
 ROWS = 1 << 20
 DIM = 20  # a multiple of 4, which FBGEMM demands; ours is 18
-USER_FIELDS, IMPRESSION_FIELDS = 13, 10
 FIRST, REST = 360, (200, 80)
 
 Ready = dict[str, Tensor]
@@ -34,10 +35,10 @@ Ready = dict[str, Tensor]
 class Network(nn.Module):
     """The two towers; the context half of their first layers is computed once per context."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_user_fields: int, num_impression_fields: int) -> None:
         super().__init__()
-        self.context = nn.Linear(USER_FIELDS * DIM, 2 * FIRST)
-        self.item = nn.Linear(IMPRESSION_FIELDS * DIM, 2 * FIRST, bias=False)
+        self.context = nn.Linear(num_user_fields * DIM, 2 * FIRST)
+        self.item = nn.Linear(num_impression_fields * DIM, 2 * FIRST, bias=False)
         self.towers = nn.ModuleList(self._tower() for _ in range(2))
 
     @staticmethod
@@ -48,12 +49,12 @@ class Network(nn.Module):
         return nn.Sequential(*layers, nn.Linear(third, 1))
 
     def forward(self, pooled: Tensor, context_index: Tensor) -> list[Tensor]:
-        """Bags, owner by owner, [13 U + 10 B, D], context_index [B] -> logits of CTR and CVR, each [B]."""
-        item_bags = IMPRESSION_FIELDS * context_index.shape[0]
+        """Bags, owner by owner, [F_u U + F_i B, D], context_index [B] -> logits of CTR and CVR, each [B]."""
+        item_bags = self.item.in_features // DIM * context_index.shape[0]
         user, item = pooled.split([pooled.shape[0] - item_bags, item_bags])
-        shared = self.context(user.view(-1, USER_FIELDS * DIM)).index_select(0, context_index)
+        shared = self.context(user.view(-1, self.context.in_features)).index_select(0, context_index)
         item_weight = self.item.weight.t()
-        hidden = F.relu_(torch.addmm(shared, item.view(-1, IMPRESSION_FIELDS * DIM), item_weight))
+        hidden = F.relu_(torch.addmm(shared, item.view(-1, self.item.in_features), item_weight))
         return [
             tower(part).squeeze(1).float()
             for tower, part in zip(self.towers, hidden.chunk(2, 1), strict=True)
@@ -104,6 +105,13 @@ def load(path: str, size: int) -> list[Ready]:
     return [batches[number] for number in sorted(batches)]
 
 
+def make_network(folder: str) -> Network:
+    """For as many fields as the data has."""
+    info = json.loads((Path(folder) / "peer_data.json").read_text())
+    num_user_fields = info["num_user_fields"]
+    return Network(num_user_fields, len(info["buckets"]) - num_user_fields)
+
+
 def main() -> None:
     options = parser("benchmarks.training.peers.fbgemm", __doc__)
     options.add_argument("--data", required=True, help="folder written by benchmarks.training.peer_data")
@@ -112,7 +120,7 @@ def main() -> None:
     def run(case: Case) -> Feed[Ready]:
         torch.manual_seed(0)
         feed = Feed(cycle(load(f"{args.data}/layout.safetensors", case.batch_size)), args.seconds)
-        train(make_table(), Network(), feed, case.precision == "bf16")
+        train(make_table(), make_network(args.data), feed, case.precision == "bf16")
         return feed
 
     run_cases(args, run)

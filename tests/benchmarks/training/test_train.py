@@ -18,10 +18,11 @@ from benchmarks.training import choices, long_run, peer_data, train_report
 from benchmarks.training.measuring import Case, Feed
 from benchmarks.training.profile_report import STEP, stage_seconds
 from benchmarks.training.train_report import CASES, TABLE_BITS, WORKERS_CASES, figures
+from benchmarks.training.train_step import enlarged
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from schemas.fields import FIELDS
-from tests.fixtures.sample_files import TEST_BUCKETS, read_rows, write_samples
+from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
+from tests.fixtures.sample_files import TEST_SCHEMA, read_rows, write_samples
 
 
 def test_a_feed_times_what_its_consumer_does():
@@ -66,7 +67,7 @@ def first_value(row: dict[str, Any], number: int) -> list[int]:
 
 def test_peers_get_the_first_value_of_every_field(samples: Path):
     [batch, *_] = Loader(str(samples), batch_size=100).epoch(Position.start(1))
-    found = peer_data.single_valued(batch, TEST_BUCKETS)
+    found = peer_data.single_valued(batch, TEST_SCHEMA)
     expected = [
         (first_value(row, number), row["click"][number], row["conversion"][number])
         for row in read_rows(samples)
@@ -192,11 +193,10 @@ def test_choices_as_markdown():
 
 
 def test_enlarged_buckets_have_exactly_the_rows_asked_for():
-    default = {field.name: field.buckets for field in FIELDS}
-    enlarged = long_run.enlarged(default, 1 << 24)
-    assert sum(enlarged.values()) == 1 << 24
-    for name, size in default.items():
-        assert enlarged[name] / size == pytest.approx((1 << 24) / sum(default.values()), rel=1e-3)
+    found = enlarged(ALI_CCP, 1 << 24)
+    assert found.num_rows == 1 << 24
+    for name, size in ALI_CCP.buckets.items():
+        assert found.buckets[name] / size == pytest.approx((1 << 24) / ALI_CCP.num_rows, rel=1e-3)
 
 
 def watched(last_megabytes: float) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """A run that was cut off goes on as if nothing had happened, with any number of workers."""
 
-import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +11,16 @@ from cli.errors import InputError
 from esmm.checkpoints.files import complete_checkpoints, newest_checkpoint, step_of
 from esmm.checkpoints.state import read_state
 from esmm.training_run import train
-from tests.fixtures.runs import Inputs, assert_same_run, cut_off, log_of, predictions_of
-from tests.fixtures.sample_files import read_rows, write_samples
+from tests.fixtures.runs import (
+    Inputs,
+    assert_same_run,
+    cut_off,
+    forget_schema,
+    log_of,
+    predictions_of,
+    rewrite_state,
+)
+from tests.fixtures.sample_files import TEST_SCHEMA, read_rows, with_other_fields, write_samples
 from tests.fixtures.workers import ONE_WORKER, Command
 
 # A schedule that depends on the whole run's length; checkpoints off the log's rhythm.
@@ -171,6 +178,21 @@ def test_samples_of_another_schema_are_refused_with_a_way_out(
         train(ONE_WORKER, inputs.options(cut, *SETTINGS, "--resume", **changed))
 
 
+def test_the_fields_that_another_schema_has_are_named(cut: Path, inputs: Inputs, tmp_path: Path) -> None:
+    write_samples(tmp_path / "other", num_rows=10, schema=with_other_fields())
+    changed = {"train": tmp_path / "other", "valid": tmp_path / "other"}
+    told = "fields removed: 301; fields added: season; field 206: buckets 148 -> 157"
+    with pytest.raises(InputError, match=f"another schema .{told}.*--warm-start"):
+        train(ONE_WORKER, inputs.options(cut, *SETTINGS, "--resume", **changed))
+
+
+def test_a_checkpoint_of_before_schemas_goes_on(whole: Path, cut: Path, inputs: Inputs) -> None:
+    forget_schema(cut)
+    train(ONE_WORKER, inputs.options(cut, *SETTINGS, "--resume"))
+    assert_same_run(cut, whole)
+    assert read_state(newest_checkpoint(cut)).schema["schema"] == TEST_SCHEMA.to_dict()
+
+
 def test_options_that_may_change_are_named(
     cut: Path, inputs: Inputs, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,11 +209,10 @@ def test_options_that_may_change_are_named(
 def test_a_checkpoint_of_before_eps_was_an_option_goes_on_and_tells(
     cut: Path, inputs: Inputs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = newest_checkpoint(cut) / "state.json"
-    content = json.loads(path.read_text())
-    del content["checksum"], content["config"]["optimizer"]["sparse"]["eps"], content["progress"]["validated"]
-    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({**content, "checksum": checksum}))
+    def forget_eps(content: dict[str, Any]) -> None:
+        del content["config"]["optimizer"]["sparse"]["eps"], content["progress"]["validated"]
+
+    rewrite_state(cut, forget_eps)
     caplog.set_level(logging.INFO)
     train(ONE_WORKER, inputs.options(cut, *SETTINGS, "train.epochs=2", "--resume"))
     assert "with other options: optimizer.sparse.eps: 1e-08 -> None" in caplog.text

@@ -18,9 +18,8 @@ from esmm.checkpoints.files import DENSE_FILE, newest_checkpoint, sha256_of, tab
 from esmm.checkpoints.state import read_state
 from esmm.training.train_step import TrainStep
 from esmm.training_run import Job, TrainOptions, train
-from schemas.fields import FIELDS
-from tests.fixtures.runs import Inputs, log_of, numbers_of
-from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
+from tests.fixtures.runs import Inputs, forget_schema, log_of, numbers_of
+from tests.fixtures.sample_files import TEST_BUCKETS, TEST_SCHEMA, with_other_fields, write_samples
 from tests.fixtures.workers import ONE_WORKER
 
 CHANGED = ("205", "301")
@@ -42,7 +41,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     buckets = {name: size + 9 * (name in CHANGED) for name, size in TEST_BUCKETS.items()}
     folder = tmp_path_factory.mktemp("changed")
     for number, part in enumerate(("train", "valid")):
-        write_samples(folder / part, num_rows=20, seed=number, buckets=buckets)
+        write_samples(folder / part, num_rows=20, seed=number, schema=TEST_SCHEMA.with_buckets(buckets))
     return {part: folder / part for part in ("train", "valid")}
 
 
@@ -55,11 +54,11 @@ def _started(old: Path, options: TrainOptions) -> tuple[TrainStep, TrainStep]:
 
 
 def _fields(buckets: dict[str, int]) -> Iterator[tuple[str, slice]]:
-    """Rows of each field: they lie end to end in the order of FIELDS."""
+    """Rows of each field: they lie end to end in the order of the schema."""
     start = 0
-    for field in FIELDS:
-        yield field.name, slice(start, start + buckets[field.name])
-        start += buckets[field.name]
+    for name, size in buckets.items():
+        yield name, slice(start, start + size)
+        start += size
 
 
 def test_rows_move_to_their_fields_new_place_with_their_optimizer_state(
@@ -84,6 +83,34 @@ def test_rows_move_to_their_fields_new_place_with_their_optimizer_state(
     (line,) = (text for text in caplog.messages if text.startswith("warm start"))
     named = "; ".join(f"{n} (buckets {TEST_BUCKETS[n]} -> {job_buckets[n]})" for n in CHANGED)
     assert line.endswith(f"rows of 21 of 23 fields; fresh: {named}")
+
+
+@pytest.mark.parametrize("before_schemas", [False, True])
+def test_fields_are_matched_by_name_and_those_of_one_schema_named(
+    old: Path, inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture, before_schemas: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    if before_schemas:
+        old = shutil.copytree(old, tmp_path / "old")
+        forget_schema(old)
+    schema = with_other_fields()
+    write_samples(tmp_path / "other", num_rows=20, schema=schema)
+    other = {"train": tmp_path / "other", "valid": tmp_path / "other"}
+    warm, fresh = _started(old, inputs.options(tmp_path / "new", *SETTINGS, **other))
+    numbers, state = numbers_of(newest_checkpoint(old)), read_state(newest_checkpoint(old))
+    before = dict(_fields(TEST_BUCKETS))
+    for name, rows in _fields(schema.buckets):
+        found = warm.model.embedding.table[rows].numpy()
+        if name in ("206", "season"):
+            np.testing.assert_array_equal(found, fresh.model.embedding.table[rows].numpy())
+        else:
+            np.testing.assert_allclose(found, state.scale * numbers["rows"][before[name]], rtol=1e-6)
+    tensors, others = warm.model.network.state_dict(), fresh.model.network.state_dict()
+    np.testing.assert_array_equal(tensors["context.weight"], numbers["network.context.weight"])
+    np.testing.assert_array_equal(tensors["item.weight"], others["item.weight"])
+    (line,) = (text for text in caplog.messages if text.startswith("warm start"))
+    named = "206 (buckets 148 -> 157); season (not in the other run); item.weight (of other fields)"
+    assert line.endswith(f"rows of 21 of 23 fields; fresh: {named}; not in this run: 301")
 
 
 def test_the_shards_of_two_workers_move_too(
@@ -172,7 +199,7 @@ def test_where_nothing_fits_it_does_not_start(old: Path, inputs: Inputs, tmp_pat
     write_samples(tmp_path / "other", num_rows=10, hash_seed=5)
     other = {"train": tmp_path / "other", "valid": tmp_path / "other"}
     options = inputs.options(tmp_path / "new", "model.towers=[7]", "--warm-start", str(old), **other)
-    with pytest.raises(InputError, match=r"nothing of it fits \(101, .*hash_seed 0 -> 5\)"):
+    with pytest.raises(InputError, match=r"nothing of it fits \(101, .*hash_seed: 0 -> 5\)"):
         train(ONE_WORKER, options)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
 from esmm.data.gather_kernel import Side, gather_bags, gather_labels
-from esmm.data.row_group import Rows, column_names, from_table, missing_rows
-from tests.fixtures.sample_files import TEST_BUCKETS, write_samples
+from esmm.data.row_group import RowLayout, Rows, from_table, missing_rows
+from tests.fixtures.sample_files import TEST_SCHEMA, write_samples
 
 Bag = list[int]
 
@@ -213,7 +213,7 @@ def test_what_waits_for_the_next_window_holds_no_idle_parts() -> None:
 @pytest.mark.parametrize("with_keys", [False, True])
 @pytest.mark.parametrize("ranges", [no_ranges(), permuted([missing_rows(3, 10)], None)])
 def test_a_batch_without_impressions(ranges: Ranges, with_keys: bool) -> None:
-    batch = Gatherer(TEST_BUCKETS, with_keys, pin_memory=False)(ranges)
+    batch = Gatherer(TEST_SCHEMA, with_keys, pin_memory=False)(ranges)
     assert (batch.num_impressions, batch.num_contexts) == (0, 0)
     for bags in (batch.user, batch.impression):
         assert len(bags.ids) == len(bags.weights) == 0
@@ -233,16 +233,17 @@ def test_missing_rows_are_as_many_as_they_should_be() -> None:
 def test_columns_in_several_chunks_are_held(tmp_path: Path) -> None:
     """Joined, they are new arrays: the table alone would not keep what the addresses point to."""
     write_samples(tmp_path / "s", num_rows=8, num_files=2)
-    names = column_names(with_keys=False)
+    layout = RowLayout.of(TEST_SCHEMA, with_keys=False)
+    names = layout.column_names
     tables = [pq.read_table(path, columns=names) for path in sorted((tmp_path / "s").glob("*.parquet"))]
     gc.collect()
     before = pa.total_allocated_bytes()
     joined = pa.concat_tables(tables).combine_chunks()
     size = pa.total_allocated_bytes() - before
-    expected = from_table(joined, TEST_BUCKETS, with_keys=False)
-    found = from_table(pa.concat_tables(tables), TEST_BUCKETS, with_keys=False)
+    expected = from_table(joined, layout)
+    found = from_table(pa.concat_tables(tables), layout)
     assert pa.total_allocated_bytes() - before >= 2 * size
-    gather = Gatherer(TEST_BUCKETS, with_keys=False, pin_memory=False)
+    gather = Gatherer(TEST_SCHEMA, with_keys=False, pin_memory=False)
     batches = [gather(permuted([rows], None)) for rows in (found, expected)]
     assert batches[0].impression.ids.equal(batches[1].impression.ids)
     assert batches[0].click.equal(batches[1].click)

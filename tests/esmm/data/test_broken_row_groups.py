@@ -22,11 +22,11 @@ from esmm.data import arrow_files
 from esmm.data.arrow_files import ArrowFiles
 from esmm.data.broken_row_groups import SHIFTED
 from esmm.data.loader import Loader
-from esmm.data.row_group import Rows, column_names, from_table
+from esmm.data.row_group import RowLayout, Rows, from_table
 from esmm.data.sample_check import ReplacedError, is_damage
 from esmm.data.schedule import Position, RowGroup
 from tests.fixtures.loaders import damage, epoch_ids, ids_from, open_loaders, sample_ids
-from tests.fixtures.sample_files import TEST_BUCKETS, read_rows
+from tests.fixtures.sample_files import TEST_SCHEMA, read_rows
 
 # ---- Damage, and what is none ----------------------------------------------------------------------
 
@@ -48,12 +48,13 @@ def test_whatever_happens_to_the_bytes_of_a_file_is_damage(broken: Path) -> None
     file, rng = broken / "part-00000.parquet", random.Random(0)
     content, met = file.read_bytes(), Counter[bool]()
     groups = Loader(str(broken), batch_size=8)._groups[:3]
+    layout = RowLayout.of(TEST_SCHEMA, with_keys=True)
     for _ in range(150):
         file.write_bytes(spoil(content, rng))
-        files = ArrowFiles(str(broken))
+        files = ArrowFiles(str(broken), TEST_SCHEMA)
         for group in groups:
             try:
-                from_table(files.read(group, column_names(with_keys=True)), TEST_BUCKETS, with_keys=True)
+                from_table(files.read(group, layout.column_names), layout)
             except ReplacedError:
                 pass  # the footer says other numbers
             except Exception as error:
@@ -185,9 +186,9 @@ class Breaking(Loader):
 @pytest.fixture
 def breaking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that a `Breaking` may read."""
-    names = column_names(with_keys=True)
+    layout = RowLayout.of(TEST_SCHEMA, with_keys=True)
     contents = {
-        (path.name, index): from_table(file.read_row_group(index, names), TEST_BUCKETS, with_keys=True)
+        (path.name, index): from_table(file.read_row_group(index, layout.column_names), layout)
         for path in folder.glob("*.parquet")
         for file in [pq.ParquetFile(path)]
         for index in range(file.num_row_groups)

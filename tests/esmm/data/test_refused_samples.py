@@ -183,7 +183,8 @@ def test_no_impressions(tmp_path: Path) -> None:
 
 def test_more_buckets_than_ids_can_tell_apart(broken: Path) -> None:
     content = read_json(str(broken / samples.MANIFEST_NAME))
-    content["buckets"]["205"] = 2**31
+    for field in content["schema"]["fields"][:2]:
+        field["buckets"] = 2**30
     write_json(str(broken / samples.MANIFEST_NAME), content)
     with pytest.raises(InputError, match="expected at most 2147483647 buckets over all fields, found 214748"):
         load(broken)

@@ -23,7 +23,7 @@ from esmm.data.schedule import (
 )
 from schemas import manifest
 from schemas.manifest import FileEntry
-from tests.fixtures.sample_files import TEST_BUCKETS
+from tests.fixtures.sample_files import TEST_SCHEMA
 
 SEED = 5
 Contexts = list[list[int]]  # numbers of the impressions of each context
@@ -36,7 +36,7 @@ def test_row_groups_follow_file_names_then_positions() -> None:
         FileEntry(name="part-00002.parquet", bytes=1, rows=[], impressions=[]),
     ]
     content = manifest.build(
-        hash_seed=0, buckets=TEST_BUCKETS, counts={}, quarantine={}, source={}, files=files
+        schema=TEST_SCHEMA, hash_seed=0, counts={}, quarantine={}, source={}, files=files
     )
     assert row_groups(content) == [
         RowGroup("part-00000.parquet", 0, 1, 10),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from esmm.embedding.pooling import LONGEST_SEGMENT, Pooling
 from esmm.embedding.pooling_kernel import sort_by_key
 from esmm.embedding.row_request import Request, decode_requests, encode_requests
-from schemas.fields import IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.ali_ccp import IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.plain_batches import random_batch, to_batch
 
 

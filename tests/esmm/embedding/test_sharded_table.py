@@ -6,7 +6,7 @@ import torch
 from esmm.checkpoints.loading import rows_in_common
 from esmm.embedding.sharded_table import ShardedEmbedding, initial_rows, num_local_rows
 from esmm.workers.world import World
-from schemas.fields import USER_FIELDS
+from tests.fixtures.ali_ccp import USER_FIELDS
 from tests.fixtures.plain_batches import PlainBatch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 

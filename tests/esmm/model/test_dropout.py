@@ -9,7 +9,7 @@ import torch
 from esmm.config import Config
 from esmm.model.dropout import drop_out, step_generator
 from esmm.training.train_step import TrainStep, initialise, make_model
-from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def _losses(dropout: float, steps: range, frozen: bool = False) -> list[list[flo
     config = Config.model_validate(
         {"model": {"embedding_dim": 4, "towers": [16, 8], "dropout": dropout}, "optimizer": rates}
     )
-    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
     model.embedding.initialise(config.train.seed, 2.0)
     trained = TrainStep(config, model, ONE_WORKER)
@@ -92,7 +92,7 @@ def test_a_training_repeats_and_goes_on_with_the_masks_of_its_step() -> None:
 def test_without_a_generator_nothing_is_dropped() -> None:
     """As in validation and prediction."""
     config = Config.model_validate({"model": {"embedding_dim": 4, "towers": [16, 8], "dropout": 0.5}})
-    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
     batch = to_batch(random_batch(random.Random(4), 6, IMPRESSIONS, NUM_ROWS), NUM_ROWS)
     generators = (None, step_generator(1, 1, 0, CPU))

@@ -11,7 +11,7 @@ from esmm.config import Config
 from esmm.model.model import Model
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.training_run import base_rates
-from tests.fixtures.plain_batches import PlainBatch, random_batch, to_batch
+from tests.fixtures.plain_batches import PlainBatch, few_rows, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 
 NUM_ROWS, DIM, TOWERS = 60, 5, (12, 7)
@@ -22,7 +22,7 @@ CONFIG = Config.model_validate(
 
 @pytest.fixture
 def model() -> Model:
-    made = make_model(CONFIG.model, NUM_ROWS, ONE_WORKER)
+    made = make_model(CONFIG.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(made, CONFIG)
     return made
 
@@ -75,7 +75,7 @@ def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Model) -> 
 def test_a_network_s_tensors_have_the_names_that_checkpoints_know() -> None:
     """Of all checkpoints so far: another name or shape, and none of them could be read."""
     values = {"embedding_dim": DIM, "towers": list(TOWERS), "batch_norm": True}
-    model = make_model(Config.model_validate({"model": values}).model, NUM_ROWS, ONE_WORKER)
+    model = make_model(Config.model_validate({"model": values}).model, few_rows(NUM_ROWS), ONE_WORKER)
     found = {name: tuple(tensor.shape) for name, tensor in model.network.state_dict().items()}
     expected: dict[str, tuple[int, ...]] = {
         "context.weight": (24, 13 * DIM),
@@ -114,7 +114,7 @@ def test_training_learns_a_batch_by_heart(optimizer: str) -> None:
         "sparse": {"name": optimizer, "learning_rate": 0.05},
     }
     config = Config.model_validate(values)
-    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
     trained = TrainStep(config, model, ONE_WORKER)
     batch = to_batch(random_batch(random.Random(4), 6, 40, NUM_ROWS), NUM_ROWS)
@@ -126,7 +126,7 @@ def test_training_learns_a_batch_by_heart(optimizer: str) -> None:
 
 def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
     config = Config.model_validate({"model": {"embedding_dim": DIM, "towers": list(TOWERS)}})
-    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
     model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
     plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)

@@ -12,10 +12,11 @@ from esmm.batch import Batch
 from esmm.config import Config
 from esmm.model.esmm import Esmm
 from esmm.training.train_step import TrainStep, initialise, make_model
-from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.ali_ccp import IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 
-NUM_ROWS, DIM, STEPS, IMPRESSIONS = 40, 4, 6, 30
+NUM_ROWS, DIM, STEPS, IMPRESSIONS = 50, 4, 6, 30
 RATE = 0.5
 
 
@@ -37,7 +38,7 @@ def _batches() -> list[Batch]:
 
 
 def _trained(config: Config) -> TrainStep:
-    model = make_model(config.model, NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
     return TrainStep(config, model, ONE_WORKER)
 
@@ -52,7 +53,7 @@ class DenseModel(nn.Module):
     def __init__(self, config: Config, trained: TrainStep) -> None:
         super().__init__()
         self.table = nn.Parameter(trained.model.embedding.table.clone())
-        self.network = Esmm(config.model, ONE_WORKER)
+        self.network = Esmm(config.model, len(USER_FIELDS), len(IMPRESSION_FIELDS), ONE_WORKER)
         self.network.load_state_dict(trained.model.network.state_dict())
         self.l2 = config.optimizer.sparse.l2
 
@@ -142,7 +143,7 @@ def test_start_values_are_drawn_on_the_cpu_whatever_the_device() -> None:
     config, states = _config(), list[Tensor]()
     for device in ("cpu", "meta"):
         world = replace(ONE_WORKER, device=torch.device(device))
-        initialise(make_model(config.model, NUM_ROWS, world), config)
+        initialise(make_model(config.model, few_rows(NUM_ROWS), world), config)
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
 

@@ -15,7 +15,7 @@ from esmm.checkpoints.loading import load_training
 from esmm.checkpoints.state import read_state, require_fit
 from esmm.training.train_step import TrainStep, make_model
 from esmm.workers.world import World
-from tests.fixtures.plain_batches import random_batch, to_batch
+from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER, Command
 from tests.programs import twenty_steps
 
@@ -26,10 +26,10 @@ def _losses(run: Path) -> np.ndarray:
 
 def _load(run: Path, case: str, world: World) -> TrainStep:
     config = twenty_steps.make_config(case)
-    trained = TrainStep(config, make_model(config.model, twenty_steps.NUM_ROWS, world), world)
+    trained = TrainStep(config, make_model(config.model, few_rows(twenty_steps.NUM_ROWS), world), world)
     newest = newest_checkpoint(run)
     state = read_state(newest)
-    require_fit(newest, state, config.model, "0" * 16, twenty_steps.NUM_ROWS)
+    require_fit(newest, state, config.model, twenty_steps.MANIFEST)
     load_training(newest, state, trained)
     return trained
 
@@ -96,7 +96,7 @@ def test_the_batches_repeat_ids_within_and_across_workers() -> None:
 
 def test_training_moves_rows_by_far_more_than_the_tolerance(one: Path) -> None:
     config = twenty_steps.make_config("rowwise_adagrad")
-    model = make_model(config.model, twenty_steps.NUM_ROWS, ONE_WORKER)
+    model = make_model(config.model, few_rows(twenty_steps.NUM_ROWS), ONE_WORKER)
     model.embedding.initialise(config.train.seed, config.model.embedding_init)
     trained = _load(one / "rowwise_adagrad", "rowwise_adagrad", ONE_WORKER)
     moved = (trained.model.embedding.table - model.embedding.table).abs()

@@ -1,0 +1,40 @@
+"""What two schemas say differently, as messages name it."""
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.fields import Field
+from schemas.schema import Schema, differences
+from tests.fixtures.shop import SHOP
+
+CUSTOMER, TASTES, PRODUCT, TAGS = SHOP.fields
+LIKES = replace(TASTES, name="likes")
+
+
+def shop(*fields: Field) -> Schema:
+    return Schema("shop", fields)
+
+
+def test_the_same_fields_do_not_differ_whatever_they_are_said_to_mean() -> None:
+    assert differences(SHOP, replace(SHOP, name="other", user_id=None, item_id=None)) == []
+    assert differences(SHOP, shop(replace(CUSTOMER, meaning="who buys"), TASTES, PRODUCT, TAGS)) == []
+    assert differences(SHOP, Schema.from_dict(SHOP.to_dict())) == []
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (shop(CUSTOMER, PRODUCT), ["fields removed: tastes, tags"]),
+        (shop(*SHOP.fields, Field("hour", "context", 25)), ["fields added: hour"]),
+        (shop(CUSTOMER, LIKES, PRODUCT, TAGS), ["fields removed: tastes", "fields added: likes"]),
+        (SHOP.with_buckets({"product": 51}), ["field product: buckets 50 -> 51"]),
+        (
+            shop(CUSTOMER, PRODUCT, replace(TASTES, side="item", weighted=False), replace(TAGS, multi=False)),
+            ["field tastes: side user -> item, weighted True -> False", "field tags: multi True -> False"],
+        ),
+        (shop(CUSTOMER, TASTES, TAGS, PRODUCT), ["fields in another order: customer, tastes, tags, product"]),
+    ],
+)
+def test_each_field_that_differs_is_named(new: Schema, expected: list[str]) -> None:
+    assert differences(SHOP, new) == expected
