@@ -98,7 +98,7 @@ def read(spark: SparkSession, name: str, kind: str) -> DataFrame:
 def num_bytes(frame: DataFrame) -> int:
     """What Spark knows of a frame's size before it reads it; 0 where that is nothing."""
     plan: Any = frame._jdf.queryExecution().optimizedPlan()
-    size = int(plan.stats().sizeInBytes().toString())
+    size = int(plan.stats().sizeInBytes())
     return size if size < 1 << 60 else 0
 
 

@@ -63,11 +63,15 @@ def _buffers(totals: np.ndarray, weighted: np.ndarray, num_rows: int, num_impres
 def _row_columns(
     types: pa.Schema, keys: np.ndarray, per_row: np.ndarray, buffers: ColumnBuffers
 ) -> dict[str, pa.Array]:
-    """What is no field: whose row it is, which impressions are in it, their labels."""
+    """What is no field: which impressions are in a row, their labels, and ids that are no text."""
+    ids = {}
+    if types.field("user_id").type == pa.int64():
+        ids["user_id"] = pa.array(buffers.user_id, mask=buffers.user_id < 0)
+    if types.field("sample_id").type.value_type == pa.int64():
+        ids["sample_id"] = _list(types, "sample_id", per_row, buffers.sample_id)
     return {
+        **ids,
         "context_id": _hexadecimal(keys),
-        "user_id": pa.array(buffers.user_id, mask=buffers.user_id < 0),
-        "sample_id": _list(types, "sample_id", per_row, buffers.sample_id),
         "click": _list(types, "click", per_row, buffers.click),
         "conversion": _list(types, "conversion", per_row, buffers.conversion),
     }

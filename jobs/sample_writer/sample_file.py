@@ -17,7 +17,8 @@ def _leaf(column: samples.Column) -> str:
 def writer_options(schema: Schema) -> dict[str, Any]:
     """How Parquet keeps the columns of a schema's samples."""
     # In order, or nearly so (unpack_kernel): their differences take far fewer bytes than a dictionary.
-    ascending = ("sample_id", *(field.column for field in schema.user_fields if field.multi))
+    ascending = [field.column for field in schema.user_fields if field.multi]
+    ascending += [name for name in ("sample_id",) if schema.sample_id_type == "int64"]
     columns = samples.columns(schema)
     return {
         "compression": "zstd",

@@ -40,11 +40,9 @@ def read(folder: Path) -> pa.Table:
 def build(
     spark, logs: tuple[str, str], out: Path, valid: Path | None = None, **settings
 ) -> manifest.Manifest:
-    files = raw_files.find_logs(*logs)
+    text = TextLogs(raw_files.find_logs(*logs))
     changed = SETTINGS.model_copy(update=settings)
-    build_samples.run(
-        spark, TextLogs(files), ALI_CCP, changed, str(out), False, str(valid) if valid else None
-    )
+    build_samples.run(spark, text, ALI_CCP, changed, str(out), False, str(valid) if valid else None)
     return manifest.read(str(out))
 
 
