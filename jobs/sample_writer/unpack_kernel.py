@@ -16,7 +16,7 @@ class UnpackLayout(NamedTuple):
     """What the kernels must know of `jobs.raw_logs.packed_rows`.
 
     multi, weighted, is_text: bool [S], read-only; the first num_context_slots are those of contexts.
-    only_other: whether a further record of a context counts only where it is another one than the first.
+    only_other: whether a further record of a context counts only where it is another one than that before it.
     """
 
     multi: np.ndarray
@@ -97,11 +97,14 @@ def impression_end(words, position, layout):
 
 
 @compiled
-def _equal(words, first, second, size):
-    """Are two stretches of words the same?"""
+def _same(rows, i, k):
+    """Are two packed rows the same?"""
+    size = rows.ends[i] - rows.begins[i]
+    if rows.ends[k] - rows.begins[k] != size:
+        return False
     differing = 0
-    for i in range(size):
-        differing += words[first + i] != words[second + i]
+    for at in range(size):
+        differing += rows.words[rows.begins[i] + at] != rows.words[rows.begins[k] + at]
     return differing == 0
 
 
@@ -118,22 +121,15 @@ def plan_rows(layout, rows, max_impressions, dropped, plan):
     num_again = 0
     num_dropped = 0
     context = np.int64(-1)
-    context_size = np.int64(0)
     fresh = True
     for i in range(len(rows.keys)):
         if i == 0 or rows.keys[i] != rows.keys[i - 1]:
             context = np.int64(-1)
             fresh = True
         if rows.kinds[i] == layout.kind_context:
-            size = rows.ends[i] - rows.begins[i]
             if context < 0:
                 context = rows.begins[i]
-                context_size = size
-            elif not (
-                layout.only_other
-                and size == context_size
-                and _equal(rows.words, rows.begins[i], context, size)
-            ):
+            elif not (layout.only_other and _same(rows, i - 1, i)):
                 plan.again[num_again] = i
                 num_again += 1
             continue
