@@ -22,7 +22,7 @@ def _names(info: ValidationInfo) -> list[str]:
 def without_quotes(fields: Any, info: ValidationInfo) -> Any:
     """The keys of a mapping, or the values of a list, with fields as strings; anything else as it is.
 
-    YAML reads a field without quotes as a number: 205 is clear, but 110_14 is 11014.
+    YAML reads a field without quotes as a number: 12 is clear, but 12_34 is 1234.
     """
     if isinstance(fields, dict):
         return dict(zip(without_quotes(list(fields), info), fields.values(), strict=True))

@@ -105,7 +105,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
     two[1].repartition(3).write.parquet(str(folder / "impressions"))
     flat = two[1].join(two[0], "context").repartition(3)
     flat.write.parquet(str(folder / "flat"))
-    flat.write.saveAsTable("flat_logs", path=str(folder / "catalogued"))
+    spark.read.parquet(str(folder / "flat")).createOrReplaceTempView("flat_logs")
     return folder
 
 
