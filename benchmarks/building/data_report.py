@@ -6,7 +6,12 @@ from typing import Any
 from benchmarks.building import stage_times
 from benchmarks.building.route import CORES, HEAP, ROUTES
 
-NAMES = {"ours": "ours", "plain": "plain Spark SQL", "polars": "polars, tokens only"}
+NAMES = {
+    "ours": "ours",
+    "tables": "ours, from tables",
+    "plain": "plain Spark SQL",
+    "polars": "polars, tokens only",
+}
 WIDTH = 12
 
 Runs = list[dict[str, Any]]
@@ -22,6 +27,7 @@ def figures(runs: Runs) -> dict[str, Any]:
     for of_size in found.values():
         for route in ("plain", "polars"):
             of_size[f"ratio_to_{route}"] = of_size[route]["seconds"] / of_size["ours"]["seconds"]
+        of_size["tables_to_text"] = of_size["ours"]["seconds"] / of_size["tables"]["seconds"]
         of_size["flatness"] = of_size["ours"]["seconds_per_gigabyte"] / least
     return found
 
@@ -51,6 +57,9 @@ def _of_route(runs: Runs, raw_bytes: int) -> dict[str, Any]:
         "cores_of_others": statistics.median(run["cores_of_others"] for run in runs),
         "memory_megabytes": _memory(runs),
     }
+    if "input_bytes" in runs[0]:
+        found["input_megabytes"] = runs[0]["input_bytes"] / 1e6
+        found["impressions_per_second"] = runs[0]["impressions"] / seconds
     if "written_bytes" in runs[0]:
         found["size_of_raw"] = runs[0]["written_bytes"] / raw_bytes
     return found
@@ -77,8 +86,11 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"{measured_on['date']}, {measured_on['processor']}, {cores}", ""]
     lines.append(_line("", [f"{size}x" for size in results["figures"]]))
     lines.append(_line("MB of raw log", [f"{f['raw_megabytes']:,.0f}" for f in found]))
-    lines += _route_lines("MB/s", "megabytes_per_second", "{:.1f}", found)
+    lines += _route_lines("MB read", "input_megabytes", "{:,.0f}", found)
+    lines += _route_lines("MB/s of raw log", "megabytes_per_second", "{:.1f}", found)
+    lines += _route_lines("impressions/s", "impressions_per_second", "{:,.0f}", found)
     lines.append(_line("ours / plain Spark SQL", [f"{f['ratio_to_plain']:.1f}" for f in found]))
+    lines.append(_line("impressions/s, tables / text", [f"{f['tables_to_text']:.2f}" for f in found]))
     lines.append(_line("ours / polars", [f"{f['ratio_to_polars']:.2f}" for f in found]))
     lines.append(_line("s per GB, ours, to smallest size", [f"{f['flatness']:.2f}" for f in found]))
     lines += _route_lines("bytes of raw", "size_of_raw", "{:.1%}", found)
@@ -105,6 +117,7 @@ def _memory_lines(found: Runs) -> list[str]:
         ("  its share of shared pages", "ours", "worker_proportional"),
         ("driver's Python, ours", "ours", "driver_resident"),
         ("everything together, ours", "ours", "total_proportional"),
+        ("everything together, ours, from tables", "tables", "total_proportional"),
         ("polars", "polars", "driver_resident"),
     )
     lines = [_line("memory high-water marks, MB", [])]

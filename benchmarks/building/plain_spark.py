@@ -34,14 +34,14 @@ def plain_samples(
 ) -> DataFrame:
     """The columns of `schemas.samples`, one row per context; impressions in the order of sample_id,
     the values of a multi-valued field in the order of the raw line."""
-    skeleton = _read(spark, skeleton_path, SKELETON).where("not (click = 0 and conversion = 1)")
-    common = _read(spark, common_path, COMMON)
+    skeleton = read_lines(spark, skeleton_path, SKELETON).where("not (click = 0 and conversion = 1)")
+    common = read_lines(spark, common_path, COMMON)
     context = common.select("context_id", *_context_columns(schema, seed))
     groups = _group_impressions(skeleton, schema, seed)
     return groups.join(context, "context_id").select(*_sample_columns(schema))
 
 
-def _read(spark: SparkSession, path: str, layout: str) -> DataFrame:
+def read_lines(spark: SparkSession, path: str, layout: str) -> DataFrame:
     """The lines of a raw log, with `features`: array of (field string, id long, value float)."""
     lines = spark.read.csv(spark_path(path), schema=layout, quote="", escape="")
     features = F.split("feature_list", raw_log.FEATURE_SEPARATOR.decode())

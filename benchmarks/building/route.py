@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from benchmarks.building.plain_spark import plain_samples
 from benchmarks.building.raw_logs import Logs, logs_in
 from benchmarks.building.stage_times import EVENT_LOG_OPTIONS, stage_times
+from benchmarks.building.tables import make_missing, schema_of_tables
 from benchmarks.common.process_tree import busy_seconds, cpu_seconds
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
@@ -26,6 +27,7 @@ from jobs import build_samples
 from jobs.raw_logs import files
 from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.raw_logs.text_logs import TextLogs
+from jobs.raw_tables.source import TableLogs
 from jobs.sample_writer import warm_up
 from jobs.samples_config import SamplesConfig, load_samples_config
 from jobs.session import spark_session
@@ -33,7 +35,7 @@ from schemas import manifest, schema_file
 from schemas.schema import Schema
 from storage.json_files import write_json
 
-ROUTES = ("ours", "plain", "polars")
+ROUTES = ("ours", "tables", "plain", "polars")
 RESULT_NAME = "result.json"
 CORES = 2
 HEAP = "2g"
@@ -62,24 +64,50 @@ def timed(work: Callable[[], Outcome]) -> Outcome:
 
 def run_ours(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
     """jobs.build_samples, and where its time went."""
-    schema = schema_file.default()  # that of the drawn logs
+    return _run_ours(args, schema_file.default(), lambda spark, one: TextLogs(_find(one)), (small, logs))
+
+
+def run_tables(args: argparse.Namespace, logs: Logs, small: Logs) -> Outcome:
+    """The same from tables, made of the logs before the clock starts."""
+    schema = schema_file.default()
+
+    def open_tables(spark: SparkSession, one: Logs) -> TableLogs:
+        made = make_missing(spark, one, schema)
+        return TableLogs.open(spark, made.impressions, made.contexts, "parquet")
+
+    return _run_ours(args, schema_of_tables(schema), open_tables, (small, logs))
+
+
+def _find(logs: Logs) -> list[files.LogFile]:
+    return files.find_logs(logs.skeleton, logs.common)
+
+
+def _run_ours(
+    args: argparse.Namespace,
+    schema: Schema,
+    opened: Callable[[SparkSession, Logs], TextLogs | TableLogs],
+    both: tuple[Logs, Logs],
+) -> Outcome:
+    """Build the samples of small logs, then on the clock those of the others. opened: makes logs an input."""
     settings = load_samples_config(args.config, schema)
     warm_up.compile_kernels(schema)
     events = Path(args.out) / "events"
     events.mkdir()
     spark = _session(args.out, **EVENT_LOG_OPTIONS, **{"spark.eventLog.dir": events.resolve().as_uri()})
     try:
+        small, logs = (opened(spark, one) for one in both)
         _build(spark, small, schema, settings, f"{args.out}/small")
         outcome = timed(lambda: _build(spark, logs, schema, settings, f"{args.out}/samples"))
     finally:
         spark.stop()
+    outcome["input_bytes"] = logs.num_bytes
     return outcome | {"profile": stage_times(events, outcome["begin"], outcome["end"])}
 
 
-def _build(spark: SparkSession, logs: Logs, schema: Schema, settings: SamplesConfig, out: str) -> Outcome:
-    build_samples.run(
-        spark, TextLogs(files.find_logs(logs.skeleton, logs.common)), schema, settings, out, False
-    )
+def _build(
+    spark: SparkSession, logs: TextLogs | TableLogs, schema: Schema, settings: SamplesConfig, out: str
+) -> Outcome:
+    build_samples.run(spark, logs, schema, settings, out, overwrite=False)
     made = manifest.read(out)
     return {
         "written_bytes": sum(file["bytes"] for file in made["files"]),
@@ -143,7 +171,7 @@ def main() -> None:
     set_up_logging()
     shutil.rmtree(args.out, ignore_errors=True)
     Path(args.out).mkdir(parents=True)
-    run = {"ours": run_ours, "plain": run_plain, "polars": run_polars}[args.route]
+    run = {"ours": run_ours, "plain": run_plain, "polars": run_polars, "tables": run_tables}[args.route]
     outcome = run(args, logs_in(Path(args.logs)), logs_in(Path(args.warm_up)))
     write_json(f"{args.out}/{RESULT_NAME}", outcome)
 

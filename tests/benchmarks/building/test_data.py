@@ -111,11 +111,13 @@ def made_up_run(size: int, route: str, seconds: float) -> dict[str, Any]:
 def test_figures_are_medians_and_ratios():
     times = {(1, "ours"): (10, 30, 11), (1, "plain"): (99, 110, 120), (1, "polars"): (2, 2, 2)}
     times |= {(4, "ours"): (40, 48), (4, "plain"): (440, 440), (4, "polars"): (8, 8)}
+    times |= {(1, "tables"): (20, 22, 24), (4, "tables"): (44, 44)}
     runs = [made_up_run(size, route, t) for (size, route), some in times.items() for t in some]
     found = figures(runs)
     assert found["1"]["ours"]["megabytes_per_second"] == pytest.approx(1000 / 11)
     assert (found["1"]["ratio_to_plain"], found["4"]["ratio_to_plain"]) == (10, 10)
     assert found["1"]["ratio_to_polars"] == pytest.approx(2 / 11)
+    assert (found["1"]["tables_to_text"], found["4"]["tables_to_text"]) == (0.5, 1)
     assert (found["1"]["flatness"], found["4"]["flatness"]) == (1, 1)
     assert found["4"]["ours"]["cpu_seconds_per_gigabyte"] == pytest.approx(16.5)
     assert found["4"]["ours"]["memory_megabytes"]["jvm_resident"] == 4000
@@ -124,7 +126,7 @@ def test_figures_are_medians_and_ratios():
 
 def test_tokens_lost_by_polars_are_noticed():
     runs = [made_up_run(1, route, 1.0) for route in ROUTES]
-    runs[-1]["tokens"] = 4
+    next(run for run in runs if run["route"] == "polars")["tokens"] = 4
     with pytest.raises(RuntimeError, match="polars found 4 tokens, the lines declare 5"):
         figures(runs)
 
@@ -162,6 +164,8 @@ def test_the_whole_on_tiny_logs(tmp_path):
     ]
     for run in results["runs"]:
         check_run(run, tmp_path / f"raw-{run['size']}x")
+    impressions = {run["route"]: run["impressions"] for run in results["runs"] if "impressions" in run}
+    assert impressions["tables"] == impressions["ours"]
     one, two = results["figures"]["1"], results["figures"]["2"]
     assert 1.5 < two["raw_megabytes"] / one["raw_megabytes"] < 2.5
     assert two["flatness"] == pytest.approx(
