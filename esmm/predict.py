@@ -81,7 +81,8 @@ def predict(world: World, options: PredictOptions) -> None:
     with ExitStack() as stack:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
-        rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", score(model, loader, world))
+        columns = predictions.arrow_schema(loader.schema)
+        rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", columns, score(model, loader, world))
         world.all_reduce_([rows], "rows")
         world.barrier()
         if world.is_rank_zero:
@@ -107,14 +108,14 @@ def _part(rank: int) -> str:
     return f"part-{rank:05d}.parquet"
 
 
-def _write_part(path: str, scored: Iterator[tuple[Batch, Tensor]]) -> int:
+def _write_part(path: str, columns: pa.Schema, scored: Iterator[tuple[Batch, Tensor]]) -> int:
     """Write one worker's predictions; a worker without any writes a file without rows."""
     fs, target = filesystem(path)
     rows = 0
-    waiting = [predictions.arrow_schema().empty_table()]
-    with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, predictions.arrow_schema()) as writer:
+    waiting = [columns.empty_table()]
+    with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, columns) as writer:
         for batch, scores in scored:
-            waiting.append(_to_table(batch, scores))
+            waiting.append(_to_table(batch, scores, columns))
             rows += batch.num_impressions
             if sum(table.num_rows for table in waiting) >= ROWS_PER_ROW_GROUP:
                 writer.write_table(pa.concat_tables(waiting))
@@ -140,13 +141,13 @@ def _publish(staged: str, rows: list[int], options: PredictOptions, state: State
     print(f"{options.out}: predictions of {sum(rows)} impressions, step {state.step} of {options.run}")
 
 
-def _to_table(batch: Batch, scores: Tensor) -> pa.Table:
+def _to_table(batch: Batch, scores: Tensor, columns: pa.Schema) -> pa.Table:
     """Keys and probabilities of a batch in the layout of `schemas.predictions`."""
     assert batch.keys is not None, "the loader was opened with_keys"
     table = batch.keys
     for name, column in zip(predictions.PROBABILITIES, scores.numpy().T, strict=True):
         table = table.append_column(name, pa.array(column))
-    return table.select(predictions.arrow_schema().names).cast(predictions.arrow_schema())
+    return table.select(columns.names).cast(columns)
 
 
 if __name__ == "__main__":

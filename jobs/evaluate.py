@@ -62,7 +62,7 @@ def run(spark: SparkSession, args: argparse.Namespace) -> Metrics:
     """Read and check the predictions, compute all metrics, write them whole to `args.out`."""
     rows = read_predictions(spark, args.predictions)
     if args.truth:
-        truth = read_truth(spark, args.truth)
+        truth = read_truth(spark, args.truth, rows)
         rows = with_truth(rows, truth, args.predictions, args.truth)
     LOG.info("computing the metrics of %s", args.predictions)
     metrics = compute_metrics(rows, PredictionSource(predictions=args.predictions, truth=args.truth))

@@ -121,7 +121,7 @@ def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) 
         task_errors_as_input_errors(),
         progress.shown(spark, ("reading sample ids", "looking for repeated ones")),
     ):
-        duplicates = tables.num_duplicates(spark, work)
+        duplicates = tables.num_duplicates(spark, work, inputs.schema)
     if inputs.against is not None and inputs.theirs is not None:
         work += tables.work_of(spark, False, inputs.against, inputs.theirs)
     LOG.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))

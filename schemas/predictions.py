@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
-from schemas.samples import MANIFEST_NAME
+from schemas.samples import MANIFEST_NAME, ColumnType
+from schemas.schema import Schema
 from storage import outputs
 from storage.filesystems import filesystem
 from storage.json_files import read_json
@@ -21,6 +22,17 @@ OUTPUT = outputs.Kind(
 
 LABELS = ("click", "conversion")
 PROBABILITIES = ("p_ctr", "p_cvr", "p_ctcvr")
+KEPT_ID: tuple[ColumnType, ...] = ("int64", "string")  # which of them the samples' schema says
+TYPES: dict[str, tuple[ColumnType, ...]] = {
+    "sample_id": KEPT_ID,
+    "context_id": ("string",),
+    "user_id": KEPT_ID,
+    "click": ("int8",),
+    "conversion": ("int8",),
+    "p_ctr": ("float32",),
+    "p_cvr": ("float32",),
+    "p_ctcvr": ("float32",),
+}
 
 
 class FileRows(TypedDict):
@@ -55,19 +67,12 @@ def read_manifest(folder: str) -> Manifest:
     return cast(Manifest, content)
 
 
-def arrow_schema() -> "pa.Schema":
+def arrow_schema(schema: Schema) -> "pa.Schema":
     """sample_id, context_id, user_id (raw, null if absent), labels and the three probabilities."""
     import pyarrow as pa
 
+    types = {name: allowed[0] for name, allowed in TYPES.items()}
+    types |= {"sample_id": schema.sample_id_type, "user_id": schema.user_id_type}
     return pa.schema(
-        [
-            pa.field("sample_id", pa.int64(), nullable=False),
-            pa.field("context_id", pa.string(), nullable=False),
-            pa.field("user_id", pa.int64(), nullable=True),
-            pa.field("click", pa.int8(), nullable=False),
-            pa.field("conversion", pa.int8(), nullable=False),
-            pa.field("p_ctr", pa.float32(), nullable=False),
-            pa.field("p_cvr", pa.float32(), nullable=False),
-            pa.field("p_ctcvr", pa.float32(), nullable=False),
-        ]
+        [pa.field(name, pa.type_for_alias(leaf), nullable=name == "user_id") for name, leaf in types.items()]
     )

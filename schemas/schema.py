@@ -120,18 +120,16 @@ def differences(old: Schema, new: Schema) -> list[str]:
     found = [f"fields removed: {', '.join(removed)}"] if removed else []
     found += [f"fields added: {', '.join(added)}"] if added else []
     for name in [name for name in before if name in after]:
-        if changes := _changes(before[name], after[name]):
+        if changes := _changes(before[name], after[name], ("side", "multi", "weighted", "buckets")):
             found.append(f"field {name}: {', '.join(changes)}")
     if not found and list(before) != list(after):
         found.append(f"fields in another order: {', '.join(after)}")
-    return found
+    return found + _changes(old, new, ("sample_id_type", "user_id_type"))
 
 
-def _changes(old: Field, new: Field) -> list[str]:
-    """Attributes that decide on a field's columns and buckets, where they are not the same."""
-    pairs = (
-        (what, getattr(old, what), getattr(new, what)) for what in ("side", "multi", "weighted", "buckets")
-    )
+def _changes(old: Field | Schema, new: Field | Schema, attributes: tuple[str, ...]) -> list[str]:
+    """Those of the attributes that are not the same."""
+    pairs = ((what, getattr(old, what), getattr(new, what)) for what in attributes)
     return [f"{what} {before} -> {after}" for what, before, after in pairs if before != after]
 
 

@@ -2,7 +2,8 @@
 
     truth_<split>.csv  sample_id,p_ctr,p_cvr
 
-One line of text per impression that is no dirt, below a line with these names.
+One line of text per impression that is no dirt, below a line with these names. A sample_id that is text may
+stand in quotes, and a quote in it is then doubled.
 """
 
 COLUMNS = ("sample_id", "p_ctr", "p_cvr")

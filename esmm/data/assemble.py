@@ -16,7 +16,7 @@ import torch
 
 from esmm.batch import Batch
 from esmm.data.gather_kernel import Side, gather_bags, gather_labels
-from esmm.data.row_group import KEY_SCHEMA, Rows
+from esmm.data.row_group import Rows, key_schema
 from esmm.embedding.bags import Bags, field_offsets
 from schemas.schema import Schema
 
@@ -138,7 +138,7 @@ class Gatherer:
         self.normalised = np.array([field.multi and field.side != "cross" for field in schema.fields])
         self.num_user_fields = len(schema.user_fields)
         self.num_impression_fields = len(schema.impression_fields)
-        self.with_keys = with_keys
+        self.keys = key_schema(schema) if with_keys else None
         self.pin_memory = pin_memory
 
     def __call__(self, ranges: Ranges) -> Batch:
@@ -155,7 +155,7 @@ class Gatherer:
             bags=self._bags(ranges),
             num_user_fields=self.num_user_fields,
             num_impression_fields=self.num_impression_fields,
-            keys=_gather_keys(ranges, context_index, click, conversion) if self.with_keys else None,
+            keys=_gather_keys(self.keys, ranges, context_index, click, conversion) if self.keys else None,
         )
 
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
@@ -186,13 +186,17 @@ class Gatherer:
 
 
 def _gather_keys(
-    ranges: Ranges, context_index: IntArray, click: npt.NDArray[Any], conversion: npt.NDArray[Any]
+    schema: pa.Schema,
+    ranges: Ranges,
+    context_index: IntArray,
+    click: npt.NDArray[Any],
+    conversion: npt.NDArray[Any],
 ) -> pa.Table:
     """sample_id, context_id, user_id, click, conversion: one row per impression."""
     before = np.cumsum([0] + [rows.num_impressions for rows in ranges.parts])
     # Impression i of the batch is number i of all ranges, and its range begins at that of its context.
     begin = before[ranges.part] + ranges.first - (np.cumsum(ranges.count) - ranges.count)
-    keys = pa.concat_tables([KEY_SCHEMA.empty_table(), *(rows.keys for rows in ranges.parts)])
+    keys = pa.concat_tables([schema.empty_table(), *(rows.keys for rows in ranges.parts)])
     taken = keys.take(pa.array(np.arange(len(context_index)) + begin[context_index]))
     for name, values in (("click", click), ("conversion", conversion)):
         taken = taken.append_column(name, pa.array(values.astype(np.int8)))

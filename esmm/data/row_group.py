@@ -20,33 +20,35 @@ from schemas.schema import Schema
 Addresses = npt.NDArray[np.int64]
 Columns = dict[str, pa.Array]
 
-KEY_SCHEMA = pa.schema([("sample_id", pa.int64()), ("context_id", pa.string()), ("user_id", pa.int64())])
+KEYS = ("sample_id", "context_id", "user_id")  # columns that name an impression
 
 
 @dataclass(frozen=True, eq=False)
 class RowLayout:
     """What the samples' schema says of a row group, made once: not for each of them.
 
-    with_keys: whether the columns of KEY_SCHEMA are read too. columns: those that a batch is made of.
-    arrow: the same for Arrow. num_buckets: int64 [F]. per_impression: bool [F].
+    with_keys: whether KEYS are read too. columns: those that a batch is made of. arrow: the same for Arrow.
+    keys: KEYS of an impression. num_buckets: int64 [F]. per_impression: bool [F].
     """
 
     schema: Schema
     with_keys: bool
     columns: tuple[samples.Column, ...]
     arrow: pa.Schema
+    keys: pa.Schema
     num_buckets: npt.NDArray[np.int64]
     per_impression: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, schema: Schema, with_keys: bool) -> Self:
-        columns = [c for c in samples.columns(schema) if with_keys or c.name not in KEY_SCHEMA.names]
+        columns = [c for c in samples.columns(schema) if with_keys or c.name not in KEYS]
         whole = samples.arrow_schema(schema)
         return cls(
             schema=schema,
             with_keys=with_keys,
             columns=tuple(columns),
             arrow=pa.schema([whole.field(column.name) for column in columns]),
+            keys=key_schema(schema),
             num_buckets=np.array([field.buckets for field in schema.fields]),
             per_impression=np.array([field.per_impression for field in schema.fields]),
         )
@@ -54,6 +56,12 @@ class RowLayout:
     @property
     def column_names(self) -> list[str]:
         return self.arrow.names
+
+
+def key_schema(schema: Schema) -> pa.Schema:
+    """KEYS, one value of each per impression."""
+    types = {column.name: pa.type_for_alias(column.type) for column in samples.columns(schema)}
+    return pa.schema([(name, types[name]) for name in KEYS])
 
 
 @dataclass
@@ -101,7 +109,7 @@ def from_table(table: pa.Table, layout: RowLayout) -> Rows:
     starts = _offsets(columns["click"])
     for name in ("click", "conversion"):
         _require_labels(name, columns[name], starts)
-    places = {name: _addresses(array) for name, array in columns.items() if name not in KEY_SCHEMA.names}
+    places = {name: _addresses(array) for name, array in columns.items() if name not in KEYS}
     described = np.array([_describe(field, places) for field in fields])
     bounds = np.empty((np.count_nonzero(described[:, kernel.LENGTHS]), starts[-1] + 1), np.int32)
     found, index, value = kernel.check_fields(
@@ -114,7 +122,7 @@ def from_table(table: pa.Table, layout: RowLayout) -> Rows:
         fields=_field_addresses(described, bounds, layout.per_impression),
         labels=np.array([places["click"][1], places["conversion"][1]]),
         owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
-        keys=_read_keys(columns, starts) if layout.with_keys else None,
+        keys=_read_keys(columns, starts, layout.keys) if layout.with_keys else None,
     )
 
 
@@ -188,11 +196,11 @@ def _field_addresses(
     return fields
 
 
-def _read_keys(columns: Columns, starts: npt.NDArray[np.int32]) -> pa.Table:
+def _read_keys(columns: Columns, starts: npt.NDArray[np.int32], keys: pa.Schema) -> pa.Table:
     _require_equal("sample_id", columns["sample_id"], starts)
     contexts = pa.array(np.repeat(np.arange(len(starts) - 1), np.diff(starts)))
     of_context = [columns[name].take(contexts) for name in ("context_id", "user_id")]
-    return pa.table([columns["sample_id"].flatten(), *of_context], KEY_SCHEMA)
+    return pa.table([columns["sample_id"].flatten(), *of_context], keys)
 
 
 _UNEQUAL = "column {}: its lists are not as long as those of the columns beside it."

@@ -13,6 +13,7 @@ from torch import Tensor
 from esmm.batch import Batch
 from esmm.embedding.bags import Bags
 from esmm.workers.world import AgreedError, World
+from schemas import schema_file
 
 NEVER = 2**62
 ADVICE = (
@@ -102,4 +103,13 @@ def load_batch(path: str | Path) -> Batch:
     tensors = load_file(str(path))
     bags = Bags(*(tensors[f"bags.{name}"] for name in ("ids", "weights", "offsets")))
     labels = tensors["click"], tensors["conversion"]
-    return Batch(tensors["context_index"], *labels, bags, *tensors["num_fields"].tolist())
+    return Batch(tensors["context_index"], *labels, bags, *_num_fields(tensors))
+
+
+def _num_fields(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Of user and impression. The first releases did not say: they knew the default schema alone."""
+    if "num_fields" in tensors:
+        user, impression = tensors["num_fields"].tolist()
+        return user, impression
+    schema = schema_file.default()
+    return len(schema.user_fields), len(schema.impression_fields)

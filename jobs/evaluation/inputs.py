@@ -12,12 +12,12 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.pandas.types import from_arrow_type
 
 from cli.errors import InputError
 from jobs.session import spark_path
 from schemas import truth as truth_file
-from schemas.predictions import LABELS, PROBABILITIES, arrow_schema, read_manifest
+from schemas.predictions import LABELS, PROBABILITIES, TYPES, read_manifest
 from schemas.samples import MANIFEST_NAME
 from storage import publishing
 from storage.filesystems import filesystem
@@ -141,10 +141,14 @@ def _require_unique(rows: DataFrame, path: str) -> None:
 
 def _check_columns(rows: DataFrame, path: str) -> None:
     found = {column.name: column.dataType.simpleString() for column in rows.schema}
+    expected = {
+        name: [from_arrow_type(pa.type_for_alias(leaf)).simpleString() for leaf in leaves]
+        for name, leaves in TYPES.items()
+    }
     wrong = [
-        f"{column.name} {column.dataType.simpleString()} (found {found.get(column.name, 'none')})"
-        for column in from_arrow_schema(arrow_schema())
-        if found.get(column.name) != column.dataType.simpleString()
+        f"{name} {' or '.join(leaves)} (found {found.get(name, 'none')})"
+        for name, leaves in expected.items()
+        if found.get(name) not in leaves
     ]
     if wrong:
         raise InputError(
@@ -214,10 +218,16 @@ def _first_broken_rule(rows: DataFrame, rules: list[Rule]) -> str:
     )
 
 
-def read_truth(spark: SparkSession, path: str) -> DataFrame:
-    """(sample_id, true_p_ctr, true_p_cvr) from a csv file or glob with a checked header."""
-    lines = spark.read.csv(_csv_paths(path), schema="sample_id long, p_ctr double, p_cvr double", header=True)
-    rules = [Rule("a whole sample_id", F.col("sample_id").isNull(), F.lit("not a number"))]
+def read_truth(spark: SparkSession, path: str, predictions: DataFrame) -> DataFrame:
+    """(sample_id, true_p_ctr, true_p_cvr) from a csv file or glob with a checked header.
+
+    Its sample_ids are numbers or text as those of the predictions are.
+    """
+    leaf = predictions.schema["sample_id"].dataType.simpleString()
+    columns = f"sample_id {leaf}, p_ctr double, p_cvr double"
+    lines = spark.read.csv(_csv_paths(path), schema=columns, header=True, escape='"')
+    what, problem = ("a sample_id", "none") if leaf == "string" else ("a whole sample_id", "not a number")
+    rules = [Rule(what, F.col("sample_id").isNull(), F.lit(problem))]
     rules += [_probability_rule(name) for name in truth_file.COLUMNS[1:]]
     _check_rows(lines, path, rules, "Make the demo logs again.")
     return lines.select("sample_id", *(F.col(name).alias(f"true_{name}") for name in truth_file.COLUMNS[1:]))

@@ -134,9 +134,10 @@ def _bin_of(few: Column) -> Column:
     return F.when(F.col("ranking") > 0, used).otherwise(UNUSED)
 
 
-def num_duplicates(spark: SparkSession, work: list[Work]) -> int:
+def num_duplicates(spark: SparkSession, work: list[Work], schema: Schema) -> int:
     """Impressions beyond the first of their sample_id."""
-    ids = _positions(spark, work).mapInArrow(profile_tasks.sample_ids_of(work), "sample_id long")
+    leaf = "string" if schema.sample_id_type == "string" else "long"
+    ids = _positions(spark, work).mapInArrow(profile_tasks.sample_ids_of(work), f"sample_id {leaf}")
     counts = ids.groupBy("sample_id").count()
     row = counts.agg(F.sum(F.col("count") - 1).alias("again")).collect()[0]
     return int(row["again"] or 0)

@@ -72,10 +72,10 @@ def write_predictions(folder: Path) -> None:
     tables = [pq.read_table(str(path)) for path in (folder / "samples/split=test").glob("part-*.parquet")]
     ids = np.concatenate([table["sample_id"].combine_chunks().flatten().to_numpy() for table in tables])
     p = np.random.default_rng(5).random(len(ids)).astype(np.float32)
-    columns: dict[str, Any] = {name: np.zeros(len(ids)) for name in predictions.arrow_schema().names}
+    columns: dict[str, Any] = {name: np.zeros(len(ids)) for name in predictions.TYPES}
     columns |= {"sample_id": ids, "context_id": [""] * len(ids), "p_ctr": p}
     (folder / "run/predictions").mkdir(parents=True)
-    table = pa.table(columns).cast(predictions.arrow_schema())
+    table = pa.table(columns).cast(predictions.arrow_schema(ALI_CCP))
     pq.write_table(table, folder / "run/predictions/part-00000.parquet")
 
 

@@ -1,30 +1,46 @@
-"""Training and prediction on samples that have nothing of Ali-CCP's, against plain Python."""
+"""Training and prediction on samples that have nothing of Ali-CCP's, against plain Python; evaluation and
+profile. All with ids that are numbers and with ids that are text."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
+from sklearn.metrics import roc_auc_score
 
+from cli.errors import InputError
 from esmm.checkpoints.files import newest_checkpoint
 from esmm.checkpoints.state import read_state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.training_run import train
+from jobs import evaluate, profile_samples
+from jobs.evaluation.inputs import check_paths
+from jobs.profiling import spark_counts
+from jobs.profiling.config import ProfileConfig
 from schemas import predictions
+from schemas.schema import Schema
 from tests.fixtures.plain_batches import Row, check_batch, plain_bags, rows_of_samples
 from tests.fixtures.runs import CONFIG, Inputs, log_of, numbers_of, predictions_of
-from tests.fixtures.sample_files import read_rows
-from tests.fixtures.shop import AVERAGED, SHOP
+from tests.fixtures.sample_files import read_rows, write_samples
+from tests.fixtures.shop import AVERAGED, SHOP, SHOP_OF_TEXT
 from tests.fixtures.workers import ONE_WORKER
 
 Numbers = dict[str, npt.NDArray[np.float32]]
 HIDDEN = CONFIG["model"]["towers"]
 
 
+@pytest.fixture(scope="module", params=[SHOP, SHOP_OF_TEXT], ids=["numbers", "text"])
+def schema(request: pytest.FixtureRequest) -> Schema:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return Inputs(tmp_path_factory.mktemp("shop"), SHOP)
+def shop(schema: Schema, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("shop"), schema)
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +52,21 @@ def run(shop: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_batches_hold_what_the_rows_hold(shop: Inputs) -> None:
+def test_batches_hold_what_the_rows_hold(shop: Inputs, schema: Schema) -> None:
     of_sample = rows_of_samples(read_rows(shop.train))
     found = 0
     for batch in Loader(str(shop.train), batch_size=7, shuffle_window=12, with_keys=True).epoch(
         Position.start(0)
     ):
-        check_batch(batch, of_sample, SHOP, AVERAGED)
+        check_batch(batch, of_sample, schema, AVERAGED)
         found += batch.num_impressions
     assert found == len(of_sample)
 
 
-def test_a_run_says_which_fields_it_was_trained_on(run: Path) -> None:
+def test_a_run_says_which_fields_it_was_trained_on(run: Path, schema: Schema) -> None:
     state = read_state(newest_checkpoint(run))
     assert (state.step, state.num_rows) == (2, 40 + 30 + 50 + 20)
-    assert state.schema["schema"] == SHOP.to_dict()
+    assert state.schema["schema"] == schema.to_dict()
     numbers = numbers_of(newest_checkpoint(run))
     dim = CONFIG["model"]["embedding_dim"]
     assert numbers["network.context.weight"].shape == numbers["network.item.weight"].shape
@@ -58,16 +74,68 @@ def test_a_run_says_which_fields_it_was_trained_on(run: Path) -> None:
     assert np.isfinite(log_of(run)[-1]["auc_ctr"])
 
 
-def test_predictions_are_those_of_the_checkpoint_written_out(run: Path, shop: Inputs, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_checkpoint_written_out(
+    run: Path, shop: Inputs, schema: Schema, tmp_path: Path
+) -> None:
     state, numbers = read_state(newest_checkpoint(run)), numbers_of(newest_checkpoint(run))
     numbers["rows"] = numbers["rows"] * state.scale
     of_sample = rows_of_samples(read_rows(shop.valid))
-    found = predictions_of(run, shop.valid, tmp_path / "out").to_pylist()
+    table = predictions_of(run, shop.valid, tmp_path / "out")
+    assert table.schema.equals(predictions.arrow_schema(schema))
+    found = table.to_pylist()
     assert {row["sample_id"] for row in found} == set(of_sample) and len(found) == len(of_sample)
     for row in found:
+        assert row["user_id"] == of_sample[row["sample_id"]][0]["user_id"]
         p_ctr, p_cvr = (_probability(numbers, *of_sample[row["sample_id"]], tower) for tower in (0, 1))
         assert (row["p_ctr"], row["p_cvr"]) == pytest.approx((p_ctr, p_cvr), rel=1e-4)
-    assert predictions.read_manifest(str(tmp_path / "out"))["schema"] == SHOP.to_dict()
+    assert predictions.read_manifest(str(tmp_path / "out"))["schema"] == schema.to_dict()
+
+
+def test_evaluation_judges_them_against_labels_and_truth(
+    spark: SparkSession, run: Path, shop: Inputs, tmp_path: Path
+) -> None:
+    folder = tmp_path / "predictions"
+    found = predictions_of(run, shop.valid, folder).to_pandas()
+    truth = np.random.default_rng(3).uniform(0.01, 0.99, (2, len(found["sample_id"])))
+    lines = pd.DataFrame({"sample_id": found["sample_id"], "p_ctr": truth[0], "p_cvr": truth[1]})
+    lines[::-1].to_csv(tmp_path / "truth.csv", index=False)
+    paths = {"predictions": str(folder), "truth": str(tmp_path / "truth.csv")}
+    check_paths(**paths)
+    metrics = evaluate.run(spark, argparse.Namespace(out=str(tmp_path / "metrics.json"), **paths))
+    judged = found["click"] == 1
+    cvr = roc_auc_score(found["conversion"][judged], found["p_cvr"][judged])
+    assert metrics["ctr"]["auc"] == pytest.approx(roc_auc_score(found["click"], found["p_ctr"]))
+    assert metrics["cvr"]["auc"] == pytest.approx(cvr)
+    assert metrics["ctcvr"]["auc"] == pytest.approx(roc_auc_score(found["conversion"], found["p_ctcvr"]))
+    assert metrics["ctr"]["best_auc"] == pytest.approx(roc_auc_score(found["click"], truth[0]))
+
+
+def test_the_profile_counts_repeated_sample_ids(
+    spark: SparkSession, shop: Inputs, schema: Schema, tmp_path: Path
+) -> None:
+    inputs = profile_samples.read_inputs(str(shop.valid), against=str(shop.train))
+    profile = profile_samples.run(spark, inputs, ProfileConfig(), str(tmp_path / "profile.json"))
+    impressions = sum(len(row["sample_id"]) for row in read_rows(shop.valid))
+    assert (profile["duplicate_sample_ids"], profile["counts"]["impressions"]) == (0, impressions)
+    work = spark_counts.work_of(spark, True, inputs.samples, inputs.ours)
+    assert spark_counts.num_duplicates(spark, [*work, *work], schema) == impressions
+
+
+def test_samples_with_ids_of_another_type_do_not_fit(
+    run: Path, shop: Inputs, schema: Schema, tmp_path: Path
+) -> None:
+    """Each of the doors says so: of training, of going on, of prediction, of the profile."""
+    other = tmp_path / "other"
+    write_samples(other, num_rows=10, schema=SHOP if schema is SHOP_OF_TEXT else SHOP_OF_TEXT)
+    told = r"sample_id_type \w+ -> \w+; user_id_type \w+ -> \w+"
+    with pytest.raises(InputError, match=told):
+        train(ONE_WORKER, shop.options(tmp_path / "run", valid=other))
+    with pytest.raises(InputError, match=f"another schema .{told}"):
+        train(ONE_WORKER, shop.options(run, "--resume", train=other, valid=other))
+    with pytest.raises(InputError, match=f"other samples .{told}"):
+        predictions_of(run, other, tmp_path / "out")
+    with pytest.raises(InputError, match=told):
+        profile_samples.read_inputs(str(shop.valid), against=str(other))
 
 
 def _probability(numbers: Numbers, row: Row, number: int, tower: int) -> float:

@@ -63,7 +63,7 @@ def test_predictions_are_every_impression_once_with_its_labels(
     run: Path, inputs: Inputs, tmp_path: Path
 ) -> None:
     table = predictions_of(run, inputs.valid, tmp_path / "out")
-    assert table.schema.equals(predictions.arrow_schema())
+    assert table.schema.equals(predictions.arrow_schema(TEST_SCHEMA))
     expected = {
         sample: (row["context_id"], row["user_id"], row["click"][i], row["conversion"][i])
         for row in read_rows(inputs.valid)

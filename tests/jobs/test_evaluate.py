@@ -1,6 +1,7 @@
 """Evaluation from published predictions to metrics.json, against scikit-learn and numpy."""
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -23,7 +24,10 @@ from jobs import evaluate
 from jobs.evaluation.inputs import check_paths
 from schemas.predictions import arrow_schema
 from schemas.samples import MANIFEST_NAME
+from schemas.schema import Schema
 from storage.publishing import SUCCESS_NAME
+from tests.fixtures.ali_ccp import ALI_CCP
+from tests.fixtures.shop import SHOP_OF_TEXT
 
 PROJECT = Path(__file__).resolve().parents[2]
 Columns = dict[str, Any]
@@ -52,11 +56,19 @@ def draw(n: int = 600) -> tuple[Columns, Columns]:
     return predictions, {"sample_id": sample_id, "p_ctr": true_ctr, "p_cvr": true_cvr}
 
 
-def write_predictions(folder: Path, columns: Columns, num_files: int = 2) -> Path:
+def as_text(columns: Columns) -> Columns:
+    """The same with sample ids, and user ids if there are any, that are text which CSV has to quote."""
+    named: Columns = {"sample_id": [f'n° "{number}", a' for number in columns["sample_id"]]}
+    if "user_id" in columns:
+        named["user_id"] = [None if user is None else f"user {user}" for user in columns["user_id"]]
+    return columns | named
+
+
+def write_predictions(folder: Path, columns: Columns, num_files: int = 2, schema: Schema = ALI_CCP) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.parquet"):
         old.unlink()
-    table = pa.table(columns, schema=arrow_schema().remove_metadata())
+    table = pa.table(columns, schema=arrow_schema(schema).remove_metadata())
     files = []
     for index, rows in enumerate(np.array_split(np.arange(table.num_rows), num_files)):
         pq.write_table(table.take(pa.array(rows)), folder / f"part-{index}.parquet")
@@ -67,8 +79,10 @@ def write_predictions(folder: Path, columns: Columns, num_files: int = 2) -> Pat
 
 
 def write_truth(file: Path, columns: Columns) -> Path:
-    rows = zip(*(columns[name].tolist() for name in ("sample_id", "p_ctr", "p_cvr")), strict=True)
-    file.write_text("sample_id,p_ctr,p_cvr\n" + "".join(f"{i},{a!r},{b!r}\n" for i, a, b in rows))
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("sample_id", "p_ctr", "p_cvr"))
+        writer.writerows(zip(*(columns[name] for name in ("sample_id", "p_ctr", "p_cvr")), strict=True))
     return file
 
 
@@ -244,6 +258,50 @@ def test_conversion_without_click(spark: SparkSession, tmp_path: Path) -> None:
         run(spark, write_predictions(tmp_path / "predictions", predictions))
 
 
+def test_ids_that_are_text(
+    spark: SparkSession, tmp_path: Path, metrics: Columns, drawn: tuple[Columns, Columns]
+) -> None:
+    """The same metrics as with numbers, also against a truth whose ids are text."""
+    predictions, truth = (as_text(columns) for columns in drawn)
+    folder = write_predictions(tmp_path / "predictions", predictions, schema=SHOP_OF_TEXT)
+    found = run(spark, folder, write_truth(tmp_path / "truth.csv", truth))
+    assert found | {"source": None} == metrics | {"source": None}
+
+
+def test_repeated_sample_ids_that_are_text(spark: SparkSession, tmp_path: Path) -> None:
+    predictions = as_text(draw(30)[0])
+    predictions["sample_id"] = [f"s{number}" for number in (*range(100, 115), *range(113, 128))]
+    folder = write_predictions(tmp_path / "predictions", predictions, schema=SHOP_OF_TEXT)
+    with pytest.raises(InputError, match=r"each sample_id once, found .* s113 \(2 rows\), s114 \(2 rows\)"):
+        run(spark, folder)
+
+
+def test_truth_with_ids_of_the_other_type(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, truth = draw(30)
+    file = write_truth(tmp_path / "truth.csv", as_text(truth))
+    with pytest.raises(InputError, match="a whole sample_id, found 30 of 30 rows without"):
+        run(spark, write_predictions(tmp_path / "predictions", predictions), file)
+
+
+def test_a_truth_line_without_its_id_that_is_text(spark: SparkSession, tmp_path: Path) -> None:
+    predictions, truth = (as_text(columns) for columns in draw(30))
+    truth["sample_id"][3] = ""
+    folder = write_predictions(tmp_path / "predictions", predictions, schema=SHOP_OF_TEXT)
+    with pytest.raises(InputError, match="truth.csv: expected a sample_id, found 1 of 30 rows without"):
+        run(spark, folder, write_truth(tmp_path / "truth.csv", truth))
+
+
+@pytest.mark.parametrize("column", ["sample_id", "user_id"])
+def test_ids_of_a_type_that_is_neither(spark: SparkSession, tmp_path: Path, column: str) -> None:
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    for file in folder.glob("*.parquet"):
+        table = pq.read_table(file)
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, table[column].cast(pa.float64())), file)
+    with pytest.raises(InputError, match=rf"columns {column} bigint or string \(found double\)\. Give"):
+        run(spark, folder)
+
+
 def test_other_columns(spark: SparkSession, tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "predictions", draw(30)[0])
     for file in folder.glob("*.parquet"):
@@ -253,7 +311,7 @@ def test_other_columns(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def _double_p_ctr() -> pa.Schema:
-    schema = arrow_schema()
+    schema = arrow_schema(ALI_CCP)
     schema = schema.remove(schema.get_field_index("p_cvr"))
     return schema.set(schema.get_field_index("p_ctr"), pa.field("p_ctr", pa.float64()))
 
@@ -361,7 +419,7 @@ def test_a_product_may_be_rounded(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def test_no_rows(spark: SparkSession, tmp_path: Path) -> None:
-    columns: Columns = {name: [] for name in arrow_schema().names}
+    columns: Columns = {name: [] for name in arrow_schema(ALI_CCP).names}
     with pytest.raises(InputError, match="expected at least one row, found none"):
         run(spark, write_predictions(tmp_path / "predictions", columns, num_files=1))
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from schemas.fields import Field
-from schemas.schema import Schema, differences
-from tests.fixtures.shop import SHOP
+from schemas.schema import Schema, Tables, differences
+from tests.fixtures.shop import SHOP, SHOP_OF_TEXT
 
 CUSTOMER, TASTES, PRODUCT, TAGS = SHOP.fields
 LIKES = replace(TASTES, name="likes")
@@ -20,6 +20,7 @@ def test_the_same_fields_do_not_differ_whatever_they_are_said_to_mean() -> None:
     assert differences(SHOP, replace(SHOP, name="other", user_id=None, item_id=None)) == []
     assert differences(SHOP, shop(replace(CUSTOMER, meaning="who buys"), TASTES, PRODUCT, TAGS)) == []
     assert differences(SHOP, Schema.from_dict(SHOP.to_dict())) == []
+    assert differences(SHOP, replace(SHOP, tables=Tables(context_id="session"))) == []
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,12 @@ def test_the_same_fields_do_not_differ_whatever_they_are_said_to_mean() -> None:
             ["field tastes: side user -> item, weighted True -> False", "field tags: multi True -> False"],
         ),
         (shop(CUSTOMER, TASTES, TAGS, PRODUCT), ["fields in another order: customer, tastes, tags, product"]),
+        (SHOP_OF_TEXT, ["sample_id_type int64 -> string", "user_id_type int64 -> string"]),
+        (
+            replace(SHOP_OF_TEXT, fields=(CUSTOMER, PRODUCT), tables=Tables(user_id_type="string")),
+            ["fields removed: tastes, tags", "user_id_type int64 -> string"],
+        ),
     ],
 )
-def test_each_field_that_differs_is_named(new: Schema, expected: list[str]) -> None:
+def test_each_field_and_id_that_differs_is_named(new: Schema, expected: list[str]) -> None:
     assert differences(SHOP, new) == expected

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from esmm.batch import Batch
-from esmm.training.divergence import Guard, bad_batch_name, load_batch
+from esmm.training.divergence import Guard, bad_batch_name, load_batch, save_batch
 from esmm.workers.world import AgreedError
 from tests.fixtures.workers import ONE_WORKER, Command
 from tests.programs.spoiled_steps import (
@@ -34,6 +35,16 @@ def test_a_bad_batch_is_named_saved_and_still_bad_when_read_back(tmp_path: Path)
     _assert_same(again, spoil(make_batch(SPOILED)))
     assert not make_trained(ONE_WORKER)(again, IMPRESSIONS).isfinite().all()
     assert make_trained(ONE_WORKER)(make_batch(SPOILED), IMPRESSIONS).isfinite().all()
+
+
+def test_a_batch_of_the_first_releases_has_the_default_fields(tmp_path: Path) -> None:
+    """They did not save how many there are."""
+    path = tmp_path / bad_batch_name(1, rank=0)
+    save_batch(path, make_batch(1))
+    tensors = load_file(path)
+    del tensors["num_fields"]
+    save_file(tensors, path)
+    _assert_same(load_batch(path), make_batch(1))
 
 
 def test_all_workers_stop_for_the_bad_batch_of_one(tmp_path: Path, command: Command) -> None:
