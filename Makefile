@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SIZE ?= default
+SCHEMA ?= ali_ccp
 RAW ?= raw/ali_ccp
 OUT ?= samples
 WORKERS ?= 1
@@ -32,8 +33,8 @@ setup-airflow: setup ## Make or update .venv-airflow
 	@scripts/setup.sh airflow
 
 .PHONY: demo
-demo: setup ## From raw logs to the three AUCs on planted data (SIZE=tiny for a quick look)
-	@.venv/bin/python -m scripts.demo --size $(SIZE)
+demo: setup ## From raw logs to the three AUCs on planted data (SIZE=tiny for a quick look, SCHEMA=shop for tables)
+	@.venv/bin/python -m scripts.demo --size $(SIZE) --schema $(SCHEMA)
 
 .PHONY: ali-ccp-samples
 ali-ccp-samples: setup ## Samples of the full Ali-CCP logs (RAW=folder with its archives OUT=samples)

@@ -1,6 +1,7 @@
-"""Draw demo logs in Ali-CCP's raw format from a planted world whose true probabilities are known.
+"""Draw demo logs from a planted world whose true probabilities are known: Ali-CCP's, or those of a shop.
 
     python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1
+    python -m jobs.make_demo_logs --schema configs/schemas/shop.yaml --format parquet --out data/shop
 
 Equal options give equal bytes, whatever the number of processes.
 """
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cli.arguments import CommandParser
@@ -23,7 +24,8 @@ from cli.version import WRITTEN_BY
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
-from schemas import truth
+from jobs.shop_logs import files as shop_files
+from schemas import schema_file, truth
 from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -35,8 +37,10 @@ OUTPUT = outputs.Kind(
     content="demo logs",
     manifest=SUMMARY_NAME,
     keys=frozenset(("options", "splits")),
-    names=r"(sample_skeleton|common_features|truth)_(train|test)\.csv",
+    names=rf"(sample_skeleton|common_features|truth)_(train|test)\.csv|{shop_files.NAMES}",
 )
+TEXT, PARQUET = "text", "parquet"
+FORMAT_OF = {"ali_ccp": TEXT, "shop": PARQUET}  # by the name of the schema whose logs are drawn
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Options:
             wrong.append(f"--list-scale: expected 0 to 4, found {self.list_scale}")
         if wrong:
             raise InputError("; ".join(wrong) + ". See --help.")
+
+
+DEFAULT_OF = {TEXT: Options(), PARQUET: Options(ctr=0.05, cvr=0.18)}
 
 
 def make_tasks(plans: tuple[Plan, ...]) -> list[ChunkTask]:
@@ -159,6 +166,18 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
     return summary
 
 
+def make_shop(out: str, options: Options, overwrite: bool) -> dict[str, Any]:
+    """Draw both halves of the shop's logs into the folder `out`, whole or not at all; returns its summary."""
+    options.check()
+    outputs.refuse_taken(out, OUTPUT, overwrite)
+    with staging.beside(out) as staged:
+        drawn = shop_files.write_shop(staged, **asdict(options))
+        summary: dict[str, Any] = {"options": asdict(options), **drawn, "written_by": WRITTEN_BY}
+        write_json(f"{staged}/{SUMMARY_NAME}", summary)
+        outputs.publish(staged, out, OUTPUT, overwrite)
+    return summary
+
+
 def describe_world(world: PlantedWorld) -> dict[str, int]:
     """How many of each kind there are."""
     kinds = ("categories", "shops", "brands", "nodes")
@@ -173,34 +192,43 @@ def largest_id(world: PlantedWorld) -> int:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
-    default = Options()
+    default, of_shop = DEFAULT_OF[TEXT], DEFAULT_OF[PARQUET]
     parser = CommandParser("jobs.make_demo_logs", __doc__)
     parser.add_argument("--out", required=True, help="folder to make")
+    schema_file.add_option(parser)
+    parser.add_argument(
+        "--format",
+        choices=(TEXT, PARQUET),
+        help="default: text for ali_ccp, parquet for shop; there is no other",
+    )
     parser.add_argument(
         "--contexts",
         type=int,
         default=default.contexts,
-        help="common records of the training half, 57.9 impressions each on average; the test half has half "
-        "as many (default %(default)s: about 460,000 impressions and 230 MB for training)",
+        help="contexts of the training half, 57.9 impressions each on average; the test half has half "
+        "as many (default %(default)s: about 460,000 impressions for training, as text 230 MB)",
     )
     parser.add_argument(
         "--seed", type=int, default=default.seed, help="equal seeds, equal bytes (%(default)s)"
     )
-    parser.add_argument("--ctr", type=float, default=default.ctr, help="clicks per impression (%(default)s)")
+    parser.add_argument(
+        "--ctr", type=float, help=f"clicks per impression ({default.ctr}, shop {of_shop.ctr})"
+    )
     parser.add_argument(
         "--cvr",
         type=float,
-        default=default.cvr,
-        help="conversions per click (default %(default)s; the real data have 0.0055, with which a demo would "
-        "hold hardly any conversion)",
+        help=f"conversions per click (default {default.cvr}, shop {of_shop.cvr}; the real data have 0.0055, "
+        "with which a demo would hold hardly any conversion)",
     )
     parser.add_argument(
         "--list-scale",
         type=float,
         default=default.list_scale,
-        help="scales the lengths of the history lists, 608 entries on average (default %(default)s)",
+        help="scales the lengths of the history lists, in ali_ccp 608 entries on average (%(default)s)",
     )
-    parser.add_argument("--processes", type=int, default=num_cores(), help="default: all cores, %(default)s")
+    parser.add_argument(
+        "--processes", type=int, default=num_cores(), help="for text; default: all cores, %(default)s"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace demo logs that are already there")
     return parser.parse_args(argv)
 
@@ -209,16 +237,35 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def format_for(schema: str, wanted: str | None) -> str:
+    """The format of the logs of a schema, of which there are two. wanted: None for that which it has."""
+    if schema not in FORMAT_OF:
+        raise InputError(
+            f"--schema: this command draws the two worlds that it knows, {' and '.join(FORMAT_OF)}, found a "
+            f"schema named {schema}. Logs of one's own need no drawing: docs/own_logs.md."
+        )
+    if wanted not in (None, FORMAT_OF[schema]):
+        raise InputError(f"--format: expected {FORMAT_OF[schema]} for schema {schema}, found {wanted}.")
+    return FORMAT_OF[schema]
+
+
 def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
     if args.processes < 1:
         raise InputError(f"--processes: expected at least 1, found {args.processes}.")
-    options = Options(args.contexts, args.seed, args.ctr, args.cvr, args.list_scale)
-    summary = make_logs(args.out, options, args.processes, args.overwrite)
+    kind = format_for(schema_file.read(args.schema).name, args.format)
+    rates = {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
+    options = replace(
+        DEFAULT_OF[kind], contexts=args.contexts, seed=args.seed, list_scale=args.list_scale, **rates
+    )
+    if kind == PARQUET:
+        summary = make_shop(args.out, options, args.overwrite)
+    else:
+        summary = make_logs(args.out, options, args.processes, args.overwrite)
     for split, counts in summary["splits"].items():
-        megabytes = (counts["skeleton_bytes"] + counts["common_bytes"]) / 1e6
+        megabytes = sum(size for name, size in counts.items() if name.endswith("_bytes")) / 1e6
         print(
             f"{args.out} {split}: {counts['rows']:,} impressions, {counts['contexts']:,} contexts, "
             f"{counts['clicks']:,} clicks, {counts['conversions']:,} conversions, {megabytes:.0f} MB"

@@ -1,6 +1,7 @@
 """The whole road on demo data: raw logs, samples, training on two workers, predictions, the three AUCs.
 
     make demo SIZE=tiny        (the same as: python -m scripts.demo --size tiny)
+    make demo SCHEMA=shop      the tables of a small shop instead of text in Ali-CCP's format
 
 Each command's output goes to a log of its own; the last lines are shown where one fails.
 """
@@ -35,11 +36,33 @@ class Size:
     train: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class World:
+    """Whose logs are drawn. logs: options of build_samples, with what make_demo_logs calls their values."""
+
+    config: str
+    logs: tuple[tuple[str, str], ...]
+    schema: tuple[str, ...] = ()  # the option that names it where it is not the default one
+
+
 SIZES = {
     "default": Size(),
     "tiny": Size(
         logs=("--contexts", "300", "--list-scale", "0.2"),
         train=("--set", "train.batch_size=256", "--set", "train.log_every=10"),
+    ),
+}
+
+
+WORLDS = {
+    "ali_ccp": World(
+        "configs/demo.yaml",
+        logs=(("--skeleton", "sample_skeleton_{split}.csv"), ("--common", "common_features_{split}.csv")),
+    ),
+    "shop": World(
+        "configs/shop.yaml",
+        logs=(("--impressions", "impressions_{split}"), ("--contexts", "contexts_{split}")),
+        schema=("--schema", "configs/schemas/shop.yaml"),
     ),
 }
 
@@ -62,8 +85,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("scripts.demo", __doc__)
     parser.add_argument("--size", choices=SIZES, default="default")
-    parser.add_argument("--out", default="build/demo", help="the demo goes to a folder of its size in there")
-    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("--schema", choices=WORLDS, default="ali_ccp", help="whose logs (%(default)s)")
+    parser.add_argument("--out", default="build/demo", help="the demo goes to a folder of its own in there")
+    parser.add_argument("--config", help="configuration of the training; default: the schema's")
     parser.add_argument("--workers", type=int, default=2, help="Horovod workers")
     return parser.parse_args(argv)
 
@@ -73,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
+def stages(world: World, size: Size, out: Path, config: str, workers: int) -> list[Stage]:
     """The commands in order; each finds its input where the one before left it."""
     raw = out / "raw"
     samples = out / "samples"
@@ -86,19 +110,14 @@ def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
     workers_command = [str(BIN / "horovodrun"), "-np", str(workers), "-H", f"localhost:{workers}", *python]
 
     def build(split: str) -> list[str]:
-        logs = [
-            "--skeleton",
-            f"{raw}/sample_skeleton_{split}.csv",
-            "--common",
-            f"{raw}/common_features_{split}.csv",
-        ]
+        logs = [part for option, name in world.logs for part in (option, f"{raw}/{name.format(split=split)}")]
         out = ["--out", f"{samples}/split={split}", "--config", config, "--overwrite"]
-        return [*python, "jobs.build_samples", *logs, *out]
+        return [*python, "jobs.build_samples", *logs, *world.schema, *out]
 
     return [
         Stage(
             "draw raw logs",
-            [[*python, "jobs.make_demo_logs", "--out", str(raw), *size.logs, "--overwrite"]],
+            [[*python, "jobs.make_demo_logs", "--out", str(raw), *world.schema, *size.logs, "--overwrite"]],
             raw,
             lambda: _logs_outcome(raw),
         ),
@@ -140,8 +159,8 @@ def stages(size: Size, out: Path, config: str, workers: int) -> list[Stage]:
 
 
 def _logs_outcome(raw: Path) -> str:
-    lines = sum(path.stat().st_size for path in raw.glob("*.csv") if not path.name.startswith("truth"))
-    return f"{lines / 1e6:,.0f} MB of raw logs"
+    files = (path for path in raw.rglob("*.*") if not path.name.startswith("truth"))
+    return f"{sum(path.stat().st_size for path in files) / 1e6:,.0f} MB of raw logs"
 
 
 def _samples_outcome(folder: Path) -> str:
@@ -236,11 +255,13 @@ def _number(value: float | None, form: str) -> str:
 def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
-    out = (PROJECT / args.out / args.size).resolve()
+    name = args.size if args.schema == "ali_ccp" else f"{args.schema}-{args.size}"
+    out = (PROJECT / args.out / name).resolve()
     logs = out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    todo = stages(SIZES[args.size], out, args.config, args.workers)
+    world = WORLDS[args.schema]
+    todo = stages(world, SIZES[args.size], out, args.config or world.config, args.workers)
     try:
         for number, stage in enumerate(todo, 1):
             name = stage.name.replace(", ", "-").replace(" ", "-")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo import SIZES, Stage, StageError, run_stage, stages, table
+from scripts.demo import SIZES, WORLDS, Stage, StageError, run_stage, stages, table
 
 
 def test_a_failing_stage_is_named_with_its_last_lines_and_its_command(tmp_path: Path):
@@ -31,8 +31,9 @@ def test_rank_0_speaks_without_its_number(tmp_path: Path):
     assert (tmp_path / "log.1.log").read_text().splitlines() == ["12:00:00 epoch 1", *lines[1:]]
 
 
-def test_each_stage_reads_what_the_one_before_has_written(tmp_path: Path):
-    found = stages(SIZES["tiny"], tmp_path, "configs/demo.yaml", workers=2)
+@pytest.mark.parametrize("world", WORLDS)
+def test_each_stage_reads_what_the_one_before_has_written(tmp_path: Path, world: str):
+    found = stages(WORLDS[world], SIZES["tiny"], tmp_path, WORLDS[world].config, workers=2)
     written: set[str] = set()
     for stage in found:
         for command in stage.commands:

@@ -1,0 +1,1 @@
+"""Logs of a small shop, as tables, drawn from a planted world."""
