@@ -56,14 +56,15 @@ def validate(model: "type[ModelT]", values: dict[str, Any], where: str, context:
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        heading = f"{where}: {{}} in the configuration"
-        raise InputError(explain_mistakes(error.errors(), model, heading)) from error
+        lines = mistakes(error.errors(), model)
+        raise InputError(
+            f"{where}: {len(lines)} mistake(s) in the configuration:\n" + "\n".join(lines)
+        ) from error
 
 
-def explain_mistakes(errors: Sequence[Any], model: type, heading: str) -> str:
-    """pydantic's errors about a model or a dataclass, a line each, below a heading with their number."""
-    lines = [_mistake(model, item) for item in errors]
-    return "\n".join([f"{heading.format(f'{len(lines)} mistake(s)')}:", *lines])
+def mistakes(errors: Sequence[Any], model: type) -> list[str]:
+    """pydantic's errors about a model or a dataclass, a line each."""
+    return [_mistake(model, item) for item in errors]
 
 
 def _mistake(model: type, item: Any) -> str:

@@ -13,7 +13,7 @@ QUARANTINE_FOLDER = "_quarantine"  # the underscore keeps Parquet readers out of
 
 def arrow_schema() -> "pa.Schema":
     """One row per line. reason: of `QUARANTINE_REASONS`; offset: in bytes, of the unpacked file where it is
-    compressed; text: null where it was not kept."""
+    compressed, null in a table; text: null where it was not kept, of a table JSON."""
     import pyarrow as pa
 
     return pa.schema(

@@ -6,7 +6,7 @@ from importlib.abc import ResourceLoader
 from pathlib import Path
 from typing import Any, cast
 
-from cli.config_files import explain_mistakes, parse_yaml
+from cli.config_files import mistakes, parse_yaml
 from cli.errors import InputError
 from schemas.schema import Schema
 
@@ -48,8 +48,8 @@ def parse(text: bytes, path: str) -> Schema:
     try:
         return TypeAdapter(Schema).validate_python(content)
     except ValidationError as error:
-        mistakes = [{**item, "loc": _named(item["loc"], content)} for item in error.errors()]
-        raise InputError(explain_mistakes(mistakes, Schema, f"{path}: {{}} in the schema")) from error
+        lines = mistakes([{**item, "loc": _named(item["loc"], content)} for item in error.errors()], Schema)
+        raise InputError(f"{path}: {len(lines)} mistake(s) in the schema:\n" + "\n".join(lines)) from error
 
 
 def _named(place: tuple[int | str, ...], content: dict[str, Any]) -> tuple[int | str, ...]:

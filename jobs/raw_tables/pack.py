@@ -1,6 +1,7 @@
 """Batches of a table as packed rows (`jobs.raw_logs.packed_rows`): pure functions on Arrow."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -100,7 +101,7 @@ class Packer:
         """Rows as JSON, under the names of their table."""
         blobs = []
         for row, reason in zip(batch.to_pylist(), reasons.tolist(), strict=True):
-            named = {self._sources[name]: value for name, value in row.items()}
+            named = {self._sources[name]: _for_json(value) for name, value in row.items()}
             text = json.dumps(named, ensure_ascii=False).encode()
             head = np.array([reason, len(text)], np.int32).tobytes()
             blobs.append(np.frombuffer(head + text + bytes(-len(text) % 4), np.int32))
@@ -108,6 +109,13 @@ class Packer:
         orders = np.full(len(blobs), self._table << OFFSET_BITS)
         keys = pack_kernel.row_hashes(np.concatenate(blobs), starts).view(np.int64)
         return _batch(keys, packed_rows.KIND_QUARANTINED, orders, starts, np.concatenate(blobs))
+
+
+def _for_json(value: Any) -> Any:
+    """A value as JSON can have it: numbers that it does not know, such as NaN, as their names."""
+    if isinstance(value, list):
+        return [_for_json(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def hash_ids(ids: pa.Array, salt: np.uint64) -> Ints:

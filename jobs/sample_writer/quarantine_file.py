@@ -39,8 +39,9 @@ class QuarantineFile:
     from compressed files, in which nobody can seek; the others have file and offset.
     """
 
-    def __init__(self, path: str, files: list[LogFile]) -> None:
+    def __init__(self, path: str, files: list[LogFile], of_tables: bool = False) -> None:
         self._path = path
+        self._of_tables = of_tables
         self._file = ParquetFile(path, SCHEMA, compression="zstd")
         self._files = {file.number: file for file in files}
         self._buffered: list[Rejected] = []
@@ -115,7 +116,7 @@ class QuarantineFile:
         columns = {
             "reason": [QUARANTINE_REASONS[code] for code in reasons.tolist()],
             "file": [self._files[number].path for number in (orders >> packed_rows.OFFSET_BITS).tolist()],
-            "offset": orders & packed_rows.OFFSET_MASK,
+            "offset": [None] * len(orders) if self._of_tables else orders & packed_rows.OFFSET_MASK,
             "text": texts,
         }
         self._file.write(pa.table(columns, schema=SCHEMA))

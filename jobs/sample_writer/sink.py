@@ -134,7 +134,7 @@ class SampleWriter(DataSourceArrowWriter):
         from jobs.sample_writer.quarantine_file import QuarantineFile
 
         folder = f"{self._staging[0]}/{ATTEMPTS}/{QUARANTINE_FOLDER}"
-        return QuarantineFile(f"{folder}/{name}", self._files)
+        return QuarantineFile(f"{folder}/{name}", self._files, self._schema.tables is not None)
 
     def _part_writer(
         self, part: int, name: str, quarantine: "QuarantineFile", files: ExitStack

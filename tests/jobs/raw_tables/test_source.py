@@ -163,9 +163,10 @@ def test_broken_rows_are_told_kept_and_too_many_stop_the_job(spark: SparkSession
     assert made["quarantine"] == {"bad_weight": 1, "duplicate_sample_id": 1, "null_key": 1}
     assert made["counts"]["impressions"] == len(impressions) - 3
     rows = pq.ParquetFile(next((tmp_path / "samples/_quarantine").iterdir())).read().to_pylist()
-    assert {row["file"] for row in rows} == {str(tmp_path / "impressions")}
+    assert {(row["file"], row["offset"]) for row in rows} == {(str(tmp_path / "impressions"), None)}
     whole = {row["reason"]: json.loads(row["text"]) for row in rows}
     assert whole["null_key"]["impression"] == 2
+    assert whole["bad_weight"]["match_strength"] == "nan"
     assert whole["duplicate_sample_id"] == {"impression": 3}
     strict = SETTINGS.model_copy(update={"max_broken_share": 0.001})
     with pytest.raises(InputError, match=r"null_key: 1 .*(?s:.)*Mend the logs"):
