@@ -54,7 +54,7 @@ def counted(counter: IdCounter, chunks: list[Chunk]) -> tuple[Counter[tuple[int,
 def test_ids_are_counted_whatever_the_size_of_the_table(features: list[tuple[str, int]], num_slots: int):
     listed = "\x01".join(raw_lines.feature(name, i, "1.0") for name, i in features)
     line = f"{'0' * 16},{len(features)},{listed}\n".encode()
-    found, _ = counted(IdCounter(common=True, num_slots=num_slots), [Chunk(0, line), Chunk(0, line)])
+    found, _ = counted(IdCounter(True, ALI_CCP, num_slots=num_slots), [Chunk(0, line), Chunk(0, line)])
     expected = Counter({(ALI_CCP.index[name], i): 2 * n for (name, i), n in Counter(features).items()})
     assert found == expected + Counter({(GOOD_LINES, 0): 2})
 
@@ -74,8 +74,8 @@ def test_only_good_lines_count_and_a_table_too_small_is_handed_over_in_pieces():
         (ALI_CCP.index[name], i): n for name, counts in skeleton_only.items() for i, n in counts.items()
     }
     expected |= {(GOOD_LINES, 0): len(logs.skeleton), (BROKEN_LINES, 0): 4}
-    large, few_batches = counted(IdCounter(common=False), chunks)
-    small, many_batches = counted(IdCounter(common=False, num_slots=128), chunks)
+    large, few_batches = counted(IdCounter(False, ALI_CCP), chunks)
+    small, many_batches = counted(IdCounter(False, ALI_CCP, num_slots=128), chunks)
     assert large == small == expected
     assert many_batches > few_batches == 2
 
@@ -83,7 +83,7 @@ def test_only_good_lines_count_and_a_table_too_small_is_handed_over_in_pieces():
 def test_a_hot_id_is_one_row():
     line = raw_lines.feature("109_14", 7, "1.0")
     lines = f"{'0' * 16},1000,{chr(1).join([line] * 1000)}\n".encode() * 50
-    found, num_batches = counted(IdCounter(common=True), [Chunk(0, lines)])
+    found, num_batches = counted(IdCounter(True, ALI_CCP), [Chunk(0, lines)])
     assert found == Counter({(ALI_CCP.index["109_14"], 7): 50_000, (GOOD_LINES, 0): 50})
     assert num_batches == 2
 
@@ -128,7 +128,7 @@ def parse(logs: raw_lines.RawLogs, table: id_lookup.IdTable) -> pa.Table:
 
 
 def test_the_parser_gives_known_and_unknown_ids_their_buckets(tmp_path, known, monkeypatch):
-    table = id_lookup.load(publish(tmp_path / "ids", known, "d1"))
+    table = id_lookup.load(publish(tmp_path / "ids", known, "d1"), SCHEMA)
     later = few_ids.repeating_logs(seed=3, num_contexts=40, most_ids=120)  # half of its ids are new
 
     def expected(name: str, feature_id: int, size: int, seed: int) -> int:
@@ -153,24 +153,24 @@ def test_a_serving_system_finds_the_same_buckets(known):
 
 def test_a_table_is_loaded_once_by_a_process(tmp_path, known):
     reference = publish(tmp_path / "ids", known, "d2")
-    assert id_lookup.load(reference) is id_lookup.load(reference)
-    assert id_lookup.load(None) is id_lookup.NO_TABLE
+    assert id_lookup.load(reference, SCHEMA) is id_lookup.load(reference, SCHEMA)
+    assert id_lookup.load(None, SCHEMA) is None
 
 
 def test_a_table_that_was_replaced_or_is_incomplete_is_refused(tmp_path, known):
     reference = publish(tmp_path / "ids", known, "d3")
     with pytest.raises(InputError, match="expected the id table old, found d3"):
-        id_lookup.load(ids.Reference(path=reference["path"], digest="old"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="old"), SCHEMA)
     (tmp_path / "ids" / "part-1.parquet").unlink()
     with pytest.raises(InputError, match="does not hold the ids that its _ids.json counts"):
-        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"), SCHEMA)
     (tmp_path / "ids" / "part-1.parquet").write_bytes((tmp_path / "ids" / "part-0.parquet").read_bytes())
     with pytest.raises(InputError, match="does not hold the ids that its _ids.json counts"):
-        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"))
+        id_lookup.load(ids.Reference(path=reference["path"], digest="d3"), SCHEMA)
 
 
 def test_a_field_whose_ids_are_all_unknown(tmp_path, known):
-    table = id_lookup.load(publish(tmp_path / "ids", known | {"205": {}}, "d4"))
+    table = id_lookup.load(publish(tmp_path / "ids", known | {"205": {}}, "d4"), SCHEMA)
     line = f"1,0,0,{'0' * 16},1,{raw_lines.feature('205', 7, '1.0')}"
     found = parse(raw_lines.RawLogs(skeleton=[line], common=[f"{'0' * 16},0,"]), table)
     assert found["item_205"].to_pylist() == [[1]]
