@@ -97,9 +97,8 @@ def test_samples_equal_those_of_plain_spark_sql(spark, road):
     clean = road / "clean.csv"
     good = (road / "raw/sample_skeleton_train.csv").read_bytes().splitlines()[:-4]
     clean.write_bytes(b"\n".join(good) + b"\n")
-    plain = plain_samples(
-        spark, str(clean), str(road / "raw/common_features_train.csv"), BUCKETS, 0
-    ).toArrow()
+    common = str(road / "raw/common_features_train.csv")
+    plain = plain_samples(spark, str(clean), common, ALI_CCP.with_buckets(BUCKETS), 0).toArrow()
     ours = pq.read_table(sorted(str(path) for path in (road / "samples").glob("part-*.parquet")))
     expected, found = impressions_of_samples(plain), impressions_of_samples(ours)
     assert len(found) > 1000

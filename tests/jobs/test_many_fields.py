@@ -9,6 +9,7 @@ from cli.errors import InputError
 from jobs import build_ids, build_samples, profile_samples
 from jobs.profiling.config import ProfileConfig, load_profile_config
 from jobs.raw_logs import files as raw_files
+from jobs.raw_logs.text_logs import TextLogs
 from jobs.samples_config import SamplesConfig
 from schemas import hashing, ids, manifest
 from schemas.fields import Field
@@ -40,7 +41,9 @@ def folder(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = raw_files.find_logs(*write_logs(path, logs))
     build_ids.run(spark, files, SCHEMA, CONFIG, str(path / "ids"), overwrite=False)
     out = str(path / "samples")
-    build_samples.run(spark, files, SCHEMA, CONFIG, out, overwrite=False, ids_folder=str(path / "ids"))
+    build_samples.run(
+        spark, TextLogs(files), SCHEMA, CONFIG, out, overwrite=False, ids_folder=str(path / "ids")
+    )
     return path
 
 

@@ -394,7 +394,7 @@ def test_gates_of_the_configurations_are_valid(name: str) -> None:
 def test_another_fingerprint_is_refused(tmp_path: Path) -> None:
     write_samples(tmp_path / "one", num_rows=4)
     write_samples(tmp_path / "two", num_rows=4, hash_seed=1)
-    with pytest.raises(InputError, match="hash_seed: 1 against 0"):
+    with pytest.raises(InputError, match="hash_seed: 1 -> 0"):
         profile_samples.read_inputs(str(tmp_path / "one"), str(tmp_path / "two"))
 
 
