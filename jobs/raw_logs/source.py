@@ -119,10 +119,10 @@ def parse(
     data = np.frombuffer(lines, np.uint8)
     num_lines = int(np.count_nonzero(data == LINE_FEED))  # bytes.count takes four times as long
     most = min(num_lines, len(data) // 16)  # no good line is shorter than its 16-digit context id
-    num_features = len(data) // text_format.SHORTEST_FEATURE
-    most_words = text_format.most_words(len(layout.fields), most, len(data))
-    if only_ids:
-        most_words = num_features * 3
+    shortest, num_fields = text_format.SHORTEST_FEATURE, len(layout.fields)
+    most_words = (
+        len(data) // shortest * 3 if only_ids else text_format.most_words(num_fields, most, len(data))
+    )
     words = np.empty(most_words, np.int32)
     keys = np.empty(most, np.uint64)
     orders = np.empty(most, np.int64)

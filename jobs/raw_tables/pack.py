@@ -60,7 +60,7 @@ class Packer:
         pack_kernel.pack_rows(slots, header, starts, words, words.view(np.float32))
         keys = hash_ids(columns["key"], np.uint64(SPARK_SEED)).view(np.int64)
         if self._table == packed_rows.CONTEXTS:
-            orders = _positive(pack_kernel.row_hashes(words, starts))
+            orders = _positive(hash_kernel.row_hashes(words, starts))
             return _without_repeats(_batch(keys, packed_rows.KIND_CONTEXT, orders, starts, words))
         return _batch(keys, packed_rows.KIND_IMPRESSIONS, _kept_ids(columns["sample"]), starts, words)
 
@@ -107,7 +107,7 @@ class Packer:
             blobs.append(np.frombuffer(head + text + bytes(-len(text) % 4), np.int32))
         starts = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs])]).astype(np.int64)
         orders = np.full(len(blobs), self._table << OFFSET_BITS)
-        keys = pack_kernel.row_hashes(np.concatenate(blobs), starts).view(np.int64)
+        keys = hash_kernel.row_hashes(np.concatenate(blobs), starts).view(np.int64)
         return _batch(keys, packed_rows.KIND_QUARANTINED, orders, starts, np.concatenate(blobs))
 
 

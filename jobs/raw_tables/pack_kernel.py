@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from jobs.raw_tables.hash_kernel import of_bytes
-
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -93,13 +91,3 @@ def text_words(data, offsets):
             for k in range(size):
                 as_bytes[begin + k] = data[offsets[i] + k]
     return words, ends
-
-
-@compiled
-def row_hashes(words, starts):
-    """uint64 [N]: a hash of each packed row."""
-    data = words.view(np.uint8)
-    hashes = np.empty(len(starts) - 1, np.uint64)
-    for n in range(len(hashes)):
-        hashes[n] = of_bytes(data, 4 * starts[n], 4 * starts[n + 1], np.uint64(0))
-    return hashes
