@@ -38,6 +38,7 @@ from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
 from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.raw_logs.text_logs import TextLogs
+from jobs.raw_tables.columns import require_tables
 from jobs.raw_tables.source import TableLogs, add_table_arguments
 from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
@@ -95,6 +96,8 @@ def require_logs(args: argparse.Namespace, schema: Schema) -> None:
         )
     if is_text:
         text_format.require_text_schema(schema)
+    else:
+        require_tables(schema)
 
 
 def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:

@@ -45,6 +45,16 @@ def taken_of_impressions(table: DataFrame, schema: Schema, where: str) -> list[T
     return _Reader(table, schema, where).read(schema.impression_fields, labels=True)
 
 
+def require_tables(schema: Schema) -> Tables:
+    """What a schema says of tables; an `InputError` where it is one of text logs."""
+    if schema.tables is None:
+        raise InputError(
+            f"schema {schema.name}: expected a section tables, which says where the tables have their keys and "
+            "labels, found none. docs/own_logs.md says what is in it."
+        )
+    return schema.tables
+
+
 class _Reader:
     """Finds the columns of one table and collects what is wrong with them."""
 
@@ -56,12 +66,7 @@ class _Reader:
 
     def read(self, fields: Sequence[Field], labels: bool) -> list[Taken]:
         found: list[Taken] = []
-        tables = self._schema.tables
-        if tables is None:
-            raise InputError(
-                f"schema {self._schema.name}: expected a section tables, which says where {self._where} has "
-                "its keys and labels, found none. docs/own_logs.md says what is in it."
-            )
+        tables = require_tables(self._schema)
         parts = [self._context_key(tables), *(self._field(field) for field in fields)]
         if labels:
             parts += [self._sample_id(tables), self._label("click", tables.click)]

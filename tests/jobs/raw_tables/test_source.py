@@ -215,6 +215,23 @@ def test_all_that_is_wrong_with_the_columns_is_said_at_once(spark: SparkSession,
             assert part in str(error.value)
 
 
+def test_logs_and_schema_must_be_of_one_kind() -> None:
+    text, tables = ["--skeleton", "a", "--common", "b"], ["--impressions", "a"]
+    unlike = Schema("words", (Field("a", "user", 9), Field("b", "item", 9)))
+    for logs, schema, message in (
+        (text, TABLES, "expected one of text logs, found one with a section tables"),
+        (tables, unlike, "expected a section tables"),
+        (text, unlike, "expected fields named by three digits"),
+        ([], TEXT, "found none"),
+        ([*text, *tables], TEXT, "found --skeleton, --common, --impressions"),
+        (text[:2], TEXT, "found --skeleton"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_samples.require_logs(build_samples.parse_arguments([*logs, "--out", "c"]), schema)
+    build_samples.require_logs(build_samples.parse_arguments([*text, "--out", "c"]), TEXT)
+    build_samples.require_logs(build_samples.parse_arguments([*tables, "--out", "c"]), TABLES)
+
+
 def test_what_is_no_table_is_named(spark: SparkSession, tmp_path: Path) -> None:
     for name, kind in ((str(tmp_path / "nowhere"), "parquet"), ("no_such_table", "table")):
         with pytest.raises(InputError, match=f"{name}: expected a table of format {kind}, found none"):
