@@ -21,8 +21,8 @@ def require_text_schema(schema: Schema) -> None:
     """An `InputError` where no text of this format can have a schema's fields."""
     if schema.tables:
         raise InputError(
-            f"schema {schema.name}: expected one of text logs, found one with a section tables. Give the tables "
-            "to --impressions and --contexts, or another schema to --schema."
+            f"schema {schema.name}: expected one of text logs, found one with a section tables. Give the "
+            "tables to --impressions and --contexts, or another schema to --schema."
         )
     other = [field.name for field in schema.fields if not NAME.fullmatch(field.name)]
     if other:

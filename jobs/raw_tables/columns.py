@@ -49,8 +49,8 @@ def require_tables(schema: Schema) -> Tables:
     """What a schema says of tables; an `InputError` where it is one of text logs."""
     if schema.tables is None:
         raise InputError(
-            f"schema {schema.name}: expected a section tables, which says where the tables have their keys and "
-            "labels, found none. docs/own_logs.md says what is in it."
+            f"schema {schema.name}: expected a section tables, which says where the tables have their keys "
+            "and labels, found none. docs/own_logs.md says what is in it."
         )
     return schema.tables
 
