@@ -9,6 +9,8 @@ from torch import Tensor
 from esmm.embedding.bags import Bags
 from esmm.embedding.row_request import Request, encode_requests
 
+TENSORS = ("context_index", "click", "conversion", "user_numbers", "impression_numbers", "weight")
+
 
 @dataclass
 class Batch:
@@ -18,6 +20,8 @@ class Batch:
     click, conversion: float32 [B]. bags: of the user fields of each context, then of the item, cross and
     context fields of each impression. num_user_fields, num_impression_fields: how many these are.
     request: which rows of the embedding table the bags need, for a given number of workers.
+    user_numbers, impression_numbers: float32 [U, N_u] and [B, N_i], NaN where missing; None where the samples
+    have neither. weight: float32 [B], how much each impression counts in training; None: they all count 1.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
 
@@ -28,6 +32,9 @@ class Batch:
     num_user_fields: int
     num_impression_fields: int
     request: Request | None = None
+    user_numbers: Tensor | None = None
+    impression_numbers: Tensor | None = None
+    weight: Tensor | None = None
     keys: pa.Table | None = None
 
     @property
@@ -42,6 +49,13 @@ class Batch:
     @property
     def num_contexts(self) -> int:
         return self.num_lists // self.num_user_fields
+
+    @property
+    def numbers(self) -> tuple[Tensor, Tensor] | None:
+        """Those of the contexts and of the impressions; None where the samples have neither."""
+        if self.user_numbers is None or self.impression_numbers is None:
+            return None
+        return self.user_numbers, self.impression_numbers
 
     @property
     def user(self) -> Bags:
@@ -68,10 +82,6 @@ class Batch:
         """What a step needs on a device; the bags stay. Copies from pinned memory do not wait."""
         if device == self.click.device:
             return self
-        return replace(
-            self,
-            context_index=self.context_index.to(device, non_blocking=True),
-            click=self.click.to(device, non_blocking=True),
-            conversion=self.conversion.to(device, non_blocking=True),
-            request=self.request and self.request.to(device),
-        )
+        found = {name: getattr(self, name) for name in TENSORS}
+        moved = {name: t.to(device, non_blocking=True) for name, t in found.items() if t is not None}
+        return replace(self, request=self.request and self.request.to(device), **moved)

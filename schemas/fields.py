@@ -11,6 +11,14 @@ NAME = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)
 MOST_BUCKETS = (1 << 31) - 1  # buckets are 32 bits wide
 
 
+def require_name(name: str) -> None:
+    """ValueError for a name that no column of the samples can be made of."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"a field's name is letters, digits and underscores and begins with no underscore, found {name!r}"
+        )
+
+
 @dataclass(frozen=True)
 class Field:
     """One sparse field.
@@ -36,11 +44,7 @@ class Field:
     meaning: str = ""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise ValueError(
-                f"a field's name is letters, digits and underscores and begins with no underscore, "
-                f"found {self.name!r}"
-            )
+        require_name(self.name)
         if not 2 <= self.buckets <= MOST_BUCKETS:
             raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {self.buckets}")
         if self.weight_source and not self.weighted:

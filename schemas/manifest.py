@@ -7,6 +7,7 @@ from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from schemas import ids, samples, schema_file
 from schemas.hashing import HASH_NAME
+from schemas.numbers import Statistics
 from schemas.schema import Schema, differences
 from storage import outputs, publishing
 from storage.filesystems import filesystem
@@ -50,6 +51,7 @@ class Manifest(TypedDict):
     source: dict[str, object]  # skeleton, common: the paths and bytes read
     files: list[FileEntry]
     schema: NotRequired[dict[str, Any]]  # `Schema.to_dict`; not in the first releases
+    numbers: NotRequired[dict[str, Statistics]]  # by numeric field; absent where the schema has none
     id_table: NotRequired[ids.Reference]  # absent where all fields are hashed
     cut: NotRequired[Cut]  # absent where no validation part was cut off
     layout: NotRequired[dict[str, int]]  # impressions_per_row, rows_per_row_group; not in the first releases
@@ -78,6 +80,7 @@ def build(
     id_table: ids.Reference | None = None,
     cut: Cut | None = None,
     layout: dict[str, int] | None = None,
+    numbers: dict[str, Statistics] | None = None,
 ) -> Manifest:
     """A manifest in today's schema version; files in name order."""
     made = Manifest(
@@ -99,6 +102,8 @@ def build(
         made["cut"] = cut
     if layout is not None:
         made["layout"] = layout
+    if numbers:
+        made["numbers"] = numbers
     return made
 
 

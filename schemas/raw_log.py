@@ -43,7 +43,7 @@ QUARANTINE_REASONS: tuple[str, ...] = (
 REASON_MEANING: dict[str, str] = {
     "wrong_column_count": "expected 6 (skeleton) or 3 (common) comma-separated columns",
     "bad_number": "sample_id or feature_num is not a whole number below 10^18; in a table, a sample_id or "
-    "user_id that is to be kept as a number is negative",
+    "user_id that is to be kept as a number is negative, or a numeric field is infinite or no number",
     "bad_label": "click or conversion is neither 0 nor 1",
     "conversion_without_click": "click=0 with conversion=1 contradicts the definition of CVR",
     "bad_context_id": "common_feature_index is not 16 hexadecimal digits",

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.hashing import HASH_NAME
+from schemas.numbers import Number
 from schemas.schema import Schema
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "_manifest.json"
+WEIGHT = "weight"  # of impressions
 
 ColumnType = Literal["int64", "int32", "int8", "float32", "string"]
 
@@ -54,7 +56,12 @@ def _context_columns(schema: Schema) -> list[Column]:
         columns.append(Column(field.column, "int32", field.multi, f"bucket of {field.meaning}; 0 missing"))
         if field.weighted:
             columns.append(Column(field.weight_column, "float32", field.multi, f"values of {field.name}"))
+    columns += [Column(number.column, "float32", False, _value(number)) for number in schema.user_numbers]
     return columns
+
+
+def _value(number: Number) -> str:
+    return f"{number.meaning or number.name}; NaN missing"
 
 
 def _impression_columns(schema: Schema) -> list[Column]:
@@ -63,6 +70,8 @@ def _impression_columns(schema: Schema) -> list[Column]:
         Column("click", "int8", True, "0 or 1"),
         Column("conversion", "int8", True, "0 or 1; 1 only where click is 1"),
     ]
+    if schema.has_weights:
+        columns.append(Column(WEIGHT, "float32", True, "how much each impression counts in training"))
     for field in schema.impression_fields:
         columns.append(Column(field.column, "int32", True, f"bucket of {field.meaning}; 0 missing"))
         if field.multi:
@@ -71,6 +80,9 @@ def _impression_columns(schema: Schema) -> list[Column]:
             )
         if field.weighted:
             columns.append(Column(field.weight_column, "float32", True, f"values of {field.name}"))
+    columns += [
+        Column(number.column, "float32", True, _value(number)) for number in schema.impression_numbers
+    ]
     return columns
 
 
@@ -108,7 +120,7 @@ def fingerprint(schema: Schema, hash_seed: int, id_table: str | None = None) -> 
     """Hash of everything that a trained embedding table depends on, 16 hexadecimal digits.
 
     id_table: the digest of the id table, where the samples have one. Two sample sets with one fingerprint
-    have the same columns and the same bucket for every id.
+    have the same columns, the same bucket for every id and the same use of every number.
     """
     contract: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
@@ -119,4 +131,6 @@ def fingerprint(schema: Schema, hash_seed: int, id_table: str | None = None) -> 
     }
     if id_table is not None:
         contract["id_table"] = id_table
+    if schema.numbers:
+        contract["numbers"] = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.numbers]
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:16]

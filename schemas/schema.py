@@ -4,12 +4,13 @@ It is read from a YAML file once (`schemas.schema_file`), travels as a value to 
 written into everything that is made with it: `to_dict` and `from_dict`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 from schemas.fields import Field
+from schemas.numbers import Number
 
 OWN_COLUMNS = ("context_id", "user_id")  # of all samples, whatever the fields (`schemas.samples`)
 
@@ -23,6 +24,7 @@ class Tables:
 
     Impressions name their context by the column context_id, which the contexts have too. sample_id_type,
     user_id_type: whether samples and predictions keep these ids as whole numbers of at least 0 or as text.
+    weight: of impressions, how much each counts in training; None: they all count 1.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
@@ -31,6 +33,7 @@ class Tables:
     sample_id: str = "sample_id"
     click: str = "click"
     conversion: str = "conversion"
+    weight: str | None = None
     sample_id_type: IdType = "int64"
     user_id_type: IdType = "int64"
 
@@ -39,8 +42,9 @@ class Tables:
 class Schema:
     """The fields of some logs, those of the user first; else in the order in which the file has them.
 
-    The order is part of the sample format. user_id, item_id: the fields whose raw ids name the user and
-    the item; None where there is no such field. The user's is kept in samples and predictions.
+    fields: of ids; numbers: those that are numeric. The order is part of the sample format. user_id,
+    item_id: the fields whose raw ids name the user and the item; None where there is no such field. The
+    user's is kept in samples and predictions.
     tables: of logs that are tables; None: they are text, as Ali-CCP's are.
 
     Raises ValueError for fields that do not go together.
@@ -50,13 +54,15 @@ class Schema:
 
     name: str
     fields: tuple[Field, ...]
+    numbers: tuple[Number, ...] = ()
     user_id: str | None = None
     item_id: str | None = None
     tables: Tables | None = None
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(self.fields, key=lambda field: field.per_impression))
-        object.__setattr__(self, "fields", ordered)
+        for kind in ("fields", "numbers"):
+            ordered = tuple(sorted(getattr(self, kind), key=lambda field: field.per_impression))
+            object.__setattr__(self, kind, ordered)
         if mistakes := _mistakes(self):
             raise ValueError("; ".join(mistakes))
 
@@ -77,6 +83,21 @@ class Schema:
     def impression_fields(self) -> tuple[Field, ...]:
         """What each impression has of its own: the item, cross and context fields."""
         return tuple(field for field in self.fields if field.per_impression)
+
+    @cached_property
+    def user_numbers(self) -> tuple[Number, ...]:
+        """Numeric fields that the impressions of a context share."""
+        return tuple(number for number in self.numbers if not number.per_impression)
+
+    @cached_property
+    def impression_numbers(self) -> tuple[Number, ...]:
+        """Numeric fields that each impression has of its own."""
+        return tuple(number for number in self.numbers if number.per_impression)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether impressions have weights."""
+        return self.tables is not None and self.tables.weight is not None
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -101,33 +122,44 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it; `from_dict` makes the schema of it again."""
         content = asdict(self)
-        return {**content, "fields": list(content["fields"])}
+        numbers = [{**one, "clip": one["clip"] and list(one["clip"])} for one in content["numbers"]]
+        return {**content, "fields": list(content["fields"]), "numbers": numbers}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The schema that `to_dict` has described."""
         fields = tuple(Field(**field) for field in content["fields"])
+        numbers = tuple(Number(**number) for number in content.get("numbers", ()))
         tables = Tables(**content["tables"]) if content.get("tables") else None
-        return cls(**{**content, "fields": fields, "tables": tables})
+        return cls(**{**content, "fields": fields, "numbers": numbers, "tables": tables})
 
 
 def differences(old: Schema, new: Schema) -> list[str]:
-    """What columns and buckets of samples depend on and is not the same, field by field; [] where all is."""
-    before = {field.name: field for field in old.fields}
-    after = {field.name: field for field in new.fields}
+    """What columns, buckets and numbers of samples depend on and is not the same, field by field; [] where
+    all is."""
+    found = _all_changes("field", old.fields, new.fields, ("side", "multi", "weighted", "buckets"))
+    found += _all_changes("number", old.numbers, new.numbers, ("side", "log1p", "clip", "quantiles"))
+    return found + _changes(old, new, ("sample_id_type", "user_id_type", "has_weights"))
+
+
+def _all_changes(
+    kind: str, old: Sequence[Field | Number], new: Sequence[Field | Number], attributes: tuple[str, ...]
+) -> list[str]:
+    before = {field.name: field for field in old}
+    after = {field.name: field for field in new}
     removed = [name for name in before if name not in after]
     added = [name for name in after if name not in before]
-    found = [f"fields removed: {', '.join(removed)}"] if removed else []
-    found += [f"fields added: {', '.join(added)}"] if added else []
+    found = [f"{kind}s removed: {', '.join(removed)}"] if removed else []
+    found += [f"{kind}s added: {', '.join(added)}"] if added else []
     for name in [name for name in before if name in after]:
-        if changes := _changes(before[name], after[name], ("side", "multi", "weighted", "buckets")):
-            found.append(f"field {name}: {', '.join(changes)}")
+        if changes := _changes(before[name], after[name], attributes):
+            found.append(f"{kind} {name}: {', '.join(changes)}")
     if not found and list(before) != list(after):
-        found.append(f"fields in another order: {', '.join(after)}")
-    return found + _changes(old, new, ("sample_id_type", "user_id_type"))
+        found.append(f"{kind}s in another order: {', '.join(after)}")
+    return found
 
 
-def _changes(old: Field | Schema, new: Field | Schema, attributes: tuple[str, ...]) -> list[str]:
+def _changes(old: object, new: object, attributes: tuple[str, ...]) -> list[str]:
     """Those of the attributes that are not the same."""
     pairs = ((what, getattr(old, what), getattr(new, what)) for what in attributes)
     return [f"{what} {before} -> {after}" for what, before, after in pairs if before != after]
@@ -135,16 +167,17 @@ def _changes(old: Field | Schema, new: Field | Schema, attributes: tuple[str, ..
 
 def _mistakes(schema: Schema) -> list[str]:
     """What is wrong with the fields of a schema taken together."""
-    names = [field.name for field in schema.fields]
+    every: tuple[Field | Number, ...] = (*schema.fields, *schema.numbers)
+    names = [field.name for field in every]
     mistakes = [f"field {name} is named twice" for name in sorted(set(names)) if names.count(name) > 1]
     if not schema.user_fields or not schema.impression_fields:
         mistakes.append("expected a user field and a field of another side at least")
-    columns = [column for field in schema.fields for column in field.columns]
+    columns = [column for field in every for column in field.columns]
     for column in sorted({column for column in columns if columns.count(column) > 1}):
-        owners = sorted({field.name for field in schema.fields if column in field.columns})
+        owners = sorted({field.name for field in every if column in field.columns})
         if len(owners) > 1:
             mistakes.append(f"fields {' and '.join(owners)} both make a column {column}: rename one")
-    for field in schema.fields:
+    for field in every:
         if field.column in OWN_COLUMNS:
             mistakes.append(
                 f"field {field.name} makes a column {field.column}, which all samples have: rename it"

@@ -56,6 +56,6 @@ def _named(place: tuple[int | str, ...], content: dict[str, Any]) -> tuple[int |
     """Where a mistake is, with the field's name, if it has one, instead of its number."""
     if len(place) < 2 or not isinstance(place[1], int):
         return place
-    field = content["fields"][place[1]]
+    field = content[str(place[0])][place[1]]
     name = field.get("name", place[1]) if isinstance(field, dict) else place[1]
     return place[0], f"{name}", *place[2:]

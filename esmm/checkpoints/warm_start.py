@@ -104,16 +104,23 @@ def refused_fields(state: State, origin: Origin) -> dict[str, str]:
     }
 
 
-def _of_other_fields(old: Schema, new: Schema) -> set[str]:
-    """Tensors that read the pooled fields one after the other, and not those that they read before."""
-    sides = {
-        "context.weight": (old.user_fields, new.user_fields),
-        "item.weight": (old.impression_fields, new.impression_fields),
-    }
+def _of_other_fields(old: Schema, new: Schema) -> list[str]:
+    """How the names of tensors begin that read the fields of a side one after the other, and not those that
+    they read before."""
+    before = _read_by(old)
+    after = _read_by(new)
+    return [tensor for tensor in after if before[tensor] != after[tensor]]
+
+
+def _read_by(schema: Schema) -> dict[str, list[tuple[object, ...]]]:
+    """What tensors read, by how their names begin."""
+    user = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.user_numbers]
+    impression = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.impression_numbers]
     return {
-        name
-        for name, (before, after) in sides.items()
-        if [field.name for field in before] != [field.name for field in after]
+        "context.weight": [*((field.name,) for field in schema.user_fields), *user],
+        "item.weight": [*((field.name,) for field in schema.impression_fields), *impression],
+        "numbers.sides.user.": [*user],
+        "numbers.sides.impression.": [*impression],
     }
 
 
@@ -131,13 +138,13 @@ def _listed(refused: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
 
 
-def _take_tensors(path: Path, network: nn.Module, of_other_fields: set[str]) -> list[str]:
+def _take_tensors(path: Path, network: nn.Module, of_other_fields: list[str]) -> list[str]:
     """Copy the network's tensors that have kept their shape and their fields; returns the others."""
     old = read_network(path)
     left_out = []
     for name, tensor in network.state_dict().items():
         fits = name in old and old[name].shape == tensor.shape
-        if fits and name in of_other_fields:
+        if fits and name.startswith(tuple(of_other_fields)):
             left_out.append(f"{name} (of other fields)")
         elif fits:
             tensor.copy_(old[name])

@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from esmm.batch import Batch
-from esmm.data.gather_kernel import Side, gather_bags, gather_labels
-from esmm.data.row_group import Rows, key_schema
+from esmm.data.gather_kernel import Side, gather_bags, gather_labels, gather_numbers
+from esmm.data.row_group import Rows, key_schema, number_columns
 from esmm.embedding.bags import Bags, field_offsets
 from schemas.schema import Schema
 
@@ -138,6 +138,9 @@ class Gatherer:
         self.normalised = np.array([field.multi and field.side != "cross" for field in schema.fields])
         self.num_user_fields = len(schema.user_fields)
         self.num_impression_fields = len(schema.impression_fields)
+        self.num_user_numbers = len(schema.user_numbers)
+        self.num_numbers = len(number_columns(schema))
+        self.has_weights = schema.has_weights
         self.keys = key_schema(schema) if with_keys else None
         self.pin_memory = pin_memory
 
@@ -155,6 +158,7 @@ class Gatherer:
             bags=self._bags(ranges),
             num_user_fields=self.num_user_fields,
             num_impression_fields=self.num_impression_fields,
+            **(self._numbers(ranges) if self.num_numbers else {}),
             keys=_gather_keys(self.keys, ranges, context_index, click, conversion) if self.keys else None,
         )
 
@@ -165,6 +169,17 @@ class Gatherer:
     def _labels(self, ranges: Ranges, label: int) -> npt.NDArray[np.float32]:
         places = np.array([rows.labels[label] for rows in ranges.parts], np.int64)
         return gather_labels(places, ranges.part, ranges.first, ranges.count)
+
+    def _numbers(self, ranges: Ranges) -> dict[str, Any]:
+        """The numeric fields of contexts and of impressions, and the impressions' weights."""
+        places = np.array([rows.numbers for rows in ranges.parts], np.int64).reshape(-1, self.num_numbers)
+        of_contexts, of_impressions = np.split(places, [self.num_user_numbers], axis=1)
+        user = gather_numbers(of_contexts, ranges.part, ranges.context, np.ones_like(ranges.count))
+        impression = gather_numbers(of_impressions, ranges.part, ranges.first, ranges.count)
+        found = {"user_numbers": user, "impression_numbers": impression}
+        if self.has_weights:
+            found = {**found, "impression_numbers": impression[:, :-1], "weight": impression[:, -1]}
+        return {name: self._tensor(np.ascontiguousarray(array)) for name, array in found.items()}
 
     def _bags(self, ranges: Ranges) -> Bags:
         before = self.num_user_fields  # the user's fields come first

@@ -264,3 +264,18 @@ def gather_labels(labels, parts, first, count):
             out[position + k] = values[first[i] + k]
         position += count[i]
     return out
+
+
+@njit(cache=True, nogil=True)
+def gather_numbers(numbers, parts, first, count):
+    """float32 [M, N]: N columns of M owners, first[i] to first[i] + count[i] of parts[i], i in turn; numbers:
+    int64 [P, N], addresses."""
+    out = np.empty((count.sum(), numbers.shape[1]), np.float32)
+    position = 0
+    for i in range(len(parts)):
+        for n in range(numbers.shape[1]):
+            values = _floats(numbers[parts[i], n], first[i] + count[i])
+            for k in range(count[i]):
+                out[position + k, n] = values[first[i] + k]
+        position += count[i]
+    return out

@@ -28,7 +28,8 @@ class RowLayout:
     """What the samples' schema says of a row group, made once: not for each of them.
 
     with_keys: whether KEYS are read too. columns: those that a batch is made of. arrow: the same for Arrow.
-    keys: KEYS of an impression. num_buckets: int64 [F]. per_impression: bool [F].
+    keys: KEYS of an impression. numbers: columns of the numeric fields, contexts' first, and of weights.
+    num_buckets: int64 [F]. per_impression: bool [F].
     """
 
     schema: Schema
@@ -36,6 +37,7 @@ class RowLayout:
     columns: tuple[samples.Column, ...]
     arrow: pa.Schema
     keys: pa.Schema
+    numbers: tuple[str, ...]
     num_buckets: npt.NDArray[np.int64]
     per_impression: npt.NDArray[np.bool_]
 
@@ -49,6 +51,7 @@ class RowLayout:
             columns=tuple(columns),
             arrow=pa.schema([whole.field(column.name) for column in columns]),
             keys=key_schema(schema),
+            numbers=number_columns(schema),
             num_buckets=np.array([field.buckets for field in schema.fields]),
             per_impression=np.array([field.per_impression for field in schema.fields]),
         )
@@ -56,6 +59,12 @@ class RowLayout:
     @property
     def column_names(self) -> list[str]:
         return self.arrow.names
+
+
+def number_columns(schema: Schema) -> tuple[str, ...]:
+    """Columns of the numeric fields, those of contexts first; then of weights, where there are some."""
+    weights = (samples.WEIGHT,) if schema.has_weights else ()
+    return (*(number.column for number in schema.numbers), *weights)
 
 
 def key_schema(schema: Schema) -> pa.Schema:
@@ -71,15 +80,16 @@ class Rows:
     starts: int32 [R + 1]; context r owns impressions starts[r] to starts[r + 1].
     fields: int64 [F, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
     (int32; 0: one id per owner): owner n, a context or an impression, owns values bounds[n] to
-    bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). owned: whatever holds the
-    memory at the addresses; None: the row group could not be read, has no addresses, and its impressions
-    are left out.
+    bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). numbers: int64 [N], addresses
+    of `number_columns` (float32, one per owner). owned: whatever holds the memory at the addresses; None: the
+    row group could not be read, has no addresses, and its impressions are left out.
     keys: sample_id, context_id and user_id of each impression, only when predicting.
     """
 
     starts: npt.NDArray[np.int32]
     fields: Addresses
     labels: Addresses
+    numbers: Addresses
     owned: Any
     keys: pa.Table | None = None
 
@@ -95,20 +105,24 @@ class Rows:
 def missing_rows(num_rows: int, num_impressions: int) -> Rows:
     """In place of a row group that could not be read: the right numbers, dealt evenly, and no content."""
     starts = np.linspace(0, num_impressions, num_rows + 1).astype(np.int32)
-    return Rows(starts, np.empty((0, 3), np.int64), np.empty(0, np.int64), None)
+    nothing = np.empty(0, np.int64)
+    return Rows(starts, nothing.reshape(0, 3), nothing, nothing, None)
 
 
 def from_table(table: pa.Table, layout: RowLayout) -> Rows:
     """One row group, as read from a file, as `Rows`.
 
     An `InputError` names a column that contradicts the schema or the columns beside it: lists of another
-    length, ids that are no bucket, weights that are negative or no number, labels that are not 0 or 1.
+    length, ids that are no bucket, weights that are negative or no number, numbers that are infinite, labels
+    that are not 0 or 1.
     """
     fields = layout.schema.fields
     columns = _read_columns(table, layout)
     starts = _offsets(columns["click"])
     for name in ("click", "conversion"):
         _require_labels(name, columns[name], starts)
+    for name in layout.numbers:
+        _require_numbers(name, columns[name], starts)
     places = {name: _addresses(array) for name, array in columns.items() if name not in KEYS}
     described = np.array([_describe(field, places) for field in fields])
     bounds = np.empty((np.count_nonzero(described[:, kernel.LENGTHS]), starts[-1] + 1), np.int32)
@@ -121,6 +135,7 @@ def from_table(table: pa.Table, layout: RowLayout) -> Rows:
         starts=starts,
         fields=_field_addresses(described, bounds, layout.per_impression),
         labels=np.array([places["click"][1], places["conversion"][1]]),
+        numbers=np.array([places[name][1] for name in layout.numbers], np.int64),
         owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
         keys=_read_keys(columns, starts, layout.keys) if layout.with_keys else None,
     )
@@ -163,6 +178,19 @@ def _require_labels(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32
     if len(values) and values.max() > 1:
         found = values[values > 1].view(np.int8)[0]
         raise InputError(f"column {name}: expected 0 or 1, found {found}.")
+
+
+def _require_numbers(name: str, array: pa.Array, starts: npt.NDArray[np.int32]) -> None:
+    """Finite numbers or, where they are missing, NaN; weights are of at least 0 and never missing."""
+    values = array
+    if pa.types.is_list(array.type):
+        _require_equal(name, array, starts)
+        values = array.flatten()
+    found = values.to_numpy()
+    wrong = found[~(found >= 0) | np.isinf(found)] if name == samples.WEIGHT else found[np.isinf(found)]
+    if len(wrong):
+        expected = "numbers of at least 0" if name == samples.WEIGHT else "finite numbers"
+        raise InputError(f"column {name}: expected {expected}, found {wrong[0]}.")
 
 
 def _require_equal(name: str, array: pa.ListArray, starts: npt.NDArray[np.int32]) -> None:

@@ -22,7 +22,9 @@ from esmm.config import ClassWeights, ModelConfig
 from esmm.model import network
 from esmm.model.layers import FirstLayer
 from esmm.model.loss import binary_loss, product_logit
+from esmm.model.numbers import WithNumbers
 from esmm.workers.world import World
+from schemas.schema import Schema
 
 TASKS = 2  # the CTR tower and the CVR tower
 
@@ -31,27 +33,29 @@ class Esmm(nn.Module):
     """Pooled fields -> two logits per impression; their probabilities and losses.
 
     Both towers' first layers are one matrix, W [context; item] = W_c context + W_i item. A context's term
-    is computed once and handed to its impressions. num_user_fields (F_u below), num_impression_fields (F_i):
-    what a context and an impression have pooled vectors of.
+    is computed once and handed to its impressions. schema: says how many fields a context (F_u below) and an
+    impression (F_i) have pooled vectors of, and how many numbers (N_u, N_i).
     """
 
-    def __init__(
-        self, config: ModelConfig, num_user_fields: int, num_impression_fields: int, world: World
-    ) -> None:
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
         super().__init__()
         dim = config.embedding_dim
         width = TASKS * config.towers[0]
-        self.context = nn.Linear(num_user_fields * dim, width)
-        self.item = nn.Linear(num_impression_fields * dim, width, bias=False)
+        self.context = nn.Linear((len(schema.user_fields) + len(schema.user_numbers)) * dim, width)
+        of_impression = len(schema.impression_fields) + len(schema.impression_numbers)
+        self.item = nn.Linear(of_impression * dim, width, bias=False)
         self.context.bias.requires_grad_(not config.batch_norm)
         self.towers = nn.ModuleList(network.tower(config) for _ in range(TASKS))
         self.norms = network.norms(config, TASKS, world)
         self.dropout = config.dropout
+        self.numbers = WithNumbers(schema, dim) if schema.numbers else None
 
-    def initialise(self) -> None:
-        """torch's default for linear layers, from its global generator."""
+    def initialise(self, embedding_init: float) -> None:
+        """torch's default for linear layers, from its global generator. embedding_init: of `ModelConfig`."""
         network.initialise_first_layer(self.context, self.item)
         network.initialise_towers(self.towers)
+        if self.numbers:
+            self.numbers.initialise(embedding_init)
 
     def start_at(self, p_ctr: float, p_cvr: float) -> None:
         """Let the untrained towers predict about these rates.
@@ -66,14 +70,18 @@ class Esmm(nn.Module):
         self,
         pooled: Tensor,
         context_index: Tensor,
+        numbers: tuple[Tensor, Tensor] | None = None,
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits a and b of CTR and CVR, each float32 [B].
 
         pooled: [U*F_u + B*F_i, D], the fields of each context, then those of each impression.
-        context_index: int64 [B], ascending. dtype: of the matrix products. generator: of dropout, if wanted.
+        context_index: int64 [B], ascending. numbers: [U, N_u] and [B, N_i], where the schema has some. dtype:
+        of the matrix products. generator: of dropout, if wanted.
         """
+        if self.numbers and numbers:
+            pooled = self.numbers(pooled, *numbers)
         parameters = (self.context.weight, self.context.bias, self.item.weight)
         hidden = FirstLayer.apply(pooled, context_index, *parameters, TASKS, dtype, not self.norms)
         ctr, cvr = network.tower_logits(self.towers, hidden, self.norms, self.dropout, generator)
@@ -88,15 +96,20 @@ class Esmm(nn.Module):
 
     @staticmethod
     def loss_sums(
-        ctr: Tensor, cvr: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights | None = None
+        ctr: Tensor,
+        cvr: Tensor,
+        click: Tensor,
+        conversion: Tensor,
+        class_weights: ClassWeights | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """[2]: sums over B impressions of BCE(click, pCTR) and BCE(click * conversion, pCTCVR).
 
-        Logits and labels are float32 [B]. The weights multiply the terms of positive impressions. Means
-        divide by the number of impressions, not by their weights: so a weight changes what a positive
-        counts and leaves the others as they are.
+        Logits, labels and weight are float32 [B]. Class weights multiply the terms of positive impressions,
+        weight those of its own. Means divide by the number of impressions, not by their weights: so a weight
+        changes what its impressions count and leaves the others as they are.
         """
-        weights = weights or ClassWeights()
-        of_clicks = binary_loss(ctr, click, weights.click)
-        of_conversions = binary_loss(product_logit(ctr, cvr), click * conversion, weights.conversion)
+        classes = class_weights or ClassWeights()
+        of_clicks = binary_loss(ctr, click, classes.click, weight)
+        of_conversions = binary_loss(product_logit(ctr, cvr), click * conversion, classes.conversion, weight)
         return torch.stack([of_clicks, of_conversions])

@@ -15,7 +15,14 @@ def product_logit(a: Tensor, b: Tensor) -> Tensor:
     return -torch.logaddexp(F.softplus(-b) - a, -b)
 
 
-def binary_loss(logit: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
-    """Binary cross entropy: the sum of -weight * log s(logit) over positives, -log s(-logit) over others."""
+def binary_loss(
+    logit: Tensor, positive: Tensor, positive_weight: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy: the sum of -log s(logit) over positives and -log s(-logit) over others.
+
+    positive_weight: of all positives; weight [B]: of each term beside.
+    """
     losses = F.softplus((1 - 2 * positive) * logit)
-    return (losses if weight == 1 else losses * (1 + (weight - 1) * positive)).sum()
+    if positive_weight != 1:
+        losses = losses * (1 + (positive_weight - 1) * positive)
+    return losses.sum() if weight is None else losses @ weight

@@ -23,5 +23,6 @@ class Model:
     ) -> tuple[tuple[Tensor, Tensor], Lookup]:
         """The network's logits, each [B], and the lookup; its pooled vectors get the gradient."""
         lookup = self.embedding.lookup(batch.require_request())
-        logits = self.network(lookup.pooled.requires_grad_(), batch.context_index, dtype, generator)
+        numbers = batch.numbers
+        logits = self.network(lookup.pooled.requires_grad_(), batch.context_index, numbers, dtype, generator)
         return logits, lookup

@@ -5,12 +5,13 @@ batch = load_batch("RUN/bad_batch-step-120-rank-0.safetensors")
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from esmm.batch import Batch
+from esmm.batch import TENSORS, Batch
 from esmm.embedding.bags import Bags
 from esmm.workers.world import AgreedError, World
 from schemas import schema_file
@@ -88,11 +89,12 @@ def bad_batch_name(step: int, rank: int) -> str:
 
 
 def save_batch(path: Path, batch: Batch) -> None:
-    """Write what a rank's step was given: bags, labels and which context an impression belongs to.
+    """Write what a rank's step was given: bags, labels, numbers and which context an impression belongs to.
 
     num_fields: int64 [2], of the user and of each impression.
     """
-    tensors = {name: getattr(batch, name) for name in ("context_index", "click", "conversion")}
+    found = {name: getattr(batch, name) for name in TENSORS}
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     tensors |= {f"bags.{name}": tensor for name, tensor in vars(batch.bags).items()}
     tensors["num_fields"] = torch.tensor([batch.num_user_fields, batch.num_impression_fields])
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(path))
@@ -102,8 +104,9 @@ def load_batch(path: str | Path) -> Batch:
     """The batch that `save_batch` has written; without its request (esmm.embedding.row_request)."""
     tensors = load_file(str(path))
     bags = Bags(*(tensors[f"bags.{name}"] for name in ("ids", "weights", "offsets")))
-    labels = tensors["click"], tensors["conversion"]
-    return Batch(tensors["context_index"], *labels, bags, *_num_fields(tensors))
+    user, impression = _num_fields(tensors)
+    found: dict[str, Any] = {name: tensors[name] for name in TENSORS if name in tensors}
+    return Batch(bags=bags, num_user_fields=user, num_impression_fields=impression, **found)
 
 
 def _num_fields(tensors: dict[str, Tensor]) -> tuple[int, int]:

@@ -24,14 +24,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def make_model(config: ModelConfig, schema: Schema, world: World) -> Model:
     """A model for samples of this schema, its numbers still to be filled."""
-    network = Esmm(config, len(schema.user_fields), len(schema.impression_fields), world)
+    network = Esmm(config, schema, world)
     return Model(network.to(world.device), ShardedEmbedding(schema.num_rows, config.embedding_dim, world))
 
 
 def initialise(model: Model, config: Config) -> None:
     """Start values that depend on the seed, and neither on the number of workers nor on their devices."""
     torch.manual_seed(config.train.seed)
-    model.network.initialise()
+    model.network.initialise(config.model.embedding_init)
     world = model.embedding.world
     world.broadcast_([parameter.data for parameter in model.network.parameters()], "network")
     model.embedding.initialise(config.train.seed, config.model.embedding_init)
@@ -99,7 +99,9 @@ class TrainStep:
         self.step += 1
         with record_function("forward"):
             logits, lookup = self.model.forward(batch, self.dtype, self._generator())
-            losses = self.model.network.loss_sums(*logits, batch.click, batch.conversion, self.class_weights)
+            losses = self.model.network.loss_sums(
+                *logits, batch.click, batch.conversion, self.class_weights, batch.weight
+            )
         with record_function("backward"):
             self.gradient.zero_()
             (losses @ self.task_weights / global_impressions).backward()

@@ -3,7 +3,8 @@ run of impressions of a context, one per quarantined line.
 
 A blob is a sequence of little-endian 32-bit words; weights are float32 bit patterns. Fields come in
 the order of the schema: a single-valued field is its bucket (0 where missing) and, if weighted, its
-weight; a multi-valued field is a count, that many buckets and, if weighted, that many weights.
+weight; a multi-valued field is a count, that many buckets and, if weighted, that many weights. `slots` says
+what else there may be.
 
     context record   user_id (2 words, -1 if absent), then texts and the user fields
     impression       sample_id (2 words; of one that is text half of its hash), byte offset in its file
@@ -22,6 +23,7 @@ import numpy as np
 
 from schemas.fields import Field
 from schemas.hashing import field_salt
+from schemas.samples import WEIGHT
 from schemas.schema import Schema
 
 if TYPE_CHECKING:
@@ -51,30 +53,43 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 
 class Slot(NamedTuple):
-    """What a packed row has one after the other: a field, or a text that belongs to the row itself.
+    """What a packed row has one after the other: a field, a number, or a text that belongs to the row itself.
 
-    name: of the field, or of the column of the samples that the text goes to. A text is a multi-valued slot
-    of words: none where there is no text, else the number of bytes and then these, padded with zeros.
+    name: of the field, or of the column of the samples that number or text goes to. A text is a multi-valued
+    slot of words: none where there is no text, else the number of bytes and then these, padded with zeros. A
+    number is one word, the bits of a float32.
     """
 
     name: str
     multi: bool
     weighted: bool
     is_text: bool = False
+    is_number: bool = False
 
 
 @lru_cache(maxsize=8)
 def slots(schema: Schema) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
-    """What context records have, and what impressions have: texts first, then the fields of the schema."""
+    """What context records have, and what impressions have: texts, the fields of the schema, then numbers."""
     of_contexts = [name for name in ("context_id",) if schema.tables]
     of_contexts += [name for name in ("user_id",) if schema.user_id_type == "string"]
     of_impressions = [name for name in ("sample_id",) if schema.sample_id_type == "string"]
-    return _slots(of_contexts, schema.user_fields), _slots(of_impressions, schema.impression_fields)
+    weights = [WEIGHT] if schema.has_weights else []
+    return (
+        _slots(of_contexts, schema.user_fields, [number.column for number in schema.user_numbers]),
+        _slots(
+            of_impressions,
+            schema.impression_fields,
+            weights + [number.column for number in schema.impression_numbers],
+        ),
+    )
 
 
-def _slots(texts: list[str], fields: tuple[Field, ...]) -> tuple[Slot, ...]:
-    of_fields = (Slot(field.name, field.multi, field.weighted) for field in fields)
-    return (*(Slot(name, multi=True, weighted=False, is_text=True) for name in texts), *of_fields)
+def _slots(texts: list[str], fields: tuple[Field, ...], numbers: list[str]) -> tuple[Slot, ...]:
+    return (
+        *(Slot(name, multi=True, weighted=False, is_text=True) for name in texts),
+        *(Slot(field.name, field.multi, field.weighted) for field in fields),
+        *(Slot(name, multi=False, weighted=False, is_number=True) for name in numbers),
+    )
 
 
 class SlotArrays(NamedTuple):

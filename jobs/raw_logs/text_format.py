@@ -24,6 +24,11 @@ def require_text_schema(schema: Schema) -> None:
             f"schema {schema.name}: expected one of text logs, found one with a section tables. Give the "
             "tables to --impressions and --contexts, or another schema to --schema."
         )
+    if schema.numbers:
+        names = ", ".join(number.name for number in schema.numbers)
+        raise InputError(
+            f"schema {schema.name}: expected no numbers, which text logs do not have, found {names}."
+        )
     other = [field.name for field in schema.fields if not NAME.fullmatch(field.name)]
     if other:
         raise InputError(

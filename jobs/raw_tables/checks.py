@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from schemas.fields import Field
 from schemas.raw_log import QUARANTINE_REASONS
+from schemas.samples import WEIGHT
 from schemas.schema import Schema
 
 LONGEST_ID = 1 << 20  # bytes
@@ -43,6 +44,11 @@ def _judgements(columns: dict[str, pa.Array], schema: Schema) -> Iterator[tuple[
             if field.name == schema.user_id and schema.user_id_type == "int64":
                 yield "bad_number", _negative(ids)
             yield from _judge_field(field, ids, columns.get(f"weights_{place}"))
+    for number in schema.numbers:
+        if number.column in columns:
+            yield "bad_number", ~np.isfinite(_to_numpy(columns[number.column].fill_null(0)))
+    if WEIGHT in columns:
+        yield "bad_weight", _no_weights(columns[WEIGHT])
 
 
 def _judge_labels(click: pa.Array, conversion: pa.Array) -> Iterator[tuple[str, Rows]]:

@@ -3,6 +3,7 @@
 key                     of the context
 sample, click, conversion of an impression
 ids_N, weights_N        of the N-th field of the schema; arrays where it is multi-valued
+others                  numbers, named as the columns of the samples that they go to
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from pyspark.sql import types as T
 from cli.errors import InputError
 from cli.nearest import did_you_mean
 from schemas.fields import Field
+from schemas.numbers import Number
+from schemas.samples import WEIGHT
 from schemas.schema import Schema, Tables
 
 WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
@@ -37,12 +40,14 @@ class UnfitError(Exception):
 
 def taken_of_contexts(table: DataFrame, schema: Schema, where: str) -> list[Taken]:
     """What is taken of the table of contexts; where: its name. All mistakes come in one `InputError`."""
-    return _Reader(table, schema, where).read(schema.user_fields, labels=False)
+    return _Reader(table, schema, where).read(schema.user_fields, schema.user_numbers, labels=False)
 
 
 def taken_of_impressions(table: DataFrame, schema: Schema, where: str) -> list[Taken]:
     """What is taken of the table of impressions."""
-    return _Reader(table, schema, where).read(schema.impression_fields, labels=True)
+    return _Reader(table, schema, where).read(
+        schema.impression_fields, schema.impression_numbers, labels=True
+    )
 
 
 def require_tables(schema: Schema) -> Tables:
@@ -64,13 +69,15 @@ class _Reader:
         self._where = where
         self._mistakes: list[str] = []
 
-    def read(self, fields: Sequence[Field], labels: bool) -> list[Taken]:
+    def read(self, fields: Sequence[Field], numbers: Sequence[Number], labels: bool) -> list[Taken]:
         found: list[Taken] = []
         tables = require_tables(self._schema)
         parts = [self._context_key(tables), *(self._field(field) for field in fields)]
+        parts += [self._number(number.column, number.source or number.name) for number in numbers]
         if labels:
             parts += [self._sample_id(tables), self._label("click", tables.click)]
             parts += [self._label("conversion", tables.conversion)]
+            parts += [self._number(WEIGHT, tables.weight)] if tables.weight else []
         for part in parts:
             try:
                 found += part
@@ -96,6 +103,12 @@ class _Reader:
         if not isinstance(kind, (*WHOLE, T.BooleanType)):
             raise UnfitError(f"{source}: expected 0 and 1 or a boolean, found {kind.simpleString()}")
         yield Taken(name, source, F.col(source).cast("long"))
+
+    def _number(self, name: str, source: str) -> Iterator[Taken]:
+        kind = self._type(source)
+        if not isinstance(kind, NUMBER):
+            raise UnfitError(f"{source}: expected numbers, found {kind.simpleString()}")
+        yield Taken(name, source, F.col(source).cast("float"))
 
     def _field(self, field: Field) -> Iterator[Taken]:
         place = self._schema.index[field.name]

@@ -82,6 +82,8 @@ class Packer:
     def _values(self, slot: Slot, columns: dict[str, pa.Array]) -> Values:
         if slot.is_text:
             return _text_values(columns[self._column_of_text(slot.name)])
+        if slot.is_number:
+            return _number_values(columns[slot.name])
         place = self._schema.index[slot.name]
         ids = columns[f"ids_{place}"]
         weights = columns.get(f"weights_{place}")
@@ -136,6 +138,12 @@ def _text_values(texts: pa.Array) -> Values:
     as_text = texts if pa.types.is_string(texts.type) else texts.cast(pa.string())
     words, ends = pack_kernel.text_words(*_text_buffers(as_text.fill_null("")))
     return Values(words, np.empty(0, np.float32), ends)
+
+
+def _number_values(numbers: pa.Array) -> Values:
+    values = numbers.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    ends = np.zeros(len(values) + 1, np.int64)
+    return Values(values.astype(np.float32).view(np.int32), np.empty(0, np.float32), ends)
 
 
 def _weights(weights: pa.Array | None, buckets: Ints, multi: bool) -> Ints:

@@ -39,6 +39,9 @@ def record_batch(schema: Schema, words: np.ndarray, plan: RowPlan, first_row: in
     for i, slot in enumerate((*of_contexts, *of_impressions)):
         if slot.is_text:
             columns[slot.name] = _texts(types, slot.name, i, per_row, buffers)
+        elif slot.is_number:
+            numbers = buffers.ids[buffers.begin[i] :][: totals[i]].view(np.float32)
+            columns[slot.name] = _column(types, slot.name, per_row, numbers)
         else:
             columns |= _field_columns(types, fields[slot.name], i, int(totals[i]), per_row, buffers)
     return pa.RecordBatch.from_arrays([columns[name] for name in types.names], schema=types)

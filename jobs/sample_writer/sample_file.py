@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from jobs.sample_writer.number_tally import NumberTally
 from jobs.sample_writer.parquet_file import ParquetFile
 from schemas import samples
 from schemas.schema import Schema
@@ -35,7 +36,8 @@ class SampleFile:
     """A file of samples, cut into row groups of equal numbers of rows. `close` completes it; leaving its
     block closes it in any case.
 
-    rows, impressions: per row group written. counts: rows, impressions, clicks, conversions.
+    rows, impressions: per row group written. counts: rows, impressions, clicks, conversions. numbers: of the
+    numeric fields.
     """
 
     def __init__(self, path: str, schema: Schema, rows_per_row_group: int) -> None:
@@ -46,6 +48,7 @@ class SampleFile:
         self.rows: list[int] = []
         self.impressions: list[int] = []
         self.counts: Counter[str] = Counter()
+        self.numbers = NumberTally(schema)
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +78,7 @@ class SampleFile:
     def _write_group(self, group: pa.Table) -> None:
         self._file.write(group)
         num_impressions = len(group["sample_id"].combine_chunks().flatten())
+        self.numbers.add(group)
         self.rows.append(group.num_rows)
         self.impressions.append(num_impressions)
         self.counts.update(

@@ -27,6 +27,7 @@ from jobs.python_worker import freeze_imports
 from jobs.raw_logs import packed_rows
 from jobs.raw_logs.files import files_from_json
 from schemas import ids, manifest, samples
+from schemas.numbers import Statistics
 from schemas.quarantine import QUARANTINE_FOLDER
 from schemas.schema import Schema
 from storage import publishing
@@ -34,6 +35,7 @@ from storage.filesystems import filesystem
 from storage.json_files import write_json
 
 if TYPE_CHECKING:
+    from jobs.sample_writer.number_tally import Tally
     from jobs.sample_writer.quarantine_file import QuarantineFile
     from jobs.sample_writer.sample_file import SampleFile
     from jobs.sample_writer.unpack import Unpacker
@@ -43,14 +45,15 @@ ATTEMPTS, WHOLE = "attempts", "whole"  # the folders of a staging folder; the se
 
 @dataclass
 class PartMessage:
-    """What one task wrote of one part. bytes: of its file, 0 where there is none; quarantine: the lines
-    set aside by reason, in the training part those of all parts."""
+    """What one task wrote of one part. bytes: of its file, 0 where there is none; numbers: of each numeric
+    field; quarantine: the lines set aside by reason, in the training part those of all parts."""
 
     name: str
     bytes: int
     rows: list[int]
     impressions: list[int]
     counts: dict[str, int]
+    numbers: "dict[str, Tally]"
     quarantine: dict[str, int] = field(default_factory=dict)
 
 
@@ -84,6 +87,7 @@ class _PartWriter:
             rows=self._file.rows,
             impressions=self._file.impressions,
             counts={**self._file.counts, "contexts": self._unpacker.num_contexts},
+            numbers=self._file.numbers.result(),
         )
 
     def _write(self, batches: Iterator[pa.RecordBatch]) -> None:
@@ -188,7 +192,14 @@ class SampleWriter(DataSourceArrowWriter):
                 "impressions_per_row": self._max_impressions,
                 "rows_per_row_group": self._group_rows,
             },
+            numbers=self._numbers(written),
         )
+
+    def _numbers(self, written: dict[int, PartMessage]) -> dict[str, Statistics]:
+        from jobs.sample_writer.number_tally import statistics
+
+        in_order = [written[partition].numbers for partition in sorted(written)]
+        return {n.name: statistics(n, [found[n.name] for found in in_order]) for n in self._schema.numbers}
 
 
 def _split_parts(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jobs.raw_logs.chunks import Chunk
 from jobs.raw_logs.files import LogFile
-from jobs.raw_logs.packed_rows import CONTEXTS, IMPRESSIONS
+from jobs.raw_logs.packed_rows import CONTEXTS, IMPRESSIONS, slots
 from jobs.raw_logs.source import Parser
 from jobs.raw_tables.pack import Packer
 from jobs.sample_writer.unpack import Unpacker
@@ -49,6 +49,8 @@ def _of_tables(schema: Schema) -> Iterator[pa.RecordBatch]:
                 is_kept = field.name == schema.user_id and schema.user_id_type == "int64"
                 values = pa.array([1]) if is_kept else one
                 columns |= _one_value(schema.index[field.name], field, values)
+            numbers = [slot.name for slot in slots(schema)[table] if slot.is_number]
+            columns |= dict.fromkeys(numbers, pa.array([1.0], pa.float32()))
             yield from Packer(schema, table, 0, {}).rows(pa.RecordBatch.from_pydict(columns))
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jobs.demo_logs.chunks import sigmoid, solve_intercept
-from jobs.shop_logs.world import CATEGORIES, DEVICE_SHARE, DEVICES, Array, Logits, Shop
+from jobs.shop_logs.world import CATEGORIES, DEVICE_SHARE, DEVICES, RECENT, Array, Logits, Shop
 
 CHUNK = 2000  # sessions that are drawn at once, and of a file
 MEAN_IMPRESSIONS = 58  # of a session
@@ -13,6 +13,8 @@ MOST_IMPRESSIONS = 400
 PAGE = 20  # impressions of a page: positions count from 1 again
 VISITS = 12.0  # pages of 14 days, on average
 SHARE_WITHOUT_CUSTOMER = 0.03  # sessions without log-in
+SHARE_WITHOUT_ORDER = 0.3  # sessions of customers who have not ordered yet
+MEAN_DAYS = 40.0  # since the last order
 SHARE_BY_TASTE = 0.5  # of the impressions; popularity decides on the others
 POPULARITY = 0.75  # of products in their category: the density is about 1 / (rank + 1)^this
 DIRTY_SHARE = 0.0001  # of the impressions, for each of the two kinds of dirt
@@ -26,6 +28,7 @@ class Sessions(NamedTuple):
     known: Array  # bool [N]: whether they have logged in
     device: Array  # int64 [N]
     visits: Array  # int64 [N, CATEGORIES]: pages of each category in 14 days
+    days: Array  # float64 [N]: since the customer's last order; NaN where there was none
     impressions: Array  # int64 [N]
 
 
@@ -86,11 +89,13 @@ def _draw_sessions(rng: np.random.Generator, shop: Shop, num: int, list_scale: f
     visits = rng.poisson(rate[:, None] * _interest(shop, customer))
     spread = rng.lognormal(-0.5 * 0.7**2, 0.7, num)
     count = np.clip(np.round(MEAN_IMPRESSIONS * spread), 1, MOST_IMPRESSIONS)
+    days = np.round(rng.exponential(MEAN_DAYS, num), 2)
     return Sessions(
         customer=customer,
         known=rng.random(num) >= SHARE_WITHOUT_CUSTOMER,
         device=rng.choice(len(DEVICES), num, p=DEVICE_SHARE),
         visits=visits,
+        days=np.where(rng.random(num) < SHARE_WITHOUT_ORDER, np.nan, days),
         impressions=count.astype(np.int64),
     )
 
@@ -131,7 +136,9 @@ def _logit(shop: Shop, effects: Logits, sessions: Sessions, shown: Shown) -> Arr
     """float64 [M]: without its intercept."""
     slopes = effects.slopes
     of_session = effects.segment[shop.segment[sessions.customer]] + np.array(slopes.device)[sessions.device]
+    of_session = of_session + slopes.recent * np.exp(-np.nan_to_num(sessions.days, nan=np.inf) / RECENT)
     of_product = effects.product[shown.product] + slopes.taste * shown.fit
+    of_product = of_product + slopes.price * shop.dearness[shown.product]
     logit: Array = of_session[shown.session] + of_product + slopes.affinity * np.log1p(shown.visits)
     return logit + slopes.position * (shown.place % PAGE)
 

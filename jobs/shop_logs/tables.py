@@ -30,6 +30,7 @@ def contexts_table(shop: Shop, sessions: Sessions, first: int) -> pa.Table:
             "segment": named(SEGMENTS, shop.segment[customer], sessions.known & shop.has_segment[customer]),
             "device": named(DEVICES, sessions.device),
             "seen_categories": _seen_categories(sessions.visits),
+            "days_since_order": pa.array(sessions.days, mask=np.isnan(sessions.days)),
         }
     )
 
@@ -63,6 +64,7 @@ def impressions_table(shop: Shop, chunk: Chunk, first: int) -> pa.Table:
             "product_category": numbered("k", category, 3),
             "product_brand": numbered("b", shop.brand[product], 4, shop.brand[product] >= 0),
             "tags": _tags(shop.tags[product]),
+            "price": np.round(shop.price(product), 2),
             "known_category": numbered("k", category, 3, is_known),
             "category_visits": pa.array(np.log1p(shown.visits).astype(np.float32), mask=~is_known),
             "position": (1 + shown.place % PAGE).astype(np.int32),

@@ -37,10 +37,13 @@ class Effects(NamedTuple):
     taste: float  # how well the customer's taste fits the category
     affinity: float  # per unit of the weight of category_affinity
     position: float  # per place
+    price: float  # per standard deviation of the logarithm of the price, in its category
+    recent: float  # of a customer who has ordered today; in RECENT days it falls to a third
 
 
-CTR = Effects(0.65, 0.3, 0.2, 0.15, 0.35, (0.2, 0.0, -0.25), 0.55, 0.35, -0.08)
-CVR = Effects(0.55, 0.3, 0.2, 0.1, 0.55, (-0.45, 0.0, 0.55), 0.3, 0.35, -0.03)
+CTR = Effects(0.65, 0.3, 0.2, 0.15, 0.35, (0.2, 0.0, -0.25), 0.55, 0.35, -0.08, -0.25, 0.2)
+CVR = Effects(0.55, 0.3, 0.2, 0.1, 0.55, (-0.45, 0.0, 0.55), 0.3, 0.35, -0.03, -0.5, 0.8)
+RECENT = 20.0
 
 
 class Logits(NamedTuple):
@@ -62,12 +65,19 @@ class Shop(NamedTuple):
     popularity: Array  # float64 [CATEGORIES]: share of the pages that taste does not decide
     brand: Array  # int64 [P]: -1 none
     tags: Array  # int64 [P, MOST_TAGS]: -1 none
+    dearness: Array  # float64 [P]: about standard normal, how the price compares in its category
+    category_price: Array  # float64 [CATEGORIES]: mean of the logarithm of the price
     ctr: Logits
     cvr: Logits
 
     @property
     def num_products(self) -> int:
         return len(self.brand)
+
+    def price(self, products: Array) -> Array:
+        """float64 [N]: of these products."""
+        prices: Array = np.exp(self.category_price[products % CATEGORIES] + 0.7 * self.dearness[products])
+        return prices
 
     def fit(self, customers: Array) -> Array:
         """float64 [N, CATEGORIES], about standard normal: how well each category fits their taste."""
@@ -85,6 +95,7 @@ def build_shop(seed: int, contexts: int) -> Shop:
     brand, tags = _draw_products(rng, products)
     weight = rng.gamma(2.0, size=customers)
     popularity = rng.permutation((1.0 + np.arange(CATEGORIES)) ** -0.7)
+    ctr, cvr = (_draw_logits(rng, effects, brand, tags) for effects in (CTR, CVR))
     return Shop(
         segment=segment,
         has_segment=rng.random(customers) < SHARE_WITH_SEGMENT,
@@ -94,8 +105,10 @@ def build_shop(seed: int, contexts: int) -> Shop:
         popularity=popularity / popularity.sum(),
         brand=brand,
         tags=tags,
-        ctr=_draw_logits(rng, CTR, brand, tags),
-        cvr=_draw_logits(rng, CVR, brand, tags),
+        ctr=ctr,
+        cvr=cvr,
+        dearness=rng.normal(size=products),
+        category_price=rng.normal(3.0, 0.8, CATEGORIES),
     )
 
 

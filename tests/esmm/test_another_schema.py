@@ -1,5 +1,5 @@
 """Training and prediction on samples that have nothing of Ali-CCP's, against plain Python; evaluation and
-profile. All with ids that are numbers and with ids that are text."""
+profile. All with ids that are numbers, with ids that are text, and with numeric fields and weights."""
 
 import argparse
 from pathlib import Path
@@ -22,18 +22,19 @@ from jobs.evaluation.inputs import check_paths
 from jobs.profiling import spark_counts
 from jobs.profiling.config import ProfileConfig
 from schemas import predictions
+from schemas.numbers import Number
 from schemas.schema import Schema
 from tests.fixtures.plain_batches import Row, check_batch, plain_bags, rows_of_samples
 from tests.fixtures.runs import CONFIG, Inputs, log_of, numbers_of, predictions_of
-from tests.fixtures.sample_files import read_rows, write_samples
-from tests.fixtures.shop import AVERAGED, SHOP, SHOP_OF_TEXT
+from tests.fixtures.sample_files import plain_bent, read_rows, write_samples
+from tests.fixtures.shop import AVERAGED, SHOP, SHOP_OF_NUMBERS, SHOP_OF_TEXT
 from tests.fixtures.workers import ONE_WORKER
 
 Numbers = dict[str, npt.NDArray[np.float32]]
 HIDDEN = CONFIG["model"]["towers"]
 
 
-@pytest.fixture(scope="module", params=[SHOP, SHOP_OF_TEXT], ids=["numbers", "text"])
+@pytest.fixture(scope="module", params=[SHOP, SHOP_OF_TEXT, SHOP_OF_NUMBERS], ids=["ids", "text", "numbers"])
 def schema(request: pytest.FixtureRequest) -> Schema:
     return request.param
 
@@ -69,8 +70,9 @@ def test_a_run_says_which_fields_it_was_trained_on(run: Path, schema: Schema) ->
     assert state.schema["schema"] == schema.to_dict()
     numbers = numbers_of(newest_checkpoint(run))
     dim = CONFIG["model"]["embedding_dim"]
-    assert numbers["network.context.weight"].shape == numbers["network.item.weight"].shape
-    assert numbers["network.item.weight"].shape == (2 * HIDDEN[0], 2 * dim)
+    of_user, of_impression = (2 + len(found) for found in (schema.user_numbers, schema.impression_numbers))
+    assert numbers["network.context.weight"].shape == (2 * HIDDEN[0], of_user * dim)
+    assert numbers["network.item.weight"].shape == (2 * HIDDEN[0], of_impression * dim)
     assert np.isfinite(log_of(run)[-1]["auc_ctr"])
 
 
@@ -86,7 +88,8 @@ def test_predictions_are_those_of_the_checkpoint_written_out(
     assert {row["sample_id"] for row in found} == set(of_sample) and len(found) == len(of_sample)
     for row in found:
         assert row["user_id"] == of_sample[row["sample_id"]][0]["user_id"]
-        p_ctr, p_cvr = (_probability(numbers, *of_sample[row["sample_id"]], tower) for tower in (0, 1))
+        inputs = _inputs(numbers, *of_sample[row["sample_id"]], schema)
+        p_ctr, p_cvr = (_probability(numbers, inputs, tower) for tower in (0, 1))
         assert (row["p_ctr"], row["p_cvr"]) == pytest.approx((p_ctr, p_cvr), rel=1e-4)
     assert predictions.read_manifest(str(tmp_path / "out"))["schema"] == schema.to_dict()
 
@@ -127,7 +130,7 @@ def test_samples_with_ids_of_another_type_do_not_fit(
     """Each of the doors says so: of training, of going on, of prediction, of the profile."""
     other = tmp_path / "other"
     write_samples(other, num_rows=10, schema=SHOP if schema is SHOP_OF_TEXT else SHOP_OF_TEXT)
-    told = r"sample_id_type \w+ -> \w+; user_id_type \w+ -> \w+"
+    told = r"(numbers removed: age, price, stock; )?sample_id_type \w+ -> \w+; user_id_type \w+ -> \w+"
     with pytest.raises(InputError, match=told):
         train(ONE_WORKER, shop.options(tmp_path / "run", valid=other))
     with pytest.raises(InputError, match=f"another schema .{told}"):
@@ -138,13 +141,36 @@ def test_samples_with_ids_of_another_type_do_not_fit(
         profile_samples.read_inputs(str(shop.valid), against=str(other))
 
 
-def _probability(numbers: Numbers, row: Row, number: int, tower: int) -> float:
-    """By one tower, of one impression."""
-    bags = plain_bags(row, number, SHOP, AVERAGED)
+def _inputs(numbers: Numbers, row: Row, impression: int, schema: Schema) -> npt.NDArray[np.float32]:
+    """What the towers see of an impression: the pooled vectors of the user, its numbers, then the others."""
+    bags = plain_bags(row, impression, SHOP, AVERAGED)
     pooled = [sum((w * numbers["rows"][i] for i, w in bag), np.zeros(4, np.float32)) for bag in bags]
+    if not schema.numbers:
+        return np.concatenate(pooled)
+    age, price, stock = (row[number.column] for number in schema.numbers)
+    user = _tanh_vector(numbers, "user", age, schema.numbers[0])
+    item = _tanh_vector(numbers, "impression", price[impression], schema.numbers[1])
+    name = "network.numbers.sides.impression.parts.parted"
+    part = 0 if np.isnan(stock[impression]) else 1 + sum(stock[impression] >= numbers[f"{name}.bounds"][0])
+    return np.concatenate([*pooled[:2], user, *pooled[2:], item, numbers[f"{name}.table"][part]])
+
+
+def _tanh_vector(numbers: Numbers, side: str, x: float, number: Number) -> npt.NDArray[np.float32]:
+    found = {
+        name: numbers[f"network.numbers.sides.{side}.parts.smooth.{name}"][0]
+        for name in ("weight", "bias", "missing", "mean", "std")
+    }
+    if np.isnan(x):
+        return found["missing"]
+    standard = (plain_bent(x, number) - found["mean"]) / found["std"]
+    return np.tanh(standard * found["weight"] + found["bias"])
+
+
+def _probability(numbers: Numbers, inputs: npt.NDArray[np.float32], tower: int) -> float:
+    """By one tower, of one impression."""
     weight = np.concatenate([numbers["network.context.weight"], numbers["network.item.weight"]], 1)
     mine = slice(tower * HIDDEN[0], (tower + 1) * HIDDEN[0])
-    x = weight[mine] @ np.concatenate(pooled) + numbers["network.context.bias"][mine]
+    x = weight[mine] @ inputs + numbers["network.context.bias"][mine]
     for level in range(len(HIDDEN)):
         name = f"network.towers.{tower}.{2 * level}"
         x = numbers[f"{name}.weight"] @ np.maximum(x, 0) + numbers[f"{name}.bias"]

@@ -144,11 +144,25 @@ def test_the_cross_field_is_what_the_history_says(logs: Path) -> None:
     assert rows.known_category.notna().mean() > 0.1
 
 
+def test_numbers_are_of_the_product_and_of_the_session(logs: Path) -> None:
+    rows = with_truth(logs, "train")
+    assert (rows.groupby("product_id").price.nunique() == 1).all()
+    assert (rows.price > 0).all()
+    spread = np.log(rows.price) - np.log(rows.price).groupby(rows.product_category).transform("mean")
+    cheap, dear = rows[spread < -0.5], rows[spread > 0.5]
+    assert cheap.p_cvr.mean() > 1.2 * dear.p_cvr.mean()
+    sessions = contexts(logs, "train")
+    assert sessions.days_since_order.isna().mean() == pytest.approx(0.3, abs=0.05)
+    joined = rows.merge(sessions[["session_id", "days_since_order"]], on="session_id")
+    lately, long_ago = joined[joined.days_since_order < 5], joined[joined.days_since_order > 60]
+    assert lately.p_cvr.mean() > 1.2 * long_ago.p_cvr.mean()
+
+
 def test_the_schema_fits_the_tables(logs: Path, spark) -> None:
     schema = schema_file.read(str(PROJECT / SCHEMA))
     for taken, table, fields in (
-        (taken_of_contexts, "contexts", schema.user_fields),
-        (taken_of_impressions, "impressions", schema.impression_fields),
+        (taken_of_contexts, "contexts", (*schema.user_fields, *schema.user_numbers)),
+        (taken_of_impressions, "impressions", (*schema.impression_fields, *schema.impression_numbers)),
     ):
         frame = spark.read.parquet(str(logs / f"{table}_train"))
         sources = {column.source for column in taken(frame, schema, table)}

@@ -1,6 +1,7 @@
 """A schema: what its file may say, what is told of mistakes in it, and Ali-CCP's, which is as it was."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from cli.errors import InputError
 from schemas import samples, schema_file
-from schemas.fields import MOST_BUCKETS, SIDES, Field
-from schemas.schema import OWN_COLUMNS, Schema
+from schemas.fields import MOST_BUCKETS, SIDES, Field, Side
+from schemas.numbers import MOST_QUANTILES, Number
+from schemas.schema import OWN_COLUMNS, Schema, Tables
 from tests.fixtures.ali_ccp import ALI_CCP
 
 USER = {"name": "who", "side": "user", "buckets": 10}
 ITEM = {"name": "what", "side": "item", "buckets": 20}
+AGE = {"name": "age", "side": "user"}
 Content = dict[str, Any]
 
 
@@ -32,6 +35,11 @@ def parsed(described: Any) -> Schema:
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9]{0,8}", fullmatch=True).filter(lambda name: name != "id")
 
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+CLIPS = st.none() | st.tuples(FINITE, FINITE).map(sorted).filter(lambda two: two[0] < two[1]).map(tuple)
+PARTS = st.none() | st.integers(2, MOST_QUANTILES)
+
+
 @st.composite
 def schemas(draw: st.DrawFn) -> Schema:
     """Any schema: a user field, another one, and some more, in any order."""
@@ -43,9 +51,18 @@ def schemas(draw: st.DrawFn) -> Schema:
     fields = [
         draw(st.builds(Field, st.just(name), st.just(side), buckets, **rest)) for name, side in shuffled
     ]
+    numbers = draw(
+        st.lists(st.builds(_number, st.sampled_from(SIDES), CLIPS, st.booleans(), PARTS), max_size=3)
+    )
+    numbered = tuple(replace(number, name=f"{number.name}{place}") for place, number in enumerate(numbers))
+    tables = draw(st.none() | st.builds(Tables, weight=st.none() | st.text(min_size=1)))
     single = {side: [f.name for f in fields if f.side == side and not f.multi] for side in ("user", "item")}
     roles = {f"{side}_id": draw(st.sampled_from([None, *found])) for side, found in single.items()}
-    return Schema(draw(st.text()), tuple(fields), **roles)
+    return Schema(draw(st.text()), tuple(fields), numbered, **roles, tables=tables)
+
+
+def _number(side: Side, clip: tuple[float, float] | None, log1p: bool, quantiles: int | None) -> Number:
+    return Number("a_number", side, log1p=log1p, clip=clip, quantiles=quantiles)
 
 
 @given(schemas())
@@ -112,6 +129,16 @@ def test_what_is_left_out_has_its_default() -> None:
             "fields b and b_length both make a column item_b_length: rename one",
         ),
         (content(USER | {"name": "id"}, ITEM), "field id makes a column user_id, which all samples have"),
+        (content(numbers=[AGE, AGE]), "field age is named twice"),
+        (content(numbers=[AGE | {"name": "who"}]), "field who is named twice"),
+        (content(numbers=[AGE | {"side": "usr"}]), "numbers.age.side: .*found 'usr'"),
+        (content(numbers=[AGE | {"multi": True}]), "numbers.age.multi: there is no such option"),
+        (content(numbers=[AGE | {"clip": [2, 1]}]), r"clip: expected two numbers.*found \[2.0, 1.0\]"),
+        (content(numbers=[AGE | {"clip": [1]}]), "numbers.age.clip.1: Field required"),
+        (content(numbers=[AGE | {"clip": [0, float("inf")]}]), "clip: expected two numbers"),
+        (content(numbers=[AGE | {"quantiles": 1}]), "quantiles: expected 2 to 1024 parts, found 1"),
+        (content(numbers=[AGE | {"name": "id"}]), "field id makes a column user_id"),
+        (content(numbers=[{"side": "user"}]), "numbers.0.name: Field required"),
         ([USER, ITEM], "expected a schema with name and fields, found list"),
         (None, "expected a schema with name and fields, found NoneType"),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from esmm.config import ModelConfig
 from esmm.model.batch_norm import BatchNorm
 from esmm.model.esmm import TASKS, Esmm
-from tests.fixtures.ali_ccp import IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 
 NUM_TOWERS, WIDTH = 2, 5
@@ -116,8 +116,8 @@ DIM, TOWERS, ROWS, CONTEXTS = 3, [6, 4], 12, 4
 def _network() -> Esmm:
     config = ModelConfig(embedding_dim=DIM, towers=TOWERS, batch_norm=True)
     torch.manual_seed(5)
-    network = Esmm(config, len(USER_FIELDS), len(IMPRESSION_FIELDS), ONE_WORKER)
-    network.initialise()
+    network = Esmm(config, ALI_CCP, ONE_WORKER)
+    network.initialise(config.embedding_init)
     return network
 
 

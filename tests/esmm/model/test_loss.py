@@ -101,3 +101,12 @@ def test_probabilities_multiply() -> None:
     torch.testing.assert_close(p_ctr, torch.tensor([0.5, 0.8807971]))
     torch.testing.assert_close(p_cvr, torch.tensor([0.5, 0.2689414]))
     torch.testing.assert_close(p_ctcvr, p_ctr * p_cvr)
+
+
+@weighted
+def test_a_weight_multiplies_the_terms_of_its_impression(weights: ClassWeights) -> None:
+    inputs = _grid(MODERATE)
+    times = torch.arange(len(inputs[0])) % 4  # none, once, twice, three times
+    repeated = [tensor.repeat_interleave(times) for tensor in inputs]
+    found = Esmm.loss_sums(*inputs, weights, times.float())
+    torch.testing.assert_close(found, Esmm.loss_sums(*repeated, weights), rtol=1e-5, atol=0)

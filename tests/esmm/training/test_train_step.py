@@ -12,7 +12,7 @@ from esmm.batch import Batch
 from esmm.config import Config
 from esmm.model.esmm import Esmm
 from esmm.training.train_step import TrainStep, initialise, make_model
-from tests.fixtures.ali_ccp import IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.workers import ONE_WORKER
 
@@ -53,7 +53,7 @@ class DenseModel(nn.Module):
     def __init__(self, config: Config, trained: TrainStep) -> None:
         super().__init__()
         self.table = nn.Parameter(trained.model.embedding.table.clone())
-        self.network = Esmm(config.model, len(USER_FIELDS), len(IMPRESSION_FIELDS), ONE_WORKER)
+        self.network = Esmm(config.model, ALI_CCP, ONE_WORKER)
         self.network.load_state_dict(trained.model.network.state_dict())
         self.l2 = config.optimizer.sparse.l2
 

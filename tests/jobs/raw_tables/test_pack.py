@@ -17,6 +17,7 @@ from jobs.sample_writer.unpack import Unpacker
 from schemas import samples
 from schemas.fields import Field
 from schemas.hashing import field_salt, hash_id, id_bytes
+from schemas.numbers import Number
 from schemas.raw_log import QUARANTINE_REASONS
 from schemas.schema import Schema, Tables
 from tests.fixtures import table_logs
@@ -41,6 +42,11 @@ def taken(rows: TableRows, table: str) -> pa.Table:
         if field.weighted:
             kind = pa.list_(pa.float32()) if field.multi else pa.float32()
             columns[f"weights_{place}"] = found[f"w_{field.name}"].cast(kind)
+    numbers = rows.schema.user_numbers
+    if table == "impressions":
+        numbers = rows.schema.impression_numbers
+        columns |= {"weight": found["importance"].cast("float")} if rows.schema.has_weights else {}
+    columns |= {number.column: found[str(number.source)].cast("float") for number in numbers}
     return pa.table(columns)
 
 
@@ -95,7 +101,8 @@ def test_numbers_and_their_texts_give_the_same_samples(data: st.DataObject) -> N
         schema, texts, *(_as_text(table, texts) for table in (rows.contexts, rows.impressions))
     )
     one, other = (unpacked(packed(each, []), schema)[0] for each in (rows, as_text))
-    names = [name for name in one.column_names if name != "user_id"]
+    apart = {"user_id", *(number.column for number in schema.numbers)}  # NaN is not NaN
+    names = [name for name in one.column_names if name not in apart]
     assert one.select(names).equals(other.select(names))
 
 
@@ -137,14 +144,15 @@ SCHEMA = Schema(
         Field("tags", "item", 20, multi=True),
         Field("match", "cross", 30, weighted=True, weight_source="w_match"),
     ),
+    (Number("age", "user", source="n_age"), Number("price", "item", source="n_price")),
     user_id="customer",
     item_id="product",
-    tables=Tables("context", "impression", "clicked", "bought"),
+    tables=Tables("context", "impression", "clicked", "bought", "importance"),
 )
-CONTEXT = {"context": "a", "customer": 5, "seen": [1, 2], "w_seen": [0.5, 1.5]}
+CONTEXT = {"context": "a", "customer": 5, "seen": [1, 2], "w_seen": [0.5, 1.5], "n_age": 5.0}
 IMPRESSION = {
     "context": "a", "impression": 7, "clicked": True, "bought": 0,
-    "product": 3, "tags": [1], "match": 4, "w_match": 2.0,
+    "product": 3, "tags": [1], "match": 4, "w_match": 2.0, "n_price": 9.5, "importance": 1.0,
 }  # fmt: skip
 
 
@@ -169,6 +177,12 @@ def rows_of(contexts: list[dict[str, Any]], impressions: list[dict[str, Any]]) -
         ({"w_match": -0.5}, "bad_weight"),
         ({"w_match": float("nan")}, "bad_weight"),
         ({"w_match": float("inf")}, "bad_weight"),
+        ({"n_price": float("nan")}, "bad_number"),
+        ({"n_price": float("-inf")}, "bad_number"),
+        ({"n_price": 1e39}, "bad_number"),  # more than float32 can have
+        ({"importance": None}, "bad_weight"),
+        ({"importance": -1.0}, "bad_weight"),
+        ({"importance": float("nan")}, "bad_weight"),
     ],
 )
 def test_a_broken_impression_is_set_aside_with_its_row(change: dict[str, Any], reason: str) -> None:
@@ -189,6 +203,7 @@ def test_a_broken_impression_is_set_aside_with_its_row(change: dict[str, Any], r
         ({"w_seen": [1.0, None]}, "bad_weight"),
         ({"w_seen": [1.0, -1.0]}, "bad_weight"),
         ({"seen": [None, 2]}, "empty_id"),
+        ({"n_age": float("inf")}, "bad_number"),
     ],
 )
 def test_a_broken_context_is_set_aside_and_its_impressions_too(change: dict[str, Any], reason: str) -> None:
