@@ -14,9 +14,11 @@ from cli.errors import InputError, exit_with_message
 from cli.text_table import aligned, with_rule
 from schemas import schema_file
 from schemas.fields import Field
+from schemas.numbers import Number
 from schemas.schema import Schema
 
 HEADINGS = ("field", "side", "values", "buckets", "memory of rows")
+NUMBER_HEADINGS = ("number", "side", "what the model sees", "meaning")
 BYTES = 4  # of a float32
 
 
@@ -30,12 +32,28 @@ def describe(schema: Schema, dim: int) -> str:
     table = aligned([HEADINGS, *(_row(field, dim) for field in schema.fields)], left=3)
     meanings = ("meaning", *(field.meaning for field in schema.fields))
     lines = [f"{line}  {meaning}".rstrip() for line, meaning in zip(table, meanings, strict=True)]
-    return "\n".join([_heading(schema), "", *with_rule(lines), "", *_totals(schema, dim)])
+    numbers = ["", *_numbers(schema)] if schema.numbers else []
+    return "\n".join([_heading(schema), "", *with_rule(lines), *numbers, "", *_totals(schema, dim)])
+
+
+def _numbers(schema: Schema) -> list[str]:
+    """The numeric fields as a table."""
+    rows = [(one.name, one.side, _use(one), one.meaning) for one in schema.numbers]
+    return with_rule(aligned([NUMBER_HEADINGS, *rows], left=4))
+
+
+def _use(number: Number) -> str:
+    """What the model sees of a number x."""
+    value = "x" if number.clip is None else f"x within {number.clip[0]:g} and {number.clip[1]:g}"
+    bent = f"ln(1 + {value})" if number.log1p else value
+    return f"{number.quantiles} quantiles of {bent}" if number.quantiles else f"{bent}, standardised"
 
 
 def _heading(schema: Schema) -> str:
-    numbers = f"{len(schema.user_fields)} user fields, {len(schema.impression_fields)} of each impression"
-    return f"{schema.name}: {numbers}; user_id {schema.user_id or '-'}, item_id {schema.item_id or '-'}"
+    fields = f"{len(schema.user_fields)} user fields, {len(schema.impression_fields)} of each impression"
+    if schema.numbers:
+        fields += f", {len(schema.numbers)} numbers"
+    return f"{schema.name}: {fields}; user_id {schema.user_id or '-'}, item_id {schema.item_id or '-'}"
 
 
 def _row(field: Field, dim: int) -> tuple[str, ...]:

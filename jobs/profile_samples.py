@@ -166,6 +166,8 @@ def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings
         gates=GateReport(judged=0, skipped=[], broken=[]),
         written_by=WRITTEN_BY,
     )
+    if numbers := content.numbers_of(inputs.ours, inputs.theirs):
+        profile["numbers"] = numbers
     if inputs.against is not None and inputs.theirs is not None:
         content.check_counts(inputs.against, content.counts_of(inputs.theirs), found, "against")
         profile["against"] = content.against_of(profile["rates"], inputs.theirs)

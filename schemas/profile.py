@@ -84,6 +84,17 @@ class FieldProfile(TypedDict):
     drift: NotRequired[Drift]
 
 
+class NumberProfile(TypedDict):
+    """A numeric field, as training sees it: clipped, and as a logarithm, where the schema says so."""
+
+    coverage: float | None
+    mean: float
+    std: float
+    min: float
+    max: float
+    shift: NotRequired[float | None]
+
+
 class Quarantine(TypedDict):
     lines: dict[str, int]
     share: float
@@ -120,6 +131,7 @@ class Profile(TypedDict):
     duplicate_sample_ids: int
     quarantine: Quarantine
     fields: dict[str, FieldProfile]
+    numbers: NotRequired[dict[str, NumberProfile]]
     against: NotRequired[Against]
     gates: GateReport
     written_by: NotRequired[str]
@@ -154,5 +166,7 @@ MEANING: dict[str, str] = {
     "unseen_buckets": "share of the used buckets that the other set does not use",
     "unseen_tokens": "share of the tokens in buckets that the other set does not use",
     "rate_differences": "rate of the samples minus that of the other set",
+    "numbers": "numeric fields, over impressions, as training sees them",
+    "shift": "mean minus that of the other set, in standard deviations of that one; null where it has none",
     "written_by": "name and version of what wrote the file; not in the first releases",
 }

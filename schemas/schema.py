@@ -42,10 +42,10 @@ class Tables:
 class Schema:
     """The fields of some logs, those of the user first; else in the order in which the file has them.
 
-    fields: of ids; numbers: those that are numeric. The order is part of the sample format. user_id,
-    item_id: the fields whose raw ids name the user and the item; None where there is no such field. The
-    user's is kept in samples and predictions.
-    tables: of logs that are tables; None: they are text, as Ali-CCP's are.
+    The order is part of the sample format. user_id, item_id: the fields whose raw ids name the user and
+    the item; None where there is no such field. The user's is kept in samples and predictions.
+    tables: of logs that are tables; None: they are text, as Ali-CCP's are. numbers: fields that are numeric
+    and no ids; in the same order.
 
     Raises ValueError for fields that do not go together.
     """
@@ -54,10 +54,10 @@ class Schema:
 
     name: str
     fields: tuple[Field, ...]
-    numbers: tuple[Number, ...] = ()
     user_id: str | None = None
     item_id: str | None = None
     tables: Tables | None = None
+    numbers: tuple[Number, ...] = ()
 
     def __post_init__(self) -> None:
         for kind in ("fields", "numbers"):

@@ -18,6 +18,7 @@ from schemas.profile import (
     Drift,
     FieldProfile,
     Lengths,
+    NumberProfile,
     Quarantine,
     Rates,
     WeightRange,
@@ -185,3 +186,21 @@ def _ratio(part: int, whole: int) -> float | None:
 
 def _difference(one: float | None, two: float | None) -> float | None:
     return None if one is None or two is None else one - two
+
+
+def numbers_of(ours: Manifest, theirs: Manifest | None) -> dict[str, NumberProfile]:
+    """Numeric fields, as the jobs that built the samples have tallied them."""
+    found = {}
+    for name, one in ours.get("numbers", {}).items():
+        impressions = one["values"] + one["missing"]
+        found[name] = NumberProfile(
+            coverage=one["values"] / impressions if impressions else None,
+            mean=one["mean"],
+            std=one["std"],
+            min=one["min"],
+            max=one["max"],
+        )
+        if theirs is not None:
+            other = theirs["numbers"][name]
+            found[name]["shift"] = (one["mean"] - other["mean"]) / other["std"] if other["std"] else None
+    return found

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cli.text_table import aligned, with_rule
-from schemas.profile import FieldProfile, Profile, Rates, WeightRange
+from schemas.profile import FieldProfile, NumberProfile, Profile, Rates, WeightRange
 
 Line = tuple[str, ...]
 
@@ -13,6 +13,7 @@ LEGEND = (
 LENGTH_HEADINGS = ("mean", "P50", "P99", "max")
 FIELD_HEADINGS = ("field", "coverage", *LENGTH_HEADINGS, "buckets", "fill", "ids", "+-", "collide", "propose")
 WEIGHT_HEADINGS: Line = ("field", "min weight", "mean", "max")
+NUMBER_HEADINGS: Line = ("number", "coverage", "mean", "std", "min", "max", "shift")
 MEASURED_HEADINGS: Line = ("field", "mode", "ids", "kept", "collide", "rare tokens here")
 DRIFT_HEADINGS: Line = ("field", "PSI", "unseen buckets", "unseen tokens")
 
@@ -32,6 +33,8 @@ def format_profile(profile: Profile) -> str:
     ]
     if profile["source"]["ids"]:
         parts += ["", *_measured_table(profile)]
+    if "numbers" in profile:
+        parts += ["", *_numbers_table(profile["numbers"])]
     if "against" in profile:
         parts += ["", *_drift_table(profile)]
     return "\n".join([*parts, "", *_gate_lines(profile)])
@@ -81,6 +84,14 @@ def _sum_of_buckets(fields: dict[str, FieldProfile]) -> str:
 
 def _weight_line(name: str, weights: WeightRange) -> Line:
     return (name, *(f"{value:.5g}" for value in (weights["min"], weights["mean"], weights["max"])))
+
+
+def _numbers_table(numbers: dict[str, NumberProfile]) -> list[str]:
+    lines = [NUMBER_HEADINGS]
+    for name, one in numbers.items():
+        spread = (f"{value:.5g}" for value in (one["mean"], one["std"], one["min"], one["max"]))
+        lines.append((name, _number(one["coverage"], ".1%"), *spread, _number(one.get("shift"), "+.3f")))
+    return _table(lines)
 
 
 def _measured_table(profile: Profile) -> list[str]:

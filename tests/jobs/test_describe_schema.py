@@ -12,6 +12,7 @@ from esmm.config import SparseOptimizerConfig
 from esmm.embedding.optimizers import make_sparse_optimizer
 from jobs.describe_schema import describe, state_numbers
 from tests.fixtures.ali_ccp import ALI_CCP
+from tests.fixtures.shop import SHOP_OF_NUMBERS
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,6 +28,17 @@ def test_every_field_has_a_line_with_its_memory() -> None:
         words = re.split(r"  +", line)
         assert words[:3] == [field.name, field.side, values]
         assert words[3:] == [f"{field.buckets:,}", f"{field.buckets * 32 / 1e6:,.1f} MB", field.meaning]
+
+
+def test_numbers_have_a_table_of_their_own() -> None:
+    lines = describe(SHOP_OF_NUMBERS, 8).splitlines()
+    assert lines[0] == (
+        "shop: 2 user fields, 2 of each impression, 3 numbers; user_id customer, item_id product"
+    )
+    found = {line.split()[0]: re.split(r"  +", line)[1:3] for line in lines if line}
+    assert found["age"] == ["user", "x within 0 and 8, standardised"]
+    assert found["price"] == ["item", "ln(1 + x), standardised"]
+    assert found["stock"] == ["context", "5 quantiles of x"]
 
 
 @pytest.mark.parametrize("dim", [1, 18])

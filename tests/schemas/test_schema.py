@@ -58,7 +58,7 @@ def schemas(draw: st.DrawFn) -> Schema:
     tables = draw(st.none() | st.builds(Tables, weight=st.none() | st.text(min_size=1)))
     single = {side: [f.name for f in fields if f.side == side and not f.multi] for side in ("user", "item")}
     roles = {f"{side}_id": draw(st.sampled_from([None, *found])) for side, found in single.items()}
-    return Schema(draw(st.text()), tuple(fields), numbered, **roles, tables=tables)
+    return Schema(draw(st.text()), tuple(fields), **roles, tables=tables, numbers=numbered)
 
 
 def _number(side: Side, clip: tuple[float, float] | None, log1p: bool, quantiles: int | None) -> Number:

@@ -144,10 +144,10 @@ SCHEMA = Schema(
         Field("tags", "item", 20, multi=True),
         Field("match", "cross", 30, weighted=True, weight_source="w_match"),
     ),
-    (Number("age", "user", source="n_age"), Number("price", "item", source="n_price")),
     user_id="customer",
     item_id="product",
     tables=Tables("context", "impression", "clicked", "bought", "importance"),
+    numbers=(Number("age", "user", source="n_age"), Number("price", "item", source="n_price")),
 )
 CONTEXT = {"context": "a", "customer": 5, "seen": [1, 2], "w_seen": [0.5, 1.5], "n_age": 5.0}
 IMPRESSION = {

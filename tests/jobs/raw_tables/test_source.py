@@ -1,8 +1,12 @@
 """Tables read by Spark's own readers: two tables, one flat table and text logs give the same samples."""
 
 import json
+import math
 import random
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +22,7 @@ from jobs.raw_tables.source import TableLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
 from schemas.fields import Field
+from schemas.numbers import Number
 from schemas.schema import Schema, Tables
 from tests.fixtures.raw_lines import feature
 
@@ -31,10 +36,18 @@ FIELDS = (
 )
 TEXT = Schema("shop", FIELDS, "101", "205")
 TABLES = Schema("shop", FIELDS, "101", "205", Tables("context", "impression", "clicked", "bought"))
-KINDS = "context string, customer bigint, seen array<struct<id: int, weight: double>>"
+NUMBERED = replace(
+    TABLES,
+    tables=replace(TABLES.tables, weight="importance"),
+    numbers=(
+        Number("age", "user", clip=(0, 40)),
+        Number("price", "item", source="product.price", log1p=True),
+    ),
+)
+KINDS = "context string, customer bigint, seen array<struct<id: int, weight: double>>, age int"
 OWN = (
     "context string, impression bigint, clicked boolean, bought tinyint, "
-    "product struct<id: int, name: string>, tags array<string>, match string, match_strength float"
+    "product struct<id: int, price: decimal(9, 2)>, importance float, tags array<string>, match string, match_strength float"
 )
 
 
@@ -46,7 +59,8 @@ def drawn(num_contexts: int = 60) -> tuple[list[dict[str, Any]], list[dict[str, 
         seen = {rng.randint(0, 99): rng.randint(1, 64) / 8 for _ in range(rng.randint(0, 5))}
         context = f"{rng.getrandbits(64) | 1 << 63:016x}"
         customer = rng.choice([None, rng.randint(0, 999)])
-        contexts.append({"context": context, "customer": customer, "seen": list(seen.items())})
+        age = rng.choice([None, rng.randint(1, 99)])
+        contexts.append({"context": context, "customer": customer, "seen": list(seen.items()), "age": age})
         for _ in range(rng.randint(0, 6)):
             click = rng.random() < 0.4
             impressions.append(
@@ -55,7 +69,8 @@ def drawn(num_contexts: int = 60) -> tuple[list[dict[str, Any]], list[dict[str, 
                     "impression": len(impressions) + 1,
                     "clicked": click,
                     "bought": int(click and rng.random() < 0.5),
-                    "product": (rng.randint(0, 999), "a name"),
+                    "product": (rng.randint(0, 999), rng.choice([None, Decimal(rng.randint(1, 9999)) / 100])),
+                    "importance": rng.randint(0, 8) / 4,
                     "tags": [str(rng.randint(0, 20)) for _ in range(rng.randint(0, 3))],
                     "match": rng.choice([None, str(rng.randint(0, 9))]),
                     "match_strength": rng.randint(1, 64) / 8,
@@ -140,13 +155,38 @@ def test_tables_and_text_give_the_same_samples(
     assert made["quarantine"] == {}
 
 
+def test_numbers_and_weights_are_in_the_samples_and_their_statistics_beside_them(
+    spark: SparkSession, logs: Path, tmp_path: Path
+) -> None:
+    tables = TableLogs.open(spark, str(logs / "impressions"), str(logs / "contexts"), "parquet")
+    found = built(spark, tables, NUMBERED, tmp_path / "samples")
+    contexts, impressions = drawn()
+    age = {row["context"]: row["age"] for row in contexts}
+    expected = {
+        row["impression"]: (age[row["context"]], row["product"][1], row["importance"]) for row in impressions
+    }
+    for row in found.to_pylist():
+        numbers = zip(row["sample_id"], row["item_price"], row["weight"], strict=True)
+        for sample_id, price, weight in numbers:
+            for value, other in zip((row["user_age"], price, weight), expected[sample_id], strict=True):
+                assert math.isnan(value) if other is None else value == pytest.approx(float(other))
+    assert sum(map(len, found["sample_id"].to_pylist())) == len(expected)
+    made = manifest.read(str(tmp_path / "samples"))["numbers"]
+    ages = [min(a, 40) for a, _, _ in expected.values() if a is not None]
+    prices = [math.log1p(price) for _, price, _ in expected.values() if price is not None]
+    for one, values in ((made["age"], ages), (made["price"], prices)):
+        assert (one["values"], one["missing"]) == (len(values), len(expected) - len(values))
+        assert (one["mean"], one["std"]) == pytest.approx((fmean(values), pstdev(values)), rel=1e-5)
+        assert (one["min"], one["max"]) == pytest.approx((min(values), max(values)))
+
+
 def test_a_rerun_gives_the_same_bytes(spark: SparkSession, logs: Path, tmp_path: Path) -> None:
     tables = TableLogs.open(spark, str(logs / "impressions"), str(logs / "contexts"), "parquet")
     for out in ("one", "two"):
-        built(spark, tables, TABLES, tmp_path / out)
+        built(spark, tables, NUMBERED, tmp_path / out)
     names = sorted(path.name for path in (tmp_path / "one").glob("*.parquet"))
     assert names
-    for name in names:
+    for name in (*names, "_manifest.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -184,16 +224,20 @@ def test_all_that_is_wrong_with_the_columns_is_said_at_once(spark: SparkSession,
         Field("f", "item", 9, weighted=True, source="match"),
     )
     tables = TableLogs.open(spark, str(logs / "impressions"), str(logs / "contexts"), "parquet")
-    schema = Schema("wrong", fields, tables=Tables("context", "match", "tags", "bought"))
+    numbers = (Number("n", "user", source="seen"), Number("m", "item", source="tags"))
+    schema = Schema("wrong", fields, tables=Tables("context", "match", "tags", "bought"), numbers=numbers)
     with pytest.raises(InputError) as of_contexts:
         tables.packed(spark, schema, SETTINGS, None)
     with pytest.raises(InputError) as of_impressions:
-        tables.packed(spark, Schema("wrong", (FIELDS[0], *fields[3:]), tables=schema.tables), SETTINGS, None)
+        tables.packed(
+            spark, replace(schema, fields=(FIELDS[0], *fields[3:]), numbers=numbers[1:]), SETTINGS, None
+        )
     for error, parts in (
         (
             of_contexts,
             [
-                "3 mistake(s) in its columns",
+                "4 mistake(s) in its columns",
+                "seen: expected numbers, found array<struct<id:int,weight:double>>",
                 "custmer: there is no such column (did you mean customer?)",
                 "field b needs multi: true",
                 "customer: expected an array, found bigint",
@@ -202,7 +246,8 @@ def test_all_that_is_wrong_with_the_columns_is_said_at_once(spark: SparkSession,
         (
             of_impressions,
             [
-                "5 mistake(s) in its columns",
+                "6 mistake(s) in its columns",
+                "tags: expected numbers, found array<string>",
                 "match: expected whole numbers, found string",
                 "tags: expected 0 and 1 or a boolean, found array<string>",
                 "match_strength: expected ids, whole numbers or strings, found float",

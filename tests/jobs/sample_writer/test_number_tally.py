@@ -32,7 +32,7 @@ def group_of(contexts: list[tuple[float | None, list[float | None]]]) -> pa.Tabl
 
 
 def tallied(files: list[list[pa.Table]], *numbers: Number) -> dict[str, Any]:
-    schema = Schema("drawn", FIELDS, numbers)
+    schema = Schema("drawn", FIELDS, numbers=numbers)
     tallies = []
     for groups in files:
         tally = NumberTally(schema)
