@@ -67,7 +67,7 @@ class _Maker:
 
     def __init__(self, found: Survey) -> None:
         self._found = found
-        self._columns = {column.lower() for column in OWN_COLUMNS}  # of samples, that are taken
+        self._taken = set(OWN_COLUMNS)  # of samples
         self.fields: list[ProposedField] = []
         self.numbers: list[ProposedNumber] = []
         self.left_out: list[tuple[str, str]] = []
@@ -135,7 +135,7 @@ class _Maker:
             ),
             facts.source,
         )
-        checks += self._checks(facts, weights)
+        checks = [*checks, *self._checks(facts, weights)]
         reasons = [] if self._has_role(facts) else self._why_left_out(facts, in_contexts=side == "user")
         checks += [f"left out: {reason}" for reason in reasons]
         return ProposedField(field, counted(stats, ids, read.total), tuple(checks), bool(reasons))
@@ -180,16 +180,20 @@ class _Maker:
         return ProposedNumber(name.name, side, name.source, is_skewed, text, tuple(checks))
 
     def _named(self, field: Field, source: str) -> Field:
-        """The field with a name made of its column's, whose columns in the samples nobody else has."""
+        """The field with a name made of its column's; nothing else has it, nor its columns in the samples."""
         base = fit_name(source)
-        names = (base if number == 1 else f"{base}_{number}" for number in range(1, len(self._columns) + 2))
-        for name in names:
-            named = replace(field, name=name, source=None if name == source else source)
-            columns = {column.lower() for column in (named.column, named.weight_column, named.length_column)}
-            if not columns & self._columns:
-                self._columns |= columns
-                return named
-        raise AssertionError("one of so many names is free")
+        named, number = replace(field, name=base), 1
+        while self._taken & _taken_by(named):
+            number += 1
+            named = replace(field, name=f"{base}_{number}")
+        self._taken |= _taken_by(named)
+        return replace(named, source=None if named.name == source else source)
+
+
+def _taken_by(field: Field) -> set[str]:
+    """Its name and those of all columns that it may have in the samples, in small letters."""
+    names = (f"field {field.name}", field.column, field.weight_column, field.length_column)
+    return {name.lower() for name in names}
 
 
 def fit_name(source: str) -> str:

@@ -163,7 +163,7 @@ def _with_roles(shown: Sample, own: Read, contexts: Read | None, context: Guess,
 
 def _with_variation(found: Survey, shown: Sample, key: str | None) -> Survey:
     """What varies within a context and an item, and what does only where somebody has clicked."""
-    sources = [f.source for f in found.impressions.facts.values() if f.stats.distinct > 1 or f.stats.nulls]
+    sources = [facts.source for facts in found.impressions.facts.values() if _may_vary(facts)]
     LOG.info("looking at what varies within a context and within an item")
     if key is not None:
         found.in_context = statistics.varying(shown, key, sources)
@@ -173,6 +173,11 @@ def _with_variation(found: Survey, shown: Sample, key: str | None) -> Survey:
         not_clicked = shown.column(click).cast("int") == 0
         found.late = statistics.constant_where(shown, not_clicked, sources)
     return found
+
+
+def _may_vary(facts: Facts) -> bool:
+    """A list of one and the same id may be empty in one row and long in another."""
+    return facts.column.kind in ("ids", "weighted") or facts.stats.distinct > 1 or facts.stats.nulls > 0
 
 
 def _labels(sample: Sample, facts: Sequence[Facts]) -> tuple[Guess, Guess]:
