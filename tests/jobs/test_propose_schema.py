@@ -199,7 +199,7 @@ def test_kinds_of_columns(of_flat: tuple[Path, Proposal]) -> None:
     assert "only after the click" in left_out["seconds_read"][-1]
     reasons = dict(proposal.left_out)
     assert reasons.keys() == {"at", "nothing", "is_new"}
-    assert reasons["at"] == "timestamp is no id, number or list of them"
+    assert reasons["at"] == "timestamp_ntz is no id, number or list of them"
     [number] = proposal.numbers
     assert (number.name, number.side, number.log1p) == ("price", "item", True)
     lines = path.with_suffix(".yaml").read_text().splitlines()
@@ -208,6 +208,7 @@ def test_kinds_of_columns(of_flat: tuple[Path, Proposal]) -> None:
     assert any("weights below 0, the least is -0.5" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_samples_can_be_built_of_columns_with_strange_names(
     of_flat: tuple[Path, Proposal], spark: SparkSession, tmp_path: Path
 ) -> None:
