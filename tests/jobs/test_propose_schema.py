@@ -122,7 +122,7 @@ def flat_rows(num: int = 90) -> dict[str, tuple[pa.DataType, list[Any]]]:
     """Impressions of users on visits, three on each, with a column of every kind."""
     rng = random.Random(1)
     visit = [i // 3 for i in range(num)]
-    item = [rng.randrange(12) for _ in range(num)]
+    item = [rng.randrange(25) for _ in range(num)]
     click = [int(rng.random() < 0.4) for _ in range(num)]
     buy = [c * int(rng.random() < 0.5) for c in click]
     when = datetime.datetime(2025, 11, 22)
