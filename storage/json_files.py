@@ -1,4 +1,4 @@
-"""JSON files that are there whole or not at all."""
+"""JSON files, and others of text, that are there whole or not at all."""
 
 import json
 import uuid
@@ -10,18 +10,22 @@ from storage.publishing import rename
 
 
 def write_json(path: str, content: dict[str, Any]) -> None:
-    """Write a JSON file whole: to a temporary sibling, then renamed. An object store needs no rename for
-    that: an object appears when all of it is there."""
+    """Write a JSON file whole."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file whole: to a temporary sibling, then renamed. An object store needs no rename for that: an
+    object appears when all of it is there."""
     fs, target = filesystem(path)
-    text = json.dumps(content, indent=2) + "\n"
     fs.makedirs(parent_of(target), exist_ok=True)
     if not can_rename(fs):
         fs.pipe_file(target, text.encode())
         return
     above, slash, name = target.rpartition("/")
     temporary = f"{above}{slash}.{name}.{uuid.uuid4().hex[:8]}"
-    with fs.open(temporary, "w") as stream:
-        stream.write(text)
+    with fs.open(temporary, "wb") as stream:
+        stream.write(text.encode())
     rename(fs, temporary, target)
 
 

@@ -25,10 +25,13 @@ READER_OPTIONS = {"csv": {"header": "true", "inferSchema": "true"}}
 TEXT_PER_BYTE = 4  # about so many bytes of text for each of Parquet
 
 
-def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+def add_table_arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """The options that name the tables of a command."""
     parser.add_argument(
-        "--impressions", metavar="TABLE", help="table of impressions: a path, or a name with --format table"
+        "--impressions",
+        required=required,
+        metavar="TABLE",
+        help="table of impressions: a path, or a name with --format table",
     )
     parser.add_argument(
         "--contexts", metavar="TABLE", help="table of contexts; default: --impressions has their columns too"

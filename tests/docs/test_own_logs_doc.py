@@ -64,7 +64,7 @@ def ask(code: str) -> tuple[list[str], list[tuple]]:
 
 
 slow = pytest.mark.slow
-patient = pytest.mark.timeout(900)  # nine commands, five of which start Spark
+patient = pytest.mark.timeout(900)  # ten commands, six of which start Spark
 
 
 @slow
@@ -85,6 +85,16 @@ def test_the_queries_describe_the_tables_the_schema_names(road: tuple[Path, Answ
     described = [answer for name, answer in answers.items() if name.startswith("describe")]
     names = {row[0] for _, rows in described for row in rows}
     assert {field.source or field.name for field in SCHEMA.fields} <= names
+
+
+@slow
+@patient
+def test_the_proposed_schema_has_the_columns_of_the_shops_own(road: tuple[Path, Answers]) -> None:
+    folder, _ = road
+    found = schema_file.read(str(folder / "proposed.yaml"))
+    assert found.tables == SCHEMA.tables
+    sources = [{field.source or field.name for field in schema.fields} for schema in (found, SCHEMA)]
+    assert sources[0] == sources[1]
 
 
 @slow
