@@ -10,7 +10,6 @@ from jobs.schema_proposal.roles import Guess
 from schemas.fields import Field
 
 CHECK, TODO = "CHECK", "TODO"
-NUMBERS_PREFIX = "# "  # numbers stand in a comment; without it they are a section of the schema
 HEAD = f"""Proposed by jobs.propose_schema: a first schema, to be finished by hand (docs/own_logs.md).
 {TODO}: has to be filled in. {CHECK}: was guessed; look at it, correct it, and remove the comment.
 Of every field: may it be used? What is known only after the click (time on the page, a rating) gives the
@@ -79,7 +78,7 @@ def _options(field: Field) -> dict[str, Any]:
 
 
 def _numbers(numbers: tuple[ProposedNumber, ...]) -> list[str]:
-    """The section of numbers that are no ids."""
+    """The section of numeric fields."""
     if not numbers:
         return []
     lines = ["numbers:"]
@@ -89,7 +88,7 @@ def _numbers(numbers: tuple[ProposedNumber, ...]) -> list[str]:
         options |= {"log1p": True} if number.log1p else {}
         lines += [f"  {_comment(f'{CHECK}: {check}')}" for check in number.checks]
         lines.append(f"  - {_flow(options)}  {_comment(number.counted)}")
-    return [NUMBERS_PREFIX + line for line in lines]
+    return lines
 
 
 def _entry(key: str, value: str) -> str:

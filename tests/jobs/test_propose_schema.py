@@ -25,6 +25,7 @@ from jobs.samples_config import SamplesConfig
 from jobs.schema_proposal.proposal import Proposal
 from schemas import manifest, schema_file
 from schemas.fields import Field
+from schemas.numbers import Number
 from schemas.schema import Schema
 from tests.fixtures.workers import ONE_WORKER
 
@@ -73,6 +74,8 @@ def test_the_shops_proposal_is_a_schema_like_the_shops_own(of_shop: tuple[Path, 
         side = "context" if field.side == "cross" else field.side
         expected = replace(field, side=side, name=source, source=None, meaning="")
         assert asdict(replace(found[source], buckets=field.buckets)) == asdict(expected)
+    sides = {number.name: number.side for number in schema.numbers}
+    assert sides == {number.name: number.side for number in SHOP.numbers}
     tables = [pd.read_parquet(raw / f"{name}_train") for name in ("impressions", "contexts")]
     for source in ("product_id", "product_brand", "customer_id"):
         [column] = [table[source] for table in tables if source in table]
@@ -202,9 +205,11 @@ def test_kinds_of_columns(of_flat: tuple[Path, Proposal]) -> None:
     assert reasons["at"] == "timestamp_ntz is no id, number or list of them"
     [number] = proposal.numbers
     assert (number.name, number.side, number.log1p) == ("price", "item", True)
+    schema = schema_file.read(str(path.with_suffix(".yaml")))
+    assert schema.numbers == (Number("price", "item", log1p=True),)
     lines = path.with_suffix(".yaml").read_text().splitlines()
     [line] = [line for line in lines if "name: price" in line]
-    assert line.startswith("#   - {name: price, side: item, log1p: true}  # 1 to 1000, mean ")
+    assert line.startswith("  - {name: price, side: item, log1p: true}  # 1 to 1000, mean ")
     assert any("weights below 0, the least is -0.5" in line for line in lines)
 
 

@@ -47,7 +47,8 @@ NUMBERED = replace(
 KINDS = "context string, customer bigint, seen array<struct<id: int, weight: double>>, age int"
 OWN = (
     "context string, impression bigint, clicked boolean, bought tinyint, "
-    "product struct<id: int, price: decimal(9, 2)>, importance float, tags array<string>, match string, match_strength float"
+    "product struct<id: int, price: decimal(9, 2)>, importance float, "
+    "tags array<string>, match string, match_strength float"
 )
 
 
