@@ -2,6 +2,8 @@
 profile. All with ids that are numbers, with ids that are text, and with numeric fields and weights."""
 
 import argparse
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,15 @@ from pyspark.sql import SparkSession
 from sklearn.metrics import roc_auc_score
 
 from cli.errors import InputError
+from esmm.checkpoints import warm_start
 from esmm.checkpoints.files import newest_checkpoint
 from esmm.checkpoints.state import read_state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
-from esmm.training_run import train
+from esmm.training_run import Job, train
 from jobs import evaluate, profile_samples
 from jobs.evaluation.inputs import check_paths
-from jobs.profiling import spark_counts
+from jobs.profiling import spark_counts, text
 from jobs.profiling.config import ProfileConfig
 from schemas import predictions
 from schemas.numbers import Number
@@ -28,7 +31,7 @@ from tests.fixtures.plain_batches import Row, check_batch, plain_bags, rows_of_s
 from tests.fixtures.runs import CONFIG, Inputs, log_of, numbers_of, predictions_of
 from tests.fixtures.sample_files import plain_bent, read_rows, write_samples
 from tests.fixtures.shop import AVERAGED, SHOP, SHOP_OF_NUMBERS, SHOP_OF_TEXT
-from tests.fixtures.workers import ONE_WORKER
+from tests.fixtures.workers import ONE_WORKER, Command
 
 Numbers = dict[str, npt.NDArray[np.float32]]
 HIDDEN = CONFIG["model"]["towers"]
@@ -119,9 +122,57 @@ def test_the_profile_counts_repeated_sample_ids(
     inputs = profile_samples.read_inputs(str(shop.valid), against=str(shop.train))
     profile = profile_samples.run(spark, inputs, ProfileConfig(), str(tmp_path / "profile.json"))
     impressions = sum(len(row["sample_id"]) for row in read_rows(shop.valid))
+    assert set(profile.get("numbers", {})) == {number.name for number in schema.numbers}
+    for name, one in profile.get("numbers", {}).items():
+        ours, theirs = (made["numbers"][name] for made in (inputs.ours, inputs.theirs))
+        assert one["coverage"] == ours["values"] / impressions
+        assert one["shift"] == pytest.approx((ours["mean"] - theirs["mean"]) / theirs["std"])
+        assert f"{name} " in text.format_profile(profile)
     assert (profile["duplicate_sample_ids"], profile["counts"]["impressions"]) == (0, impressions)
     work = spark_counts.work_of(spark, True, inputs.samples, inputs.ours)
     assert spark_counts.num_duplicates(spark, [*work, *work], schema) == impressions
+
+
+def test_two_workers_learn_what_one_does(tmp_path: Path, command: Command) -> None:
+    """Steps over all impressions, so that both are given the same ones; with numbers and weights."""
+    inputs = Inputs(tmp_path / "shop", SHOP_OF_NUMBERS)
+    settings = ("train.epochs=4", "train.batch_size=100000", "optimizer.dense.learning_rate=0.01")
+    train(ONE_WORKER, inputs.options(tmp_path / "one", *settings))
+    done = command("-m", "esmm.train", *inputs.arguments(tmp_path / "two", *settings), workers=2)
+    assert done.returncode == 0, done.stderr
+    one, two = (numbers_of(newest_checkpoint(tmp_path / name)) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_a_model_keeps_the_statistics_of_its_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where it goes on with other samples; what another use of a number has learnt is not taken over."""
+    caplog.set_level(logging.INFO)
+    inputs = Inputs(tmp_path / "shop", SHOP_OF_NUMBERS)
+    train(ONE_WORKER, inputs.options(tmp_path / "old", "train.epochs=1"))
+    age, *others = SHOP_OF_NUMBERS.numbers
+    changed = replace(SHOP_OF_NUMBERS, numbers=(replace(age, clip=(0, 4)), *others))
+    for name, schema in (("later", SHOP_OF_NUMBERS), ("changed", changed)):
+        write_samples(tmp_path / name, num_rows=20, seed=7, schema=schema)
+    warm = {}
+    for name in ("later", "changed"):
+        options = inputs.options(tmp_path / "new", train=tmp_path / name, valid=tmp_path / name)
+        job = Job.read(ONE_WORKER, options)
+        trained = job.start()
+        warm_start.load(tmp_path / "old", job.origin, trained)
+        warm[name] = trained.model.network.state_dict()
+    old = numbers_of(newest_checkpoint(tmp_path / "old"))
+    user, item = (f"numbers.sides.{side}.parts.smooth" for side in ("user", "impression"))
+    for name in (f"{user}.mean", f"{user}.weight", f"{item}.mean", f"{item}.weight", "context.weight"):
+        np.testing.assert_array_equal(warm["later"][name], old[f"network.{name}"])
+        same = np.array_equal(warm["changed"][name], old[f"network.{name}"])
+        assert same == name.startswith(item), name
+    assert f"{user}.mean (of other fields)" in caplog.text
+    with pytest.raises(InputError, match=r"number age: clip \(0, 8\) -> \(0, 4\)"):
+        predictions_of(tmp_path / "old", tmp_path / "changed", tmp_path / "out")
 
 
 def test_samples_with_ids_of_another_type_do_not_fit(
