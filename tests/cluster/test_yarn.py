@@ -9,9 +9,10 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from jobs.make_demo_logs import Options, make_shop
 from storage.filesystems import filesystem
 from storage.json_files import read_json
-from tests.cluster.conftest import Logs, WithIds
+from tests.cluster.conftest import Logs, WithIds, in_local_mode
 from tests.fixtures.cluster.contents import (
     assert_same_ids,
     assert_same_samples,
@@ -106,6 +107,19 @@ def cluster_samples(yarn: Yarn) -> str:
     arguments = [*raw, "--out", out, "--config", yarn.logs.config.name]
     yarn.submit("cluster", "jobs/build_samples.py", *arguments, files=str(yarn.logs.config))
     return out
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of a small shop and, built in local mode, their samples."""
+    folder = tmp_path_factory.mktemp("shop") / "raw"
+    make_shop(str(folder), Options(contexts=400, seed=2), overwrite=False)
+    arguments = ["--schema", "configs/schemas/shop.yaml", "--config", "configs/shop.yaml"]
+    for name in ("impressions", "contexts"):
+        arguments += [f"--{name}", str(folder / f"{name}_train")]
+    out = ["--out", str(folder / "samples")]
+    in_local_mode("jobs/build_samples.py", [*arguments, *out], folder.parent / "build.log")
+    return folder
 
 
 def train(yarn: Yarn, samples: str, run_folder: Path) -> Path:
@@ -245,6 +259,23 @@ def test_the_profile_is_that_of_local_mode(
     arguments += ["--config", config, "--out", out]
     yarn.submit(mode, "jobs/profile_samples.py", *arguments, files=sent)
     assert_same_values(out, str(local.profile))
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_samples_of_tables_on_hdfs_are_those_of_local_mode(yarn: Yarn, shop: Path, mode: str):
+    schema, config = PROJECT / "configs/schemas/shop.yaml", PROJECT / "configs/shop.yaml"
+    is_sent = mode == "cluster"  # to the driver in a container, which finds both beside it
+    arguments = ["--schema", schema.name if is_sent else str(schema)]
+    arguments += ["--config", config.name if is_sent else str(config)]
+    for name in ("impressions", "contexts"):
+        for path in (shop / f"{name}_train").iterdir():
+            put(path, yarn.url(f"shop/{name}/{path.name}"))
+        arguments += [f"--{name}", yarn.url(f"shop/{name}")]
+    out = yarn.url(f"samples/shop-{mode}")
+    sent = f"{schema},{config}" if is_sent else ""
+    yarn.submit(mode, "jobs/build_samples.py", *arguments, "--out", out, files=sent)
+    assert_same_samples(out, str(shop / "samples"))
+    assert read_json(f"{out}/_manifest.json")["numbers"].keys() == {"price", "days_since_order"}
 
 
 def test_a_failing_job_says_why(yarn: Yarn):
