@@ -6,6 +6,8 @@ from typing import ClassVar, Literal, get_args
 
 Side = Literal["user", "item", "cross", "context"]
 
+Keep = Literal["first", "last", "heaviest"]
+
 SIDES: tuple[str, ...] = get_args(Side)
 NAME = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)
 MOST_BUCKETS = (1 << 31) - 1  # buckets are 32 bits wide
@@ -26,6 +28,8 @@ class Field:
     name: as it stands in the raw logs. multi: a row may hold several values of it. weighted: its values
     have weights; in a field that is not weighted they all count 1. buckets: size of its hash range, bucket
     0 (missing) included; twice the distinct ids of the training logs or more keeps collisions rare.
+    max_length: of a list in a table; what is beyond it is left out, and keep says what stays: the first ids,
+    the last ones or, in a weighted list, the heaviest.
     source: the column of a table that has it, by default that of its name; of a weighted list of structs
     (id, weight) or a map of ids to weights, both. weight_source: the column with the weights else.
 
@@ -42,6 +46,8 @@ class Field:
     source: str | None = None
     weight_source: str | None = None
     meaning: str = ""
+    max_length: int | None = None
+    keep: Keep = "first"
 
     def __post_init__(self) -> None:
         require_name(self.name)
@@ -51,6 +57,10 @@ class Field:
             raise ValueError(
                 f"weight_source: expected it of weighted fields only, found {self.weight_source}"
             )
+        if self.max_length is not None and (self.max_length < 1 or not self.multi):
+            raise ValueError(f"max_length: expected at least 1, of a multi field, found {self.max_length}")
+        if self.keep == "heaviest" and not self.weighted:
+            raise ValueError("keep: expected first or last, as the field has no weights, found heaviest")
 
     @property
     def per_impression(self) -> bool:

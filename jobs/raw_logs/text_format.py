@@ -29,6 +29,10 @@ def require_text_schema(schema: Schema) -> None:
         raise InputError(
             f"schema {schema.name}: expected no numbers, which text logs do not have, found {names}."
         )
+    if long := [field.name for field in schema.fields if field.max_length is not None]:
+        raise InputError(
+            f"schema {schema.name}: expected max_length for tables only, found it of {', '.join(long)}."
+        )
     other = [field.name for field in schema.fields if not NAME.fullmatch(field.name)]
     if other:
         raise InputError(

@@ -14,6 +14,8 @@ from jobs.raw_logs.packed_rows import OFFSET_BITS, Slot, frozen
 from jobs.raw_tables import hash_kernel, pack_kernel
 from jobs.raw_tables.checks import find_reasons, lengths, missing
 from jobs.raw_tables.pack_kernel import Slots
+from jobs.raw_tables.truncate import kept
+from schemas.fields import Field
 from schemas.hashing import POSITIVE, SPARK_SEED, field_salt
 from schemas.schema import Schema
 
@@ -93,7 +95,8 @@ class Packer:
             ~missing(elements),
             np.uint64(self._schema.fields[place].buckets),
         )
-        return Values(buckets, _weights(weights, buckets, slot.multi), _ends(ids, slot.multi))
+        found = Values(buckets, _weights(weights, buckets, slot.multi), _ends(ids, slot.multi))
+        return _truncated(found, self._schema.fields[place])
 
     def _column_of_text(self, name: str) -> str:
         user = self._schema.index.get(self._schema.user_id or "", -1)
@@ -138,6 +141,15 @@ def _text_values(texts: pa.Array) -> Values:
     as_text = texts if pa.types.is_string(texts.type) else texts.cast(pa.string())
     words, ends = pack_kernel.text_words(*_text_buffers(as_text.fill_null("")))
     return Values(words, np.empty(0, np.float32), ends)
+
+
+def _truncated(values: Values, field: Field) -> Values:
+    """With as much of each list as the schema says."""
+    most = field.max_length
+    if most is None or not (np.diff(values.ends) > most).any():
+        return values
+    stays, ends = kept(values.ends, values.weights, most, field.keep)
+    return Values(values.values[stays], values.weights[stays] if field.weighted else values.weights, ends)
 
 
 def _number_values(numbers: pa.Array) -> Values:

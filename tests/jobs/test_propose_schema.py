@@ -72,7 +72,9 @@ def test_the_shops_proposal_is_a_schema_like_the_shops_own(of_shop: tuple[Path, 
     for source, field in own.items():
         # A field of user and item together is one of the context, as far as counts can tell.
         side = "context" if field.side == "cross" else field.side
-        expected = replace(field, side=side, name=source, source=None, meaning="")
+        expected = replace(
+            field, side=side, name=source, source=None, meaning="", max_length=None, keep="first"
+        )
         assert asdict(replace(found[source], buckets=field.buckets)) == asdict(expected)
     sides = {number.name: number.side for number in schema.numbers}
     assert sides == {number.name: number.side for number in SHOP.numbers}
