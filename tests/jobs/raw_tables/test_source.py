@@ -263,10 +263,21 @@ def test_all_that_is_wrong_with_the_columns_is_said_at_once(spark: SparkSession,
 
 def test_logs_and_schema_must_be_of_one_kind() -> None:
     text, tables = ["--skeleton", "a", "--common", "b"], ["--impressions", "a"]
+    cut = replace(FIELDS[3], max_length=5)
     unlike = Schema("words", (Field("a", "user", 9), Field("b", "item", 9)))
     for logs, schema, message in (
         (text, TABLES, "expected one of text logs, found one with a section tables"),
         (tables, unlike, "expected a section tables"),
+        (
+            text,
+            replace(NUMBERED, tables=None),
+            "expected no numbers, as text logs have none, found age, price",
+        ),
+        (
+            text,
+            replace(TEXT, fields=(*FIELDS[:3], cut)),
+            "expected max_length for tables only, found it of 210",
+        ),
         (text, unlike, "expected fields named by three digits"),
         ([], TEXT, "found none"),
         ([*text, *tables], TEXT, "found --skeleton, --common, --impressions"),
