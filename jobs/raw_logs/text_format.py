@@ -24,15 +24,13 @@ def require_text_schema(schema: Schema) -> None:
             f"schema {schema.name}: expected one of text logs, found one with a section tables. Give the "
             "tables to --impressions and --contexts, or another schema to --schema."
         )
-    if schema.numbers:
-        names = ", ".join(number.name for number in schema.numbers)
-        raise InputError(
-            f"schema {schema.name}: expected no numbers, which text logs do not have, found {names}."
-        )
-    if long := [field.name for field in schema.fields if field.max_length is not None]:
-        raise InputError(
-            f"schema {schema.name}: expected max_length for tables only, found it of {', '.join(long)}."
-        )
+    for what, names in (
+        ("numbers", [number.name for number in schema.numbers]),
+        ("max_length", [field.name for field in schema.fields if field.max_length is not None]),
+    ):
+        if names:
+            found = ", ".join(names)
+            raise InputError(f"schema {schema.name}: expected {what} for tables only, found {found}.")
     other = [field.name for field in schema.fields if not NAME.fullmatch(field.name)]
     if other:
         raise InputError(
