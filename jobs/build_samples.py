@@ -40,26 +40,22 @@ from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.raw_logs.text_logs import TextLogs
 from jobs.raw_tables.columns import require_tables
 from jobs.raw_tables.source import TableLogs, add_table_arguments
+from jobs.sample_writer import rejected
 from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
 from jobs.samples_config import SLOTS, SamplesConfig, load_samples_config
 from jobs.session import spark_session, task_errors_as_input_errors
 from schemas import ids, manifest, schema_file
 from schemas.hashing import POSITIVE
-from schemas.quarantine import QUARANTINE_FOLDER
 from schemas.raw_log import REASON_MEANING
 from schemas.schema import Schema
-from storage import outputs, publishing, staging
+from storage import outputs, staging
 from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
 
 LOGS = ("skeleton", "common", "impressions", "contexts")
 STAGES = ("reading the logs", "sorting and writing samples")
-
-# Beside the outputs, with a folder for each: `rejected_folder` says why.
-REJECTED_FOLDER = "_rejected"
-REJECTED = outputs.Kind("rejected lines", None, frozenset(), r"part-\d+\.parquet")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -113,7 +109,7 @@ def refuse_taken(outs: list[str], overwrite: bool) -> None:
     outputs.refuse_nested(outs)
     for out in outs:
         outputs.refuse_taken(out, manifest.OUTPUT, overwrite)
-    outputs.refuse_foreign(rejected_folder(outs[0]), REJECTED)
+    rejected.refuse_foreign(outs[0])
 
 
 def stage(
@@ -193,38 +189,10 @@ def explain(quarantine: dict[str, int], out: str) -> str:
     if not quarantine:
         return ""
     counts = "\n".join(f"  {reason}: {n} ({REASON_MEANING[reason]})" for reason, n in quarantine.items())
-    text = f"{counts}\nThe broken lines are in {rejected_folder(out)}. "
+    text = f"{counts}\nThe broken lines are in {rejected.folder_of(out)}. "
     if orphans := quarantine.get("no_common_record"):
         text += f"{orphans} impressions lack their common record: is a part of the common files missing? "
     return text
-
-
-def rejected_folder(out: str) -> str:
-    """Where the broken lines of logs are kept that were not published to `out`.
-
-    A sibling of `out` would be read along: Spark takes `_split=train.rejected` for a split, DuckDB's and
-    polars' globs find names that begin with a dot or an underscore. None of them looks deeper.
-    """
-    above, slash, name = out.rstrip("/").rpartition("/")
-    return f"{above}{slash}{REJECTED_FOLDER}/{name}"
-
-
-def keep_rejected(whole: str, out: str) -> None:
-    """Put the broken lines of a staged part in the place of those that an earlier job has kept."""
-    lines = f"{whole}/{QUARANTINE_FOLDER}"
-    kept = rejected_folder(out)
-    outputs.refuse_foreign(kept, REJECTED)
-    fs, path = filesystem(lines)
-    if fs.exists(path):
-        publishing.replace(lines, kept)
-    else:
-        publishing.discard(kept)
-
-
-def forget_rejected(out: str) -> None:
-    """Remove what an earlier job has kept, now that logs were good."""
-    if outputs.foreign(rejected_folder(out), REJECTED) is None:
-        publishing.discard(rejected_folder(out))
 
 
 def publish(staged: list[str], outs: list[str], overwrite: bool) -> None:
@@ -279,10 +247,10 @@ def run(
         try:
             check(parts, settings, outs)
         except InputError:
-            keep_rejected(f"{staged[0]}/{WHOLE}", out)
+            rejected.keep(f"{staged[0]}/{WHOLE}", out)
             raise
         publish(staged, outs, overwrite)
-    forget_rejected(out)
+    rejected.forget(out)
     print(summary(parts, outs, time.monotonic() - begin), flush=True)
 
 

@@ -21,6 +21,7 @@ import pytest
 from jobs import build_samples, make_demo_logs, prepare_ali_ccp
 from jobs.raw_logs import files as raw_files
 from jobs.raw_logs.text_logs import TextLogs
+from jobs.sample_writer import rejected
 from jobs.samples_config import load_samples_config
 from schemas import hashing, manifest, predictions, samples
 from tests.fixtures.ali_ccp import ALI_CCP
@@ -56,7 +57,7 @@ def tiny(spark, tmp_path_factory) -> Path:
 def write_rejected_lines(folder: Path) -> None:
     """What is kept in samples/ of days whose logs were refused: of a split that stands, and of another."""
     for split in ("split=train", "split=broken"):
-        place = Path(build_samples.rejected_folder(str(folder / "samples" / split)))
+        place = Path(rejected.folder_of(str(folder / "samples" / split)))
         shutil.copytree(folder / "samples/split=train/_quarantine", place)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cli.errors import InputError
-from jobs import build_samples, make_demo_logs
+from jobs import make_demo_logs
+from jobs.sample_writer import rejected
 from schemas import ids, manifest, predictions
 from storage import outputs, publishing
 from storage.filesystems import filesystem
@@ -177,7 +178,7 @@ def test_outputs_side_by_side_are_no_nested_ones(tmp_path: Path):
     ],
 )
 def test_rejected_lines_are_kept_beside_the_output(out: str, kept: str):
-    assert build_samples.rejected_folder(out) == kept
+    assert rejected.folder_of(out) == kept
 
 
 def test_the_manifest_of_the_first_release_is_one_of_samples():
