@@ -31,18 +31,13 @@ class NumberVectors(nn.Module):
 
     def __init__(self, numbers: Sequence[Number], dim: int) -> None:
         super().__init__()
-        self.places = {
-            "smooth": [place for place, number in enumerate(numbers) if not number.quantiles],
-            "parted": [place for place, number in enumerate(numbers) if number.quantiles],
-        }
         kinds = {"smooth": TanhVectors, "parted": QuantileVectors}
-        self.parts = nn.ModuleDict(
-            {
-                kind: kinds[kind]([numbers[place] for place in places], dim)
-                for kind, places in self.places.items()
-                if places
-            }
-        )
+        self.parts = nn.ModuleDict()
+        for kind, part in kinds.items():
+            places = [i for i, number in enumerate(numbers) if bool(number.quantiles) == (kind == "parted")]
+            if places:
+                self.parts[kind] = part([numbers[i] for i in places], dim)
+                self.register_buffer(f"{kind}_places", torch.tensor(places), persistent=False)
         clips = [number.clip or (-torch.inf, torch.inf) for number in numbers]
         self.register_buffer("low", torch.tensor([low for low, _ in clips]), persistent=False)
         self.register_buffer("high", torch.tensor([high for _, high in clips]), persistent=False)
@@ -53,8 +48,11 @@ class NumberVectors(nn.Module):
         y = x.nan_to_num().clamp(self.low, self.high)
         z = torch.where(self.log1p, y.sign() * y.abs().log1p(), y)
         missing = x.isnan()
-        chosen = ((part, self.places[kind]) for kind, part in self.parts.items())
-        return torch.cat([part(z[:, places], missing[:, places]) for part, places in chosen], 1)
+        vectors = []
+        for kind, part in self.parts.items():
+            places = self.get_buffer(f"{kind}_places")
+            vectors.append(part(z.index_select(1, places), missing.index_select(1, places)))
+        return torch.cat(vectors, 1)
 
 
 class TanhVectors(nn.Module):

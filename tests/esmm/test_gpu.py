@@ -18,6 +18,7 @@ from esmm.training_run import train
 from esmm.workers.world import AgreedError, World
 from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
 from tests.fixtures.runs import Inputs, log_of, numbers_of, predictions_of
+from tests.fixtures.shop import SHOP_OF_NUMBERS
 from tests.fixtures.workers import ONE_WORKER, Command
 from tests.programs.spoiled_steps import make_batch, spoil
 
@@ -70,6 +71,27 @@ def test_a_step_never_waits_for_the_gpu() -> None:
     try:
         for batch in batches[1:]:
             trained(batch, IMPRESSIONS)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_numbers_on_a_gpu_are_those_of_the_cpu_and_nothing_waits(tmp_path: Path) -> None:
+    inputs = Inputs(tmp_path, SHOP_OF_NUMBERS)
+    config = Config.model_validate({"model": {"embedding_dim": 4, "towers": [16, 8]}})
+    loader = Loader(str(inputs.train), batch_size=64)
+    batches = list(loader.epoch(Position.start(1)))[:3]
+    runs = []
+    for world in (ONE_WORKER, GPU):
+        model = make_model(config.model, SHOP_OF_NUMBERS, world)
+        initialise(model, config)
+        model.network.numbers.set_statistics(loader.manifest["numbers"])
+        runs.append(TrainStep(config, model, world))
+    on_gpu = [batch.to(GPU.device) for batch in batches]
+    torch.testing.assert_close(runs[0](batches[0], 64), runs[1](on_gpu[0], 64).cpu(), rtol=1e-4, atol=1e-4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in on_gpu[1:]:
+            runs[1](batch, 64)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
