@@ -32,14 +32,13 @@ from cli.log import set_up_logging
 from cli.option_help import add_help_options
 from jobs import progress
 from jobs.profiling.config import ProfileConfig
-from jobs.raw_logs import text_format
-from jobs.raw_logs.files import add_log_arguments, files_to_json, find_logs
+from jobs.raw_logs.files import files_to_json, find_logs
 from jobs.raw_logs.id_lookup import load
 from jobs.raw_logs.packed_rows import KIND_QUARANTINED
 from jobs.raw_logs.source import SPARK_OPTIONS
 from jobs.raw_logs.text_logs import TextLogs
-from jobs.raw_tables.columns import require_tables
-from jobs.raw_tables.source import TableLogs, add_table_arguments
+from jobs.raw_tables.arguments import add_arguments, require_logs
+from jobs.raw_tables.source import TableLogs
 from jobs.sample_writer import rejected
 from jobs.sample_writer.sink import ATTEMPTS, WHOLE, SampleSink
 from jobs.sample_writer.warm_up import compile_kernels
@@ -54,15 +53,13 @@ from storage.filesystems import filesystem
 
 LOG = logging.getLogger(__name__)
 
-LOGS = ("skeleton", "common", "impressions", "contexts")
 STAGES = ("reading the logs", "sorting and writing samples")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.build_samples", __doc__)
-    add_log_arguments(parser, required=False)
-    add_table_arguments(parser)
+    add_arguments(parser)
     parser.add_argument("--out", required=True, help="folder of samples to publish")
     schema_file.add_option(parser)
     parser.add_argument(
@@ -80,20 +77,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace samples that are already there")
     add_help_options(parser, {"samples": SamplesConfig, "profile": ProfileConfig})
     return parser.parse_args(argv)
-
-
-def require_logs(args: argparse.Namespace, schema: Schema) -> None:
-    """Text logs of both sides, or tables, and a schema for them."""
-    is_text = bool(args.skeleton or args.common)
-    if bool(args.impressions) == is_text or (is_text and not (args.skeleton and args.common)):
-        raise InputError(
-            "expected --skeleton and --common, of text logs, or --impressions, perhaps with --contexts, of "
-            "tables; found " + (", ".join(f"--{name}" for name in LOGS if getattr(args, name)) or "none")
-        )
-    if is_text:
-        text_format.require_text_schema(schema)
-    else:
-        require_tables(schema)
 
 
 def check_validation(settings: SamplesConfig, valid_out: str | None) -> None:
@@ -263,13 +246,13 @@ def main() -> None:
     settings = load_samples_config(args.config, schema)
     check_validation(settings, args.valid_out)
     id_table = ids.require_fit(args.ids, settings.id_settings(schema))
-    load(id_table, settings.sized(schema))  # whether it is whole, before Spark starts
+    known = load(id_table, settings.sized(schema))  # whether it is whole, before Spark starts
     refuse_taken([args.out] + ([args.valid_out] if args.valid_out else []), args.overwrite)
     text = None if args.impressions else TextLogs(find_logs(args.skeleton, args.common))
     spark = spark_session("esmm build_samples", **SPARK_OPTIONS)
     try:
         if str(spark.sparkContext.master).startswith("local"):  # elsewhere the workers do not see our cache
-            compile_kernels(schema)
+            compile_kernels(schema, known)
         logs = text or TableLogs.open(spark, args.impressions, args.contexts, args.format)
         run(spark, logs, schema, settings, args.out, args.overwrite, args.valid_out, args.ids)
     finally:

@@ -84,7 +84,8 @@ class SamplesConfig(BaseModel):
     def id_settings(self, schema: Schema) -> ids.IdSettings:
         """What decides the bucket of an id."""
         buckets = self.sized(schema).buckets
-        return ids.IdSettings(self.hash_seed, buckets, dict(self.min_count), self.vocabulary)
+        keys: ids.Keys = "hash" if schema.tables else "raw"
+        return ids.IdSettings(self.hash_seed, buckets, dict(self.min_count), self.vocabulary, keys)
 
 
 def load_samples_config(path: str | None, schema: Schema) -> SamplesConfig:

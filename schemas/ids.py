@@ -11,7 +11,8 @@ serving system, must use the same ones. In a field with an id table
                  without one `schemas.hashing.known_bucket`
 
 Other fields are hashed (`schemas.hashing.bucket`). A published folder holds `_ids.json` (`IdManifest`)
-and Parquet files with the known ids of these fields, sorted by field and id (`arrow_schema`).
+and Parquet files with the known ids of these fields, sorted by field and id (`arrow_schema`). Ids of logs
+that are tables may be text: there `key_of` stands for the id.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
-from schemas.hashing import HASH_NAME, RARE, bucket
+from schemas.hashing import HASH_NAME, POSITIVE, RARE, bucket, hash_id
 from storage import outputs, publishing
 from storage.filesystems import filesystem
 from storage.json_files import read_json
@@ -41,17 +42,20 @@ OUTPUT = outputs.Kind(
 )
 
 Mode = Literal["hash", "min_count", "vocabulary"]
+Keys = Literal["raw", "hash"]
+LOGS_OF: dict[Keys, str] = {"raw": "text logs", "hash": "tables"}
 
 
 @dataclass(frozen=True)
 class IdSettings:
     """What decides the bucket of an id. buckets: of all fields, in the order of the schema; min_count: by
-    field; vocabulary: fields."""
+    field; vocabulary: fields. keys: what a table has of an id, of logs that are tables its hash."""
 
     hash_seed: int
     buckets: dict[str, int]
     min_count: dict[str, int] = field(default_factory=dict)
     vocabulary: tuple[str, ...] = ()
+    keys: Keys = "raw"
 
     def mode(self, name: str) -> Mode:
         """How a field's ids become buckets."""
@@ -92,8 +96,8 @@ class FieldReport(TypedDict):
 
 class IdManifest(TypedDict):
     """`_ids.json`. version: of this format; digest: of the settings and the table's content, 16 hexadecimal
-    digits; schema: `Schema.to_dict`; written_by: name and version. The last two are not in the first
-    releases."""
+    digits; schema: `Schema.to_dict`; written_by: name and version; keys: what the column `id` holds. The
+    last three are not in the first releases, whose keys are raw."""
 
     version: int
     digest: str
@@ -108,6 +112,7 @@ class IdManifest(TypedDict):
     fields: dict[str, FieldReport]
     schema: NotRequired[dict[str, Any]]
     written_by: NotRequired[str]
+    keys: NotRequired[Keys]
 
 
 class Reference(TypedDict):
@@ -131,11 +136,20 @@ def arrow_schema() -> "pa.Schema":
     )
 
 
-def bucket_of(name: str, feature_id: int, settings: IdSettings, table: Mapping[tuple[str, int], int]) -> int:
-    """The bucket of a raw id, as jobs.build_samples writes it. table: (field, id) to bucket."""
+def key_of(name: str, feature_id: int | str, settings: IdSettings) -> int:
+    """What a table's column `id` has for a raw id: itself, of logs that are tables 63 bits of its hash."""
+    if settings.keys == "hash":
+        return hash_id(name, feature_id, settings.hash_seed) & POSITIVE
+    return int(feature_id)
+
+
+def bucket_of(
+    name: str, feature_id: int | str, settings: IdSettings, table: Mapping[tuple[str, int], int]
+) -> int:
+    """The bucket of a raw id, as jobs.build_samples writes it. table: its columns, (field, id) to bucket."""
     if settings.mode(name) == "hash":
         return bucket(name, feature_id, settings.buckets[name], settings.hash_seed)
-    return table.get((name, feature_id), RARE)
+    return table.get((name, key_of(name, feature_id, settings)), RARE)
 
 
 def expected_collision_rate(num_ids: int, num_buckets: int) -> float:
@@ -148,12 +162,14 @@ def expected_collision_rate(num_ids: int, num_buckets: int) -> float:
 
 def digest(settings: IdSettings, content: Mapping[str, object]) -> str:
     """Ties samples to a table. content: checksums of the table's rows."""
-    whole = {
+    whole: dict[str, object] = {
         "hash": HASH_NAME,
         "tables": {name: _field_settings(settings, name) for name in settings.table_fields()},
         "hash_seed": settings.hash_seed,
         "content": dict(content),
     }
+    if settings.keys != "raw":  # digests from before there were other keys stay
+        whole["keys"] = settings.keys
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -182,7 +198,11 @@ def read(folder: str) -> IdManifest:
 def settings_of(manifest: IdManifest) -> IdSettings:
     """The settings that a table was made with."""
     return IdSettings(
-        manifest["hash_seed"], manifest["buckets"], manifest["min_count"], tuple(manifest["vocabulary"])
+        manifest["hash_seed"],
+        manifest["buckets"],
+        manifest["min_count"],
+        tuple(manifest["vocabulary"]),
+        manifest.get("keys", "raw"),
     )
 
 
@@ -207,6 +227,11 @@ def require_fit(folder: str | None, settings: IdSettings) -> Reference | None:
         )
     manifest = read(folder)
     made = settings_of(manifest)
+    if made.keys != settings.keys:
+        raise InputError(
+            f"{folder}: expected an id table of {LOGS_OF[settings.keys]}, found one of {LOGS_OF[made.keys]}. "
+            f"Make one with {COMMAND} from the same kind of logs as those that it is for."
+        )
     if found := _other_fields(made, settings):
         raise InputError(
             f"{folder}: the id table was made for another schema ({'; '.join(found)}). "

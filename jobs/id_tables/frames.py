@@ -11,7 +11,12 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs.id_tables.count_source import IdCountSource
+from jobs.id_tables.count_tables import count_parts
 from jobs.raw_logs.files import LogFile, files_to_json
+from jobs.raw_logs.source import task_bytes
+from jobs.raw_logs.text_logs import TextLogs
+from jobs.raw_tables.source import TableLogs
+from jobs.samples_config import SamplesConfig
 from jobs.session import spark_path
 from schemas import ids
 from schemas.hashing import POSITIVE
@@ -22,14 +27,24 @@ SEEN_AT_LEAST = (2, 5, 20)
 ROWS_PER_FILE = 2_000_000
 
 
-def count(spark: SparkSession, files: list[LogFile], schema: Schema, range_bytes: int) -> DataFrame:
-    """(field, id, count) of every id of the logs, once each, and of the lines: see `count_source`."""
+def count(
+    spark: SparkSession, logs: TextLogs | TableLogs, schema: Schema, config: SamplesConfig
+) -> DataFrame:
+    """(field, id, count) of every id of the logs, once each, and of the lines: see `token_counter`."""
+    if isinstance(logs, TableLogs):
+        parts = count_parts(logs, schema, config.hash_seed)
+    else:
+        parts = _of_text(spark, logs.files, schema, config.raw_bytes_per_task)
+    return parts.groupBy("field", "id").agg(F.sum("count").alias("count"))
+
+
+def _of_text(spark: SparkSession, files: list[LogFile], schema: Schema, most_bytes: int) -> DataFrame:
     spark.dataSource.register(IdCountSource)
-    source = spark.read.format(IdCountSource.name())
-    parts = source.options(
+    range_bytes = task_bytes(files, most_bytes, spark.sparkContext.defaultParallelism)
+    source = spark.read.format(IdCountSource.name()).options(
         files=files_to_json(files), range_bytes=str(range_bytes), schema=json.dumps(schema.to_dict())
     )
-    return parts.load().groupBy("field", "id").agg(F.sum("count").alias("count"))
+    return source.load()
 
 
 def of_field(values: list[Any], kind: str) -> Column:
@@ -65,8 +80,10 @@ def place(counted: DataFrame, settings: ids.IdSettings) -> DataFrame:
 
 def hashed_bucket(settings: ids.IdSettings) -> Column:
     """`schemas.hashing.bucket`, in fields with a table `known_bucket`, in Spark's own functions."""
-    names = of_field(list(settings.buckets), "string")
-    hashed = F.xxhash64(F.lit(settings.hash_seed).cast("bigint"), names, "id").bitwiseAND(F.lit(POSITIVE))
+    hashed = F.col("id")
+    if settings.keys == "raw":
+        names = of_field(list(settings.buckets), "string")
+        hashed = F.xxhash64(F.lit(settings.hash_seed).cast("bigint"), names, "id").bitwiseAND(F.lit(POSITIVE))
     first = [1 if settings.mode(name) == "hash" else ids.FIRST_KNOWN for name in settings.buckets]
     free = [size - n for size, n in zip(settings.buckets.values(), first, strict=True)]
     return (of_field(first, "bigint") + hashed % of_field(free, "bigint")).cast("int")

@@ -11,7 +11,7 @@ from cli.errors import InputError
 from cli.text_table import aligned
 from cli.version import WRITTEN_BY
 from jobs.id_tables import frames
-from jobs.id_tables.count_source import BROKEN_LINES, GOOD_LINES
+from jobs.id_tables.token_counter import BROKEN_LINES, GOOD_LINES
 from jobs.raw_logs.files import LogFile
 from schemas import ids
 from schemas.hashing import HASH_NAME
@@ -104,7 +104,7 @@ def manifest_of(
     reports: dict[str, ids.FieldReport],
 ) -> ids.IdManifest:
     """What `_ids.json` holds. schema: with the buckets of the settings; num_lines: good and broken ones."""
-    return ids.IdManifest(
+    made = ids.IdManifest(
         version=ids.VERSION,
         digest=digest,
         hash=HASH_NAME,
@@ -119,6 +119,9 @@ def manifest_of(
         schema=schema.to_dict(),
         written_by=WRITTEN_BY,
     )
+    if settings.keys != "raw":
+        made["keys"] = settings.keys
+    return made
 
 
 def summary(made: ids.IdManifest, out: str, seconds: float) -> str:

@@ -55,14 +55,10 @@ class LogFile:
         return self.size * GZIP_RATIO if self.compressed else self.size
 
 
-def add_log_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """The options that name the raw logs of a command. required: where it reads no others."""
-    parser.add_argument(
-        "--skeleton", required=required, nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}"
-    )
-    parser.add_argument(
-        "--common", required=required, nargs="+", metavar="PATH", help="common features, in the same way"
-    )
+def add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name the text logs of a command."""
+    parser.add_argument("--skeleton", nargs="+", metavar="PATH", help=f"sample skeletons: {FILES_HELP}")
+    parser.add_argument("--common", nargs="+", metavar="PATH", help="common features, in the same way")
 
 
 def find_logs(skeleton: str | list[str], common: str | list[str]) -> list[LogFile]:

@@ -15,10 +15,12 @@ PRIME3 = np.uint64(hashing.PRIME3)
 PRIME4 = np.uint64(hashing.PRIME4)
 PRIME5 = np.uint64(hashing.PRIME5)
 POSITIVE = np.uint64(hashing.POSITIVE)
-ONE = np.uint64(1)
+ONE, TWO = np.uint64(1), np.uint64(2)
 EIGHT = np.uint64(8)
 ZERO, NINE, MINUS = np.uint8(ord("0")), np.uint8(ord("9")), np.uint8(ord("-"))
 MAX_DIGITS = 18
+RARE = np.int32(hashing.RARE)
+EMPTY = np.int64(-1)  # in a free slot of an id table: `jobs.raw_logs.parse_kernel`
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 inlined = njit(nogil=True, error_model="numpy", forceinline=True)
@@ -137,6 +139,32 @@ def to_buckets(hashes, present, num_buckets):
     for i in range(len(hashes)):
         if present[i]:
             buckets[i] = np.int32(ONE + (hashes[i] & POSITIVE) % (num_buckets - ONE))
+    return buckets
+
+
+@compiled
+def look_up(hashes, present, num_buckets, salt, known, exact, first, mask):
+    """int32 [N]: the bucket of each hash in a field with an id table, 0 where the id is not present.
+
+    known, exact: of `jobs.raw_logs.id_lookup.IdTable`, where the field's slots begin at `first`; their number
+    is `mask` + 1, uint64. A known id's slot follows from its key, which is hashed once more, with the salt.
+    """
+    buckets = np.zeros(len(hashes), np.int32)
+    for i in range(len(hashes)):
+        if present[i]:
+            positive = hashes[i] & POSITIVE
+            key = np.int64(positive)
+            step = _of_number(key, salt) & mask
+            slot = first + np.int64(step)
+            while known[slot] != key and known[slot] != EMPTY:
+                step = (step + ONE) & mask
+                slot = first + np.int64(step)
+            if known[slot] == EMPTY:
+                buckets[i] = RARE
+            elif slot < len(exact):
+                buckets[i] = exact[slot]
+            else:
+                buckets[i] = np.int32(TWO + positive % (num_buckets - TWO))
     return buckets
 
 

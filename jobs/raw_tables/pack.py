@@ -10,17 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.raw_logs import packed_rows
+from jobs.raw_logs.id_lookup import IdTable, no_table
 from jobs.raw_logs.packed_rows import OFFSET_BITS, Slot, frozen
 from jobs.raw_tables import hash_kernel, pack_kernel
-from jobs.raw_tables.checks import find_reasons, lengths, missing
+from jobs.raw_tables.checks import find_reasons
+from jobs.raw_tables.field_values import NO_WEIGHTS, FieldValues, field_values, hash_ids, text_buffers
 from jobs.raw_tables.pack_kernel import Slots
-from jobs.raw_tables.truncate import kept
-from schemas.fields import Field
 from schemas.hashing import POSITIVE, SPARK_SEED, field_salt
 from schemas.schema import Schema
 
 Ints = npt.NDArray[Any]
-NO_DATA = pa.py_buffer(b"")
 
 
 class Values(NamedTuple):
@@ -34,13 +33,21 @@ class Values(NamedTuple):
 
 class Packer:
     """Packs the rows of one of the two tables. table: CONTEXTS or IMPRESSIONS of `packed_rows`; sources: by
-    column of a batch, what the table calls it."""
+    column of a batch, what the table calls it; id_table: of the fields with known ids."""
 
-    def __init__(self, schema: Schema, table: int, hash_seed: int, sources: dict[str, str]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        table: int,
+        hash_seed: int,
+        sources: dict[str, str],
+        id_table: IdTable | None = None,
+    ) -> None:
         self._schema = schema
         self._table = table
         self._sources = sources
         self._slots = packed_rows.slots(schema)[table]
+        self._ids = id_table or no_table(schema)
         self._salts = {field.name: np.uint64(field_salt(field.name, hash_seed)) for field in schema.fields}
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -87,16 +94,18 @@ class Packer:
         if slot.is_number:
             return _number_values(columns[slot.name])
         place = self._schema.index[slot.name]
-        ids = columns[f"ids_{place}"]
-        weights = columns.get(f"weights_{place}")
-        elements = ids.flatten() if slot.multi else ids
-        buckets = hash_kernel.to_buckets(
-            hash_ids(elements, self._salts[slot.name]),
-            ~missing(elements),
-            np.uint64(self._schema.fields[place].buckets),
-        )
-        found = Values(buckets, _weights(weights, buckets, slot.multi), _ends(ids, slot.multi))
-        return _truncated(found, self._schema.fields[place])
+        found = field_values(columns, place, self._schema.fields[place], self._salts[slot.name])
+        return Values(self._buckets(place, found), found.weights, found.ends)
+
+    def _buckets(self, place: int, found: FieldValues) -> Ints:
+        """int32 [T]: the bucket of each id of a field."""
+        field = self._schema.fields[place]
+        num_buckets = np.uint64(field.buckets)
+        if place not in self._ids.fields:
+            return cast(Ints, hash_kernel.to_buckets(found.hashes, found.present, num_buckets))
+        slots = self._ids.known, self._ids.exact, self._ids.firsts[place], self._ids.masks[place]
+        salt = self._salts[field.name]
+        return cast(Ints, hash_kernel.look_up(found.hashes, found.present, num_buckets, salt, *slots))
 
     def _column_of_text(self, name: str) -> str:
         user = self._schema.index.get(self._schema.user_id or "", -1)
@@ -123,51 +132,16 @@ def _for_json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def hash_ids(ids: pa.Array, salt: np.uint64) -> Ints:
-    """uint64 [N]: hashes of numbers or texts; anything where they are missing."""
-    if pa.types.is_string(ids.type):
-        return cast(Ints, hash_kernel.hash_texts(*_text_buffers(ids), salt))
-    return cast(Ints, hash_kernel.hash_numbers(ids.fill_null(0).to_numpy(zero_copy_only=False), salt))
-
-
-def _text_buffers(texts: pa.Array) -> tuple[Ints, Ints]:
-    """Data uint8 and offsets int32 [N + 1] of an array of strings."""
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    return frozen(np.frombuffer(data or NO_DATA, np.uint8)), frozen(bounds)
-
-
 def _text_values(texts: pa.Array) -> Values:
     as_text = texts if pa.types.is_string(texts.type) else texts.cast(pa.string())
-    words, ends = pack_kernel.text_words(*_text_buffers(as_text.fill_null("")))
-    return Values(words, np.empty(0, np.float32), ends)
-
-
-def _truncated(values: Values, field: Field) -> Values:
-    """With as much of each list as the schema says."""
-    most = field.max_length
-    if most is None or not (np.diff(values.ends) > most).any():
-        return values
-    stays, ends = kept(values.ends, values.weights, most, field.keep)
-    return Values(values.values[stays], values.weights[stays] if field.weighted else values.weights, ends)
+    words, ends = pack_kernel.text_words(*text_buffers(as_text.fill_null("")))
+    return Values(words, NO_WEIGHTS, ends)
 
 
 def _number_values(numbers: pa.Array) -> Values:
     values = numbers.fill_null(np.nan).to_numpy(zero_copy_only=False)
     ends = np.zeros(len(values) + 1, np.int64)
-    return Values(values.astype(np.float32).view(np.int32), np.empty(0, np.float32), ends)
-
-
-def _weights(weights: pa.Array | None, buckets: Ints, multi: bool) -> Ints:
-    """float32: one for each bucket, 0 where the id is missing."""
-    if weights is None:
-        return np.empty(0, np.float32)
-    values = (weights.flatten() if multi else weights).fill_null(0).to_numpy(zero_copy_only=False)
-    return np.where(buckets > 0, values, np.float32(0))
-
-
-def _ends(ids: pa.Array, multi: bool) -> Ints:
-    return np.append(0, np.cumsum(lengths(ids))) if multi else np.zeros(len(ids) + 1, np.int64)
+    return Values(values.astype(np.float32).view(np.int32), NO_WEIGHTS, ends)
 
 
 def _end_to_end(slots: tuple[Slot, ...], values: list[Values], num_rows: int) -> Slots:

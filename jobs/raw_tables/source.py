@@ -3,14 +3,14 @@
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from cli.errors import InputError
 from jobs.python_worker import freeze_imports
-from jobs.raw_logs import packed_rows
+from jobs.raw_logs import id_lookup, packed_rows
 from jobs.raw_logs.files import LogFile
 from jobs.raw_tables import columns
 from jobs.raw_tables.columns import Taken
@@ -39,6 +39,18 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: bool = False)
     parser.add_argument(
         "--format", choices=FORMATS, default="parquet", help="of the tables, read by Spark's own readers"
     )
+
+
+class TakenTable(NamedTuple):
+    """The columns of `jobs.raw_tables.columns`. sources: what the table calls each of them."""
+
+    frame: DataFrame
+    sources: dict[str, str]
+
+    @classmethod
+    def of(cls, table: DataFrame, taken: list[Taken]) -> Self:
+        frame = table.select(*(column.column.alias(column.name) for column in taken))
+        return cls(frame, {column.name: column.source for column in taken})
 
 
 @dataclass(frozen=True)
@@ -76,15 +88,16 @@ class TableLogs:
         self, spark: SparkSession, schema: Schema, settings: SamplesConfig, id_table: ids.Reference | None
     ) -> DataFrame:
         """Rows of `packed_rows.SPARK_SCHEMA`; all mistakes in a table's columns in one `InputError`."""
-        if id_table is not None:
-            raise InputError("--ids: expected text logs, found tables, whose ids are always hashed.")
+        of_contexts, of_impressions = self.taken(schema)
+        first = _packed(of_contexts, schema, packed_rows.CONTEXTS, settings.hash_seed, id_table)
+        second = _packed(of_impressions, schema, packed_rows.IMPRESSIONS, settings.hash_seed, id_table)
+        return first.unionAll(second)
+
+    def taken(self, schema: Schema) -> tuple[TakenTable, TakenTable]:
+        """What a schema takes of the contexts and of the impressions; mistakes as in `packed`."""
         of_contexts = columns.taken_of_contexts(self.contexts, schema, self.files[0].path)
         of_impressions = columns.taken_of_impressions(self.impressions, schema, self.files[1].path)
-        first = _packed(self.contexts, of_contexts, schema, packed_rows.CONTEXTS, settings.hash_seed)
-        second = _packed(
-            self.impressions, of_impressions, schema, packed_rows.IMPRESSIONS, settings.hash_seed
-        )
-        return first.unionAll(second)
+        return TakenTable.of(self.contexts, of_contexts), TakenTable.of(self.impressions, of_impressions)
 
 
 def read(spark: SparkSession, name: str, kind: str) -> DataFrame:
@@ -105,17 +118,18 @@ def num_bytes(frame: DataFrame) -> int:
     return size if size < 1 << 60 else 0
 
 
-def _packed(table: DataFrame, taken: list[Taken], schema: Schema, side: int, hash_seed: int) -> DataFrame:
+def _packed(
+    taken: TakenTable, schema: Schema, side: int, hash_seed: int, id_table: ids.Reference | None
+) -> DataFrame:
     """The rows of one table. side: its number in `packed_rows`."""
-    sources = {column.name: column.source for column in taken}
+    sources = taken.sources
 
     def pack(batches: Iterable[Any]) -> Iterator[Any]:
         from jobs.raw_tables.pack import Packer
 
         freeze_imports(__name__)
-        packer = Packer(schema, side, hash_seed, sources)
+        packer = Packer(schema, side, hash_seed, sources, id_lookup.load(id_table, schema))
         for batch in batches:
             yield from packer.rows(batch)
 
-    chosen = table.select(*(column.column.alias(column.name) for column in taken))
-    return chosen.mapInArrow(pack, packed_rows.SPARK_SCHEMA)
+    return taken.frame.mapInArrow(pack, packed_rows.SPARK_SCHEMA)

@@ -47,7 +47,7 @@ def make(spark, folder: Path, logs: raw_lines.RawLogs, config: SamplesConfig = C
     """Write the logs into a folder and make their id table there."""
     folder.mkdir(exist_ok=True)
     files = raw_files.find_logs(*raw_lines.write_logs(folder, logs))
-    build_ids.run(spark, files, ALI_CCP, config, str(folder / "ids"), overwrite=False)
+    build_ids.run(spark, TextLogs(files), ALI_CCP, config, str(folder / "ids"), overwrite=False)
     return folder / "ids"
 
 
@@ -104,7 +104,7 @@ def test_the_report_equals_a_count_by_hand(table, logs, known):
 
 def test_only_an_id_table_is_replaced_and_only_when_told(spark, logs, tmp_path):
     place = make(spark, tmp_path, logs)
-    files = raw_files.find_logs(*raw_lines.write_logs(tmp_path, logs))
+    files = TextLogs(raw_files.find_logs(*raw_lines.write_logs(tmp_path, logs)))
     with pytest.raises(InputError, match="--overwrite"):
         build_ids.run(spark, files, ALI_CCP, CONFIG, str(place), overwrite=False)
     fewer = CONFIG.model_copy(update={"vocabulary": ("121",)})

@@ -39,7 +39,7 @@ def folder(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [line(n, SCHEMA.user_fields) for n in range(CONTEXTS)],
     )
     files = raw_files.find_logs(*write_logs(path, logs))
-    build_ids.run(spark, files, SCHEMA, CONFIG, str(path / "ids"), overwrite=False)
+    build_ids.run(spark, TextLogs(files), SCHEMA, CONFIG, str(path / "ids"), overwrite=False)
     out = str(path / "samples")
     build_samples.run(
         spark, TextLogs(files), SCHEMA, CONFIG, out, overwrite=False, ids_folder=str(path / "ids")

@@ -42,7 +42,7 @@ def made(spark, logs: RawLogs, tmp_path_factory: pytest.TempPathFactory) -> dict
     files = raw_files.find_logs(*write_logs(folder, logs))
     paths = {name: str(folder / name) for name in ("table", "with_table", "report", "hashed")}
     for table, out, config in (("table", "with_table", WITH_TABLE), ("report", "hashed", HASHED)):
-        build_ids.run(spark, files, ALI_CCP, config, paths[table], overwrite=False)
+        build_ids.run(spark, TextLogs(files), ALI_CCP, config, paths[table], overwrite=False)
         used = paths[table] if config is WITH_TABLE else None
         build_samples.run(
             spark, TextLogs(files), ALI_CCP, config, paths[out], overwrite=False, ids_folder=used

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.errors import InputError
-from jobs.id_tables.count_source import BROKEN_LINES, GOOD_LINES, IdCounter
+from jobs.id_tables.count_source import IdCounter
+from jobs.id_tables.token_counter import BROKEN_LINES, GOOD_LINES
 from jobs.raw_logs import id_lookup, packed_rows
 from jobs.raw_logs.chunks import Chunk
 from jobs.raw_logs.files import LogFile

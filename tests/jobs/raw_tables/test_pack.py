@@ -1,5 +1,6 @@
 """Rows of tables through packing and unpacking, against plain Python and against the same logs as text."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.raw_logs import packed_rows
+from jobs.raw_logs.id_lookup import IdTable
 from jobs.raw_tables import hash_kernel
-from jobs.raw_tables.pack import Packer, hash_ids
+from jobs.raw_tables.field_values import hash_ids
+from jobs.raw_tables.pack import Packer
 from jobs.sample_writer.unpack import Unpacker
 from schemas import samples
 from schemas.fields import Field
@@ -50,15 +53,20 @@ def taken(rows: TableRows, table: str) -> pa.Table:
     return pa.table(columns)
 
 
-def packed(rows: TableRows, cuts: list[int]) -> pa.Table:
+def batches_of(columns: pa.Table, cuts: list[int]) -> Iterator[pa.RecordBatch]:
+    """A table cut at some of its rows."""
+    bounds = sorted({0, columns.num_rows, *(min(cut, columns.num_rows) for cut in cuts)})
+    for begin, end in pairwise(bounds):
+        yield from columns.slice(begin, end - begin).to_batches()
+
+
+def packed(rows: TableRows, cuts: list[int], id_table: IdTable | None = None) -> pa.Table:
     batches = []
     for number, table in ((packed_rows.CONTEXTS, "contexts"), (packed_rows.IMPRESSIONS, "impressions")):
         columns = taken(rows, table)
-        packer = Packer(rows.schema, number, SEED, {name: name for name in columns.column_names})
-        bounds = sorted({0, columns.num_rows, *(min(cut, columns.num_rows) for cut in cuts)})
-        for begin, end in pairwise(bounds):
-            for batch in columns.slice(begin, end - begin).to_batches():
-                batches += packer.rows(batch)
+        packer = Packer(rows.schema, number, SEED, {name: name for name in columns.column_names}, id_table)
+        for batch in batches_of(columns, cuts):
+            batches += packer.rows(batch)
     return pa.Table.from_batches(batches, packed_rows.arrow_schema()).sort_by(BY_ORDER).combine_chunks()
 
 

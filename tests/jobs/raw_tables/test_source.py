@@ -18,6 +18,7 @@ from cli.errors import InputError
 from jobs import build_samples
 from jobs.raw_logs.files import find_logs
 from jobs.raw_logs.text_logs import TextLogs
+from jobs.raw_tables.arguments import require_logs
 from jobs.raw_tables.source import TableLogs
 from jobs.samples_config import SamplesConfig
 from schemas import manifest
@@ -276,9 +277,9 @@ def test_logs_and_schema_must_be_of_one_kind() -> None:
         (text[:2], TEXT, "found --skeleton"),
     ):
         with pytest.raises(InputError, match=message):
-            build_samples.require_logs(build_samples.parse_arguments([*logs, "--out", "c"]), schema)
-    build_samples.require_logs(build_samples.parse_arguments([*text, "--out", "c"]), TEXT)
-    build_samples.require_logs(build_samples.parse_arguments([*tables, "--out", "c"]), TABLES)
+            require_logs(build_samples.parse_arguments([*logs, "--out", "c"]), schema)
+    require_logs(build_samples.parse_arguments([*text, "--out", "c"]), TEXT)
+    require_logs(build_samples.parse_arguments([*tables, "--out", "c"]), TABLES)
 
 
 def test_what_is_no_table_is_named(spark: SparkSession, tmp_path: Path) -> None:
