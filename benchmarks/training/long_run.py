@@ -33,7 +33,8 @@ from storage.json_files import read_json, write_json
 LOG = logging.getLogger("benchmarks.training.long_run")
 EXAMPLE = """examples:
   make bench-long      (the same as: python -m benchmarks.training.long_run)
-  python -m benchmarks.training.long_run --contexts 2000 --rows 1048576 --out /tmp/long      a quick look
+  python -m benchmarks.training.long_run --contexts 2000 --rows 1048576 --out /tmp/long \\
+      --set train.batch_size=512 --set train.log_every=10      a quick look
 """
 WORKERS = 2
 CONTEXTS = 190_000  # 57.9 impressions each; one in twenty contexts is held back for validation
@@ -93,7 +94,9 @@ def train(args: argparse.Namespace) -> list[dict[str, Any]]:
     launcher = ["horovodrun", "-np", str(WORKERS), "-H", f"localhost:{WORKERS}"]
     command = [*launcher, sys.executable, "-m", "esmm.train", "--config", str(out / "config.yaml")]
     command += ["--train", str(out / "split=train"), "--valid", str(out / "split=valid")]
-    command += ["--run", str(out / "run"), "--overwrite"]
+    command += ["--run", str(out / "run")]
+    # Gone before it is made again: --overwrite would keep the old one's log until the first checkpoint.
+    shutil.rmtree(out / "run", ignore_errors=True)
     for setting in args.set:
         command += ["--set", setting]
     LOG.info("training; its log: %s", out / "train.log")
