@@ -133,7 +133,7 @@ def test_gathered_labels() -> None:
 def make_parts(counts: list[list[int]]) -> list[Rows]:
     """Contexts of so many impressions and nothing in them: no address is ever looked at."""
     nowhere = np.zeros((23, 3), np.int64)
-    return [Rows(counted(group), nowhere, nowhere[0, :2], owned=()) for group in counts]
+    return [Rows(counted(group), nowhere, nowhere[0, :2], nowhere[0, :0], owned=()) for group in counts]
 
 
 def content(ranges: Ranges, parts: list[Rows]) -> list[tuple[int, int, int]]:
@@ -247,3 +247,11 @@ def test_columns_in_several_chunks_are_held(tmp_path: Path) -> None:
     batches = [gather(permuted([rows], None)) for rows in (found, expected)]
     assert batches[0].impression.ids.equal(batches[1].impression.ids)
     assert batches[0].click.equal(batches[1].click)
+
+
+def test_numbers_of_several_parts_stand_side_by_side() -> None:
+    columns = [np.array(values, np.float32) for values in ([1, 2, 3], [10, 20, 30], [4, np.nan], [40, 50])]
+    places = np.array([column.ctypes.data for column in columns], np.int64).reshape(2, 2)
+    found = gather_numbers(places, np.array([1, 0, 0]), np.array([0, 1, 0]), np.array([2, 2, 1]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[4, 40], [np.nan, 50], [2, 20], [3, 30], [1, 10]])
