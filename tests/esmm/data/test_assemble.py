@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esmm.data.assemble import Gatherer, Ranges, cut, no_ranges, permuted, rebatch
-from esmm.data.gather_kernel import Side, gather_bags, gather_labels
+from esmm.data.gather_kernel import Side, gather_bags, gather_labels, gather_numbers
 from esmm.data.row_group import RowLayout, Rows, from_table, missing_rows
 from tests.fixtures.sample_files import TEST_SCHEMA, write_samples
 
