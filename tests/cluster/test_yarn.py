@@ -1,6 +1,7 @@
 """The whole road on a real YARN with HDFS: raw logs, samples, predictions and metrics lie on HDFS."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -263,7 +264,9 @@ def test_the_profile_is_that_of_local_mode(
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_samples_of_tables_on_hdfs_are_those_of_local_mode(yarn: Yarn, shop: Path, mode: str):
-    schema, config = PROJECT / "configs/schemas/shop.yaml", PROJECT / "configs/shop.yaml"
+    schema = PROJECT / "configs/schemas/shop.yaml"
+    config = shop / "settings.yaml"  # YARN takes no two files of one name
+    shutil.copy(PROJECT / "configs/shop.yaml", config)
     is_sent = mode == "cluster"  # to the driver in a container, which finds both beside it
     arguments = ["--schema", schema.name if is_sent else str(schema)]
     arguments += ["--config", config.name if is_sent else str(config)]
