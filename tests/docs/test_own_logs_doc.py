@@ -150,7 +150,7 @@ def test_the_message_shown_is_the_real_one(spark) -> None:
     columns = (
         "impression_id string, session_id string, clicked boolean, bought boolean, product_id string, "
         "product_category string, product_brand string, tags array<string>, known_category string, "
-        "category_visits float, position int"
+        "category_visits float, position int, price double"
     )
     with pytest.raises(InputError) as error:
         taken_of_impressions(
