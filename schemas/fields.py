@@ -13,16 +13,33 @@ NAME = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)
 MOST_BUCKETS = (1 << 31) - 1  # buckets are 32 bits wide
 
 
-def require_name(name: str) -> None:
-    """ValueError for a name that no column of the samples can be made of."""
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"a field's name is letters, digits and underscores and begins with no underscore, found {name!r}"
-        )
+@dataclass(frozen=True)
+class Sided:
+    """What fields of ids and numeric ones have in common; ValueError for a name that makes no column."""
+
+    name: str
+    side: Side
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(
+                f"a field's name is letters, digits and underscores and begins with no underscore, "
+                f"found {self.name!r}"
+            )
+
+    @property
+    def per_impression(self) -> bool:
+        """True where each impression has its own value; user fields are shared by a context."""
+        return self.side != "user"
+
+    @property
+    def column(self) -> str:
+        """Name of the column of its ids, or numbers, in the samples."""
+        return f"{self.side}_{self.name}"
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(Sided):
     """One sparse field.
 
     name: as it stands in the raw logs. multi: a row may hold several values of it. weighted: its values
@@ -38,8 +55,6 @@ class Field:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
 
-    name: str
-    side: Side
     buckets: int
     multi: bool = False
     weighted: bool = False
@@ -50,7 +65,7 @@ class Field:
     keep: Keep = "first"
 
     def __post_init__(self) -> None:
-        require_name(self.name)
+        super().__post_init__()
         if not 2 <= self.buckets <= MOST_BUCKETS:
             raise ValueError(f"a field needs 2 to 2^31 - 1 buckets, found {self.buckets}")
         if self.weight_source and not self.weighted:
@@ -61,16 +76,6 @@ class Field:
             raise ValueError(f"max_length: expected at least 1, of a multi field, found {self.max_length}")
         if self.keep == "heaviest" and not self.weighted:
             raise ValueError("keep: expected first or last, as the field has no weights, found heaviest")
-
-    @property
-    def per_impression(self) -> bool:
-        """True where each impression has its own value; user fields are shared by a context."""
-        return self.side != "user"
-
-    @property
-    def column(self) -> str:
-        """Name of the field's id column in the samples."""
-        return f"{self.side}_{self.name}"
 
     @property
     def weight_column(self) -> str:

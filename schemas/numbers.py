@@ -7,13 +7,13 @@ is decided here: `Number` says how a value is bent, `Statistics` where the middl
 from dataclasses import dataclass
 from typing import ClassVar, TypedDict
 
-from schemas.fields import Side, require_name
+from schemas.fields import Sided
 
 MOST_QUANTILES = 1024
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Sided):
     """One numeric field: a value that is more or less, such as a price or an age.
 
     name, side, source, meaning: as of a `schemas.fields.Field`. A value x counts as
@@ -29,8 +29,6 @@ class Number:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
 
-    name: str
-    side: Side
     source: str | None = None
     log1p: bool = False
     clip: tuple[float, float] | None = None
@@ -38,7 +36,7 @@ class Number:
     meaning: str = ""
 
     def __post_init__(self) -> None:
-        require_name(self.name)
+        super().__post_init__()
         if self.clip is not None:
             object.__setattr__(self, "clip", tuple(self.clip))  # JSON has lists only
             if not -float("inf") < self.clip[0] < self.clip[1] < float("inf"):
@@ -47,18 +45,13 @@ class Number:
             raise ValueError(f"quantiles: expected 2 to {MOST_QUANTILES} parts, found {self.quantiles}")
 
     @property
-    def per_impression(self) -> bool:
-        """True where each impression has its own value; those of the user are shared by a context."""
-        return self.side != "user"
-
-    @property
-    def column(self) -> str:
-        """Name of the number's column in the samples."""
-        return f"{self.side}_{self.name}"
-
-    @property
     def columns(self) -> tuple[str, ...]:
         return (self.column,)
+
+    @property
+    def use(self) -> tuple[object, ...]:
+        """What decides what a model makes of it: where this is the same, so is what was learnt."""
+        return self.name, self.log1p, self.clip, self.quantiles
 
 
 class Statistics(TypedDict):

@@ -132,5 +132,5 @@ def fingerprint(schema: Schema, hash_seed: int, id_table: str | None = None) -> 
     if id_table is not None:
         contract["id_table"] = id_table
     if schema.numbers:
-        contract["numbers"] = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.numbers]
+        contract["numbers"] = [number.use for number in schema.numbers]
     return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:16]

@@ -114,13 +114,13 @@ def _of_other_fields(old: Schema, new: Schema) -> list[str]:
 
 def _read_by(schema: Schema) -> dict[str, list[tuple[object, ...]]]:
     """What tensors read, by how their names begin."""
-    user = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.user_numbers]
-    impression = [(n.name, n.log1p, n.clip, n.quantiles) for n in schema.impression_numbers]
+    user = [number.use for number in schema.user_numbers]
+    impression = [number.use for number in schema.impression_numbers]
     return {
         "context.weight": [*((field.name,) for field in schema.user_fields), *user],
         "item.weight": [*((field.name,) for field in schema.impression_fields), *impression],
-        "numbers.sides.user.": [*user],
-        "numbers.sides.impression.": [*impression],
+        "numbers.sides.user.": user,
+        "numbers.sides.impression.": impression,
     }
 
 

@@ -16,7 +16,7 @@ from jobs.raw_tables import hash_kernel, pack_kernel
 from jobs.raw_tables.checks import find_reasons
 from jobs.raw_tables.field_values import NO_WEIGHTS, FieldValues, field_values, hash_ids, text_buffers
 from jobs.raw_tables.pack_kernel import Slots
-from schemas.hashing import POSITIVE, SPARK_SEED, field_salt
+from schemas.hashing import POSITIVE, SPARK_SEED
 from schemas.schema import Schema
 
 Ints = npt.NDArray[Any]
@@ -48,7 +48,7 @@ class Packer:
         self._sources = sources
         self._slots = packed_rows.slots(schema)[table]
         self._ids = id_table or no_table(schema)
-        self._salts = {field.name: np.uint64(field_salt(field.name, hash_seed)) for field in schema.fields}
+        self._salts = packed_rows.salts(schema, hash_seed)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The good rows of a batch, packed, then those that are set aside."""
@@ -94,7 +94,7 @@ class Packer:
         if slot.is_number:
             return _number_values(columns[slot.name])
         place = self._schema.index[slot.name]
-        found = field_values(columns, place, self._schema.fields[place], self._salts[slot.name])
+        found = field_values(columns, place, self._schema.fields[place], self._salts[place])
         return Values(self._buckets(place, found), found.weights, found.ends)
 
     def _buckets(self, place: int, found: FieldValues) -> Ints:
@@ -104,7 +104,7 @@ class Packer:
         if place not in self._ids.fields:
             return cast(Ints, hash_kernel.to_buckets(found.hashes, found.present, num_buckets))
         slots = self._ids.known, self._ids.exact, self._ids.firsts[place], self._ids.masks[place]
-        salt = self._salts[field.name]
+        salt = self._salts[place]
         return cast(Ints, hash_kernel.look_up(found.hashes, found.present, num_buckets, salt, *slots))
 
     def _column_of_text(self, name: str) -> str:
