@@ -1,37 +1,38 @@
-"""Judge predictions: exact AUC, log loss and calibration of CTR, CVR and CTCVR, written as metrics.json.
+"""Judge predictions: every metric of CTR, CVR and CTCVR with its interval, written as metrics.json.
 
     python -m jobs.evaluate --predictions run/predictions --out run/metrics.json --truth raw/truth_test.csv
+    python -m jobs.evaluate --predictions new/predictions --out new/metrics.json --against old
     spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
         jobs/evaluate.py --predictions hdfs://namenode:8020/predictions --out metrics.json
 
-CTR and CTCVR are judged on all impressions, CVR on clicked ones. With --truth (the true probabilities
-of demo logs) also how close each AUC comes to the best possible one, and pCVR on all impressions.
+CTR and CTCVR are judged on all impressions, CVR on clicked ones. Intervals are of 95 %, with users as
+clusters; what they are made of is left beside the metrics, in metrics.users/. --against compares with
+another evaluation of the same impressions, figure by figure. With --truth (the true probabilities of demo
+logs) also how close each AUC comes to the best possible one, and pCVR on all impressions.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 if not __package__:  # spark-submit puts this folder on the path, not the project's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pyspark.sql import SparkSession
-
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
 from jobs import progress
-from jobs.evaluation.inputs import check_paths, read_predictions, read_truth, with_truth
-from jobs.evaluation.task_metrics import compute_metrics
-from jobs.evaluation.text import format_table
+from jobs.evaluation.cuts import Cut
+from jobs.evaluation.inputs import check_paths
+from jobs.evaluation.run import Options, evaluate, read_other
+from jobs.evaluation.stages import SPARK_OPTIONS
+from jobs.evaluation.sums_files import OUTPUT, folder_of
+from jobs.evaluation.text import format_metrics
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas.metrics import Metrics, PredictionSource
-from storage.json_files import write_json
+from storage import outputs
 
-SPARK_OPTIONS = {"spark.driver.memory": "2g"}  # in local mode all tasks sort and count in it
-
-LOG = logging.getLogger(__name__)
+STAGES = ("reading predictions", "dealing them to users", "ranking", "adding up by user")
+IMPRESSIONS_OF_USER = Cut("impressions of the user", None, (10, 50, 200))
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +41,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--predictions", required=True, metavar="DIR", help="written by esmm.predict")
     parser.add_argument("--out", required=True, metavar="FILE", help="metrics.json; replaced if there")
     parser.add_argument("--truth", metavar="FILE", help="truth_<split>.csv of demo logs; may be a glob")
+    parser.add_argument(
+        "--against",
+        metavar="RUN",
+        help="another evaluation of the same impressions: metrics.json or the folder around it",
+    )
     return parser.parse_args(argv)
 
 
@@ -47,27 +53,24 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    check_paths(args.predictions, args.truth)
+    options = Options(args.predictions, args.out, args.truth, args.against, [IMPRESSIONS_OF_USER])
+    check(options)
     spark = spark_session("evaluate", **SPARK_OPTIONS)
     try:
-        with task_errors_as_input_errors(), progress.shown(spark, ("judging predictions",)):
-            metrics = run(spark, args)
+        with task_errors_as_input_errors(), progress.shown(spark, STAGES):
+            metrics = evaluate(spark, options)
     finally:
         spark.stop()
-    print(format_table(metrics))
+    print(format_metrics(metrics))
     print(f"written to {args.out}")
 
 
-def run(spark: SparkSession, args: argparse.Namespace) -> Metrics:
-    """Read and check the predictions, compute all metrics, write them whole to `args.out`."""
-    rows = read_predictions(spark, args.predictions)
-    if args.truth:
-        truth = read_truth(spark, args.truth, rows)
-        rows = with_truth(rows, truth, args.predictions, args.truth)
-    LOG.info("computing the metrics of %s", args.predictions)
-    metrics = compute_metrics(rows, PredictionSource(predictions=args.predictions, truth=args.truth))
-    write_json(args.out, dict(metrics))
-    return metrics
+def check(options: Options) -> None:
+    """Stop before Spark starts where an input is not there or not whole, or the output is something else."""
+    check_paths(options.predictions, options.truth)
+    outputs.refuse_foreign(folder_of(options.out), OUTPUT)
+    if options.against is not None:
+        read_other(options.against)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Estimate(TypedDict):
 
 
 class Bin(TypedDict):
-    """Impressions of neighbouring scores, of about equal number in each bin, whose tied scores stay together."""
+    """Impressions of neighbouring scores, about as many in each bin; tied scores stay together."""
 
     rows: int
     positives: int
@@ -34,7 +34,7 @@ class Bin(TypedDict):
 
 
 class ScoreRange(TypedDict):
-    """Impressions with low <= score < high; the ranges are equal steps on a logarithmic axis."""
+    """Impressions with low <= score < high; four ranges to an octave. What lies beyond counts at the ends."""
 
     low: float
     high: float
@@ -98,7 +98,7 @@ class Calibration(TypedDict):
 class AllImpressions(TypedDict):
     """p_cvr judged by the true p_cvr on all impressions: the space that clicked impressions only sample.
 
-    Curves: bins by p_cvr, mean_actual being the mean of the true p_cvr.
+    calibration: mean_actual is the mean of the true p_cvr there, which is known: its interval is itself.
     """
 
     auc: float | None
@@ -107,6 +107,7 @@ class AllImpressions(TypedDict):
     all: Calibration
     clicked: Calibration
     unclicked: Calibration
+    calibration: list[Bin]
     reason: NotRequired[str]
 
 

@@ -116,15 +116,47 @@ def _check_truth_header(truth: str) -> None:
             )
 
 
+def open_predictions(spark: SparkSession, path: str) -> DataFrame:
+    """The columns of predictions that evaluation reads, those of kept fields among them; rows unchecked."""
+    with readable(path):
+        rows = spark.read.parquet(*(spark_path(f"{path}/{name}") for name in _parquet_files(path)))
+    _check_columns(rows, path)
+    kept = [name for name in rows.columns if name.startswith("field_")]
+    return rows.select("sample_id", "context_id", "user_id", *LABELS, *PROBABILITIES, *kept)
+
+
+def is_broken() -> Column:
+    """True where a row of predictions breaks a rule; never null."""
+    return reduce(or_, (rule.broken for rule in _prediction_rules()))
+
+
+def require_sound(rows: DataFrame, path: str, num_rows: int, num_broken: int, num_repeated: int) -> None:
+    """Stop where rows are missing, break a rule or stand twice, with an example that is looked for now."""
+    if not num_rows or num_broken:
+        _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
+    if num_repeated:
+        _require_unique(rows, path)
+
+
 def read_predictions(spark: SparkSession, path: str) -> DataFrame:
     """sample_id, labels and probabilities of whole predictions, checked, else an `InputError`."""
-    with _readable(path):
-        rows = spark.read.parquet(*(spark_path(f"{path}/{name}") for name in _parquet_files(path)))
-        _check_columns(rows, path)
-        rows = rows.select("sample_id", *LABELS, *PROBABILITIES)
+    with readable(path):
+        rows = open_predictions(spark, path).select("sample_id", *LABELS, *PROBABILITIES)
         _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
         _require_unique(rows, path)
     return rows
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn Spark's complaint about a file that is not Parquet into an `InputError`."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        text = str(error)
+        if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
+            raise _not_parquet(path) from error
+        raise
 
 
 def _require_unique(rows: DataFrame, path: str) -> None:
@@ -258,15 +290,3 @@ def with_truth(predictions: DataFrame, truth: DataFrame, predictions_path: str, 
             f"predictions. {advice}"
         )
     return joined.drop("predicted", "known")
-
-
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Turn Spark's complaint about a file that is not Parquet into an `InputError`."""
-    try:
-        yield
-    except (PySparkException, Py4JJavaError) as error:
-        text = str(error)
-        if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
-            raise _not_parquet(path) from error
-        raise

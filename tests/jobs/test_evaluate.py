@@ -1,6 +1,5 @@
 """Evaluation from published predictions to metrics.json, against scikit-learn and numpy."""
 
-import argparse
 import csv
 import json
 import os
@@ -16,22 +15,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from jobs import evaluate
+from jobs.evaluate import IMPRESSIONS_OF_USER, check
 from jobs.evaluation.inputs import check_paths
+from jobs.evaluation.rankings import NUM_BINS
+from jobs.evaluation.run import Options, evaluate
 from schemas.predictions import arrow_schema
 from schemas.samples import MANIFEST_NAME
 from schemas.schema import Schema
 from storage.publishing import SUCCESS_NAME
+from tests.fixtures import plain_metrics
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.shop import SHOP_OF_TEXT
 
 PROJECT = Path(__file__).resolve().parents[2]
 Columns = dict[str, Any]
 Change = Callable[[Path], None]
+
+CUT = IMPRESSIONS_OF_USER._replace(bounds=(10, 20))
 
 
 def draw(n: int = 600) -> tuple[Columns, Columns]:
@@ -46,7 +50,7 @@ def draw(n: int = 600) -> tuple[Columns, Columns]:
     predictions = {
         "sample_id": sample_id,
         "context_id": [f"{i // 7:016x}" for i in range(n)],
-        "user_id": [None if i % 10 == 0 else i for i in range(n)],
+        "user_id": [None if i % 10 == 0 else i * i % 41 for i in range(n)],
         "click": click.astype(np.int8),
         "conversion": conversion.astype(np.int8),
         "p_ctr": p_ctr,
@@ -86,12 +90,14 @@ def write_truth(file: Path, columns: Columns) -> Path:
     return file
 
 
-def run(spark: SparkSession, predictions: Path, truth: Path | None = None) -> Columns:
+def run(
+    spark: SparkSession, predictions: Path, truth: Path | None = None, against: str | None = None
+) -> Columns:
     """What metrics.json holds after one evaluation; paths are checked as the command does."""
     out = predictions.parent / "metrics.json"
-    args = argparse.Namespace(predictions=str(predictions), out=str(out), truth=str(truth) if truth else None)
-    check_paths(args.predictions, args.truth)
-    evaluate.run(spark, args)
+    options = Options(str(predictions), str(out), str(truth) if truth else None, against, [CUT])
+    check(options)
+    evaluate(spark, options)
     return json.loads(out.read_text())
 
 
@@ -132,26 +138,106 @@ def test_the_file_says_what_wrote_it(metrics: Columns) -> None:
     assert metrics["written_by"] == WRITTEN_BY
 
 
+Z = 1.959963984540054
+
+
+def users_of(predictions: Columns) -> np.ndarray:
+    """A user per impression; contexts without one are users of their own."""
+    pairs = zip(predictions["user_id"], predictions["context_id"], strict=True)
+    return np.array([f"c{context}" if user is None else f"u{user}" for user, context in pairs])
+
+
 @pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])
-def test_tasks_equal_scikit_learn(task: str, metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
+def test_figures_equal_the_plain_way(task: str, metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
+    """Values of scikit-learn and numpy; errors from the matrix of all pairs and from difference quotients."""
+    label, predicted, _ = scores_of(task, drawn)
+    users = users_of(drawn[0])[drawn[0]["click"] == 1 if task == "cvr" else slice(None)]
+    expected = plain_metrics.figures(label, predicted, users)
+    expected["gauc"], expected["gauc_equal"], with_both = plain_metrics.gaucs(label, predicted, users)
+    found = metrics[task]
+    assert (found["rows"], found["positives"]) == (len(label), label.sum())
+    assert (found["users"], found["gauc_users"]) == (len(np.unique(users)), with_both)
+    assert found["mean_predicted"] == pytest.approx(predicted.astype(np.float64).mean(), abs=1e-9)
+    assert found["mean_actual"] == label.mean()
+    for name, figure in expected.items():
+        assert found[name]["value"] == pytest.approx(figure.value, abs=1e-9), name
+        if figure.influences is not None:
+            assert (found[name]["value"] - found[name]["low"]) / Z == pytest.approx(figure.error, rel=1e-6), (
+                name
+            )
+
+
+@pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])
+def test_ece_over_bins_of_equal_mass(task: str, metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
+    label, predicted, _ = scores_of(task, drawn)
+    found = metrics[task]
+    expected = plain_metrics.ece(label, predicted, NUM_BINS)
+    assert found["ece"]["value"] == pytest.approx(expected, abs=1e-9)
+    bins = found["curves"]["calibration"]
+    assert sum(part["rows"] for part in bins) == len(label)
+    assert sum(part["positives"] for part in bins) == label.sum()
+    assert sum(part["rows"] * abs(part["mean_predicted"] - part["mean_actual"]) for part in bins) / len(
+        label
+    ) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])
+def test_baselines(task: str, metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
     label, predicted, true = scores_of(task, drawn)
-    auc, best = roc_auc_score(label, predicted), roc_auc_score(label, true)
-    found = dict(metrics[task])
-    standard_error = found.pop("auc_standard_error")
-    assert found == pytest.approx(
-        {
-            "auc": auc,
-            "log_loss": log_loss(label, predicted.astype(np.float64)),
-            "rows": len(label),
-            "positives": int(label.sum()),
-            "mean_predicted": predicted.astype(np.float64).mean(),
-            "mean_actual": label.mean(),
-            "best_auc": best,
-            "share_of_best": (auc - 0.5) / (best - 0.5),
-        },
-        abs=1e-9,
+    rate = np.full(len(label), label.mean())
+    found = metrics[task]["baselines"]
+    for name, scores in (("constant", rate), ("truth", true.astype(np.float32).astype(np.float64))):
+        assert found[name] == pytest.approx(
+            {
+                "auc": roc_auc_score(label, scores),
+                "pr_auc": average_precision_score(label, scores),
+                "log_loss": log_loss(label, scores),
+                "normalised_entropy": log_loss(label, scores) / log_loss(label, rate),
+                "brier": brier_score_loss(label, scores),
+                "calibration_ratio": scores.sum() / label.sum(),
+            },
+            abs=1e-9,
+        )
+    share = (roc_auc_score(label, predicted) - 0.5) / (found["truth"]["auc"] - 0.5)
+    assert metrics[task]["share_of_best"] == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize("task", ["ctr", "cvr", "ctcvr"])
+def test_curves_are_points_of_the_exact_ones(
+    task: str, metrics: Columns, drawn: tuple[Columns, Columns]
+) -> None:
+    label, predicted, _ = scores_of(task, drawn)
+    thresholds = [predicted >= score for score in np.unique(predicted)]
+    exact = {(hit[label == 0].mean(), hit[label == 1].mean()) for hit in thresholds} | {(0.0, 0.0)}
+    curves = metrics[task]["curves"]
+    roc = [tuple(point) for point in curves["roc"]]
+    assert set(roc) <= exact and roc == sorted(roc) and roc[0] == (0, 0) and roc[-1] == (1, 1)
+    precisions = {(label[hit].sum() / label.sum(), label[hit].mean()) for hit in thresholds}
+    assert {tuple(point) for point in curves["pr"]} <= precisions
+    assert sum(part["rows"] for part in curves["histogram"]) == len(label)
+    assert all(
+        part["rows"] == ((predicted >= part["low"]) & (predicted < part["high"])).sum()
+        for part in curves["histogram"]
     )
-    assert 0 < standard_error < 0.1
+
+
+def test_slices_by_the_impressions_of_a_user(metrics: Columns, drawn: tuple[Columns, Columns]) -> None:
+    _, index, sizes = np.unique(users_of(drawn[0]), return_inverse=True, return_counts=True)
+    own = sizes[index]
+    label, predicted, _ = scores_of("ctr", drawn)
+    (slicing,) = metrics["slicings"]
+    expected = {"0 to 10": own <= 10, "11 to 20": (own > 10) & (own <= 20), "21 or more": own > 20}
+    assert [part["label"] for part in slicing["slices"]] == list(expected)
+    for part in slicing["slices"]:
+        rows, found = expected[part["label"]], part["ctr"]
+        assert (found["rows"], found["positives"]) == (rows.sum(), label[rows].sum())
+        assert found["auc"]["value"] == pytest.approx(roc_auc_score(label[rows], predicted[rows]), abs=1e-9)
+        ratio = predicted[rows].astype(np.float64).sum() / label[rows].sum()
+        assert found["calibration_ratio"]["value"] == pytest.approx(ratio, abs=1e-9)
+        if len(np.unique(index[rows])) > 1:
+            assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+        else:
+            assert found["auc"]["reason"] == "one group of users alone: no interval"
 
 
 def test_cvr_on_all_impressions_is_judged_by_the_truth(
@@ -187,10 +273,13 @@ def test_without_conversions_the_auc_is_null_with_a_reason(spark: SparkSession, 
     predictions["conversion"] = np.zeros(50, np.int8)
     found = run(spark, write_predictions(tmp_path / "predictions", predictions))
     for task in ("cvr", "ctcvr"):
-        assert found[task]["auc"] is None and found[task]["auc_standard_error"] is None
-        assert found[task]["reason"] == "no positives: the AUC is undefined"
-        assert found[task]["log_loss"] > 0
-    assert "reason" not in found["ctr"] and "best_auc" not in found["ctr"]
+        for name in ("auc", "pr_auc", "calibration_ratio", "normalised_entropy"):
+            assert found[task][name]["value"] is None and found[task][name]["low"] is None
+            assert found[task][name]["reason"].startswith("no positives among ")
+        assert found[task]["gauc"]["reason"] == "no user has both classes"
+        assert found[task]["log_loss"]["value"] > 0
+        assert found[task]["curves"]["roc"] == []
+    assert "reason" not in found["ctr"]["auc"] and "truth" not in found["ctr"]["baselines"]
     assert "cvr_all_impressions" not in found
 
 
@@ -198,13 +287,13 @@ def test_without_clicks_cvr_has_no_rows(spark: SparkSession, tmp_path: Path) -> 
     predictions, _ = draw(20)
     predictions["click"] = predictions["conversion"] = np.zeros(20, np.int8)
     found = run(spark, write_predictions(tmp_path / "predictions", predictions))["cvr"]
-    assert (found["rows"], found["log_loss"], found["mean_predicted"], found["mean_actual"]) == (
-        0,
-        None,
-        None,
-        None,
-    )
-    assert found["reason"] == "no positives and no negatives: the AUC is undefined"
+    assert (found["rows"], found["mean_predicted"], found["mean_actual"]) == (0, None, None)
+    assert found["log_loss"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": "no impressions to judge",
+    }
 
 
 def test_probabilities_of_zero_and_one_cost_as_their_float32_neighbours(
@@ -217,7 +306,7 @@ def test_probabilities_of_zero_and_one_cost_as_their_float32_neighbours(
         "p_ctr": np.array([0.0, 1.0, 0.0, 1.0], np.float32),
     }
     predictions["p_ctcvr"] = predictions["p_ctr"] * predictions["p_cvr"]
-    found = run(spark, write_predictions(tmp_path / "predictions", predictions))["ctr"]["log_loss"]
+    found = run(spark, write_predictions(tmp_path / "predictions", predictions))["ctr"]["log_loss"]["value"]
     above_zero = np.nextafter(np.float32(0), np.float32(1), dtype=np.float32).astype(np.float64)
     below_one = np.nextafter(np.float32(1), np.float32(0), dtype=np.float32).astype(np.float64)
     costs = [-np.log(above_zero), -np.log(below_one), -np.log1p(-above_zero), -np.log(1 - below_one)]
@@ -500,10 +589,10 @@ def test_command_line(tmp_path: Path) -> None:
     done = command([sys.executable, "-m", "jobs.evaluate", *arguments], PROJECT)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "m.json").read_text())
-    table = done.stdout.splitlines()
-    assert [line.split()[:2] for line in table[2:5]] == [["CTR", "all"], ["CVR", "clicked"], ["CTCVR", "all"]]
-    assert f"{written['ctr']['auc']:.4f}" in table[2]
-    assert f"{written['cvr_all_impressions']['auc']:.4f}" in table[5]
+    assert f"{written['ctr']['auc']['value']:.4f} [{written['ctr']['auc']['low']:.4f}, " in done.stdout
+    assert "CTR on all" in done.stdout and "CVR on clicked" in done.stdout
+    assert f"AUC {written['cvr_all_impressions']['auc']:.4f} of at best " in done.stdout
+    assert pq.read_table(tmp_path / "m.users").num_rows == written["ctr"]["users"]
 
 
 def test_spark_submit_from_another_folder_reports_bad_data_without_traceback(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""From checked arguments to metrics.json: what Spark is asked, in order, and what comes of it."""
+
+import logging
+import posixpath
+from typing import Any, NamedTuple
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+
+from cli.errors import InputError
+from cli.version import WRITTEN_BY
+from jobs.evaluation import content, inputs, scores, stages
+from jobs.evaluation.blobs import Arrays
+from jobs.evaluation.comparison import against_of, pair_of
+from jobs.evaluation.content import Judged
+from jobs.evaluation.cuts import Cut
+from jobs.evaluation.gram import WIDTH
+from jobs.evaluation.pack import num_shards
+from jobs.evaluation.rankings import NUM_BINS, TASKS, WEIGHT_UNIT, Totals
+from jobs.evaluation.shards import names_of_rankings
+from jobs.evaluation.slices import slicings_of
+from jobs.evaluation.sums_files import MANIFEST_NAME, OUTPUT, Task, folder_of
+from jobs.evaluation.users import NUM_GROUPS
+from schemas.metrics import FORMAT, AllImpressions, Bin, Calibration, Metrics, PredictionSource, TaskMetrics
+from schemas.predictions import Manifest, read_manifest
+from storage import outputs, staging
+from storage.filesystems import filesystem
+from storage.json_files import read_json, write_json
+
+LOG = logging.getLogger(__name__)
+
+
+class Options(NamedTuple):
+    """What an evaluation is told; `jobs.evaluate --help` says what each option means."""
+
+    predictions: str
+    out: str
+    truth: str | None
+    against: str | None
+    cuts: list[Cut]
+
+
+class Other(NamedTuple):
+    """Another evaluation: its metrics.json's place, the folder of its users' sums, and what that says."""
+
+    metrics: str
+    folder: str
+    manifest: dict[str, Any]
+
+
+def read_other(path: str) -> Other:
+    """Another evaluation of `--against`; an `InputError` where it is none, or none with users' sums."""
+    fs, target = filesystem(path)
+    metrics = posixpath.join(path, "metrics.json") if fs.isdir(target) else path
+    if read_json(metrics).get("format") != FORMAT:
+        raise InputError(
+            f"{metrics}: expected an evaluation of format {FORMAT}, found another one. Run jobs.evaluate on "
+            "its predictions again."
+        )
+    folder = folder_of(metrics)
+    manifest = read_json(f"{folder}/{MANIFEST_NAME}")
+    missing = OUTPUT.keys - manifest.keys()
+    if missing:
+        raise InputError(f"{folder}: expected sums of users, found none. Run jobs.evaluate again.")
+    return Other(metrics, folder, manifest)
+
+
+def evaluate(spark: SparkSession, options: Options) -> Metrics:
+    """All metrics of some predictions, written whole to `options.out` with the users' sums beside."""
+    other = read_other(options.against) if options.against else None
+    manifest = read_manifest(options.predictions)
+    rows = inputs.open_predictions(spark, options.predictions)
+    plan = stages.Plan(num_shards(manifest["rows"]), _cuts(options.cuts, rows))
+    LOG.info("computing the metrics of %s", options.predictions)
+    judged_rows = _with_truth(spark, rows, options)
+    with inputs.readable(options.predictions):
+        dealt = stages.dealt(stages.packed_columns(judged_rows, inputs.is_broken()), plan)
+        found = stages.collect_totals(dealt)
+    try:
+        inputs.require_sound(
+            rows, options.predictions, *(int(found[name][0]) for name in ("rows", "broken", "repeated"))
+        )
+        source = _source(options, manifest, found)
+        if other is not None:
+            _require_same(other, source, plan.shards, options.predictions)
+        return _write(dealt, plan, found, source, options, other)
+    finally:
+        dealt.unpersist()
+
+
+def _cuts(cuts: list[Cut], rows: DataFrame) -> list[Cut]:
+    missing = [cut.column for cut in cuts if cut.column is not None and cut.column not in rows.columns]
+    if missing:
+        raise InputError(
+            f"expected columns {', '.join(missing)} in the predictions, found none. esmm.predict --keep."
+        )
+    return cuts
+
+
+def _with_truth(spark: SparkSession, rows: DataFrame, options: Options) -> DataFrame:
+    if options.truth is None:
+        return rows
+    truth = inputs.read_truth(spark, options.truth, rows)
+    return inputs.with_truth(rows, truth, options.predictions, options.truth)
+
+
+def _source(options: Options, manifest: Manifest, found: Arrays) -> PredictionSource:
+    return PredictionSource(
+        predictions=options.predictions,
+        truth=options.truth,
+        run=manifest.get("run"),
+        step=manifest.get("step"),
+        digest=f"{int(found['digest'][0]):016x}",
+    )
+
+
+def _require_same(other: Other, source: PredictionSource, shards: int, predictions: str) -> None:
+    theirs = (other.manifest["digest"], other.manifest["shards"])
+    if theirs != (source["digest"], shards):
+        raise InputError(
+            f"{other.metrics}: expected an evaluation of the impressions of {predictions} with their labels "
+            f"(digest {source['digest']}), found one of others (digest {theirs[0]}). Both runs have to "
+            "predict the same samples."
+        )
+
+
+def _write(
+    dealt: DataFrame,
+    plan: stages.Plan,
+    found: Arrays,
+    source: PredictionSource,
+    options: Options,
+    other: Other | None,
+) -> Metrics:
+    """The rankings, the users' sums in their place, and metrics.json last."""
+    totals = content.totals_of(found, plan.cuts, names_of_rankings(options.truth is not None))
+    folder = folder_of(options.out)
+    outputs.refuse_foreign(folder, OUTPUT)
+    with staging.beside(folder) as staged:
+        classes = {task: totals[task].classes for task in TASKS}
+        task = Task(staged, other.folder if other else None, classes)
+        ended = stages.finish(dealt, stages.ranked(dealt, plan, totals), plan, task)
+        judged, grams = _judge(totals, ended)
+        metrics = _metrics(judged, totals, ended, found, source, plan)
+        if other is not None:
+            metrics["against"] = against_of(other.metrics, _pairs(judged, other, ended, grams, totals))
+        write_json(f"{staged}/{MANIFEST_NAME}", _sums_manifest(judged, source, plan))
+        outputs.publish(staged, folder, OUTPUT, overwrite=True)
+    write_json(options.out, dict(metrics))
+    return metrics
+
+
+class Grams(NamedTuple):
+    """Over all users. gram [K, K], sums [K]: K columns of ours, and as many of theirs where there are any."""
+
+    gram: np.ndarray
+    sums: np.ndarray
+    users: np.ndarray
+
+
+def _judge(totals: dict[str, Totals], ended: stages.Found) -> tuple[dict[str, Judged], Grams]:
+    sums = np.sum([part["sums"] for part in ended.grams], axis=0)
+    gram = np.sum([part["gram"] for part in ended.grams], axis=0).reshape(len(sums), -1)
+    users = np.sum([part["users"] for part in ended.grams], axis=0)
+    judged = {
+        task: content.judge(task, totals[task], ended.summaries.get(place, {}), sums, gram, int(users[place]))
+        for place, task in enumerate(TASKS)
+    }
+    return judged, Grams(gram, sums, users)
+
+
+def _metrics(
+    judged: dict[str, Judged],
+    totals: dict[str, Totals],
+    ended: stages.Found,
+    found: Arrays,
+    source: PredictionSource,
+    plan: stages.Plan,
+) -> Metrics:
+    with_truth = "cvr_all" in totals
+    names = names_of_rankings(with_truth)
+    summaries = {name: ended.summaries.get(place, {}) for place, name in enumerate(names)}
+    tasks: dict[str, TaskMetrics] = {}
+    for task in TASKS:
+        truth = None
+        if with_truth:
+            truth = content.baseline_of_truth(task, totals, summaries[f"best_{task}"], found)
+        tasks[task] = content.task_metrics(judged[task], truth)
+        if truth is not None:
+            tasks[task]["share_of_best"] = content.share_of_best(tasks[task]["auc"]["value"], truth["auc"])
+    metrics = Metrics(
+        format=FORMAT,
+        ctr=tasks["ctr"],
+        cvr=tasks["cvr"],
+        ctcvr=tasks["ctcvr"],
+        slicings=slicings_of(plan.cuts, judged),
+        source=source,
+        written_by=WRITTEN_BY,
+    )
+    if with_truth:
+        metrics["cvr_all_impressions"] = _all_impressions(totals, summaries, found)
+    return metrics
+
+
+def _all_impressions(
+    totals: dict[str, Totals], summaries: dict[str, Arrays], found: Arrays
+) -> AllImpressions:
+    aucs = {}
+    for name in ("cvr_all", "best_cvr_all"):
+        positives, negatives = totals[name].classes
+        pairs = positives * negatives
+        aucs[name] = float(summaries[name]["wins"][0]) / (2 * pairs) if pairs else None
+    own, best = aucs["cvr_all"], aucs["best_cvr_all"]
+    share = content.share_of_best(own, best)
+    judged = AllImpressions(
+        auc=own,
+        best_auc=best,
+        share_of_best=share,
+        all=_calibration(found, (0, 1)),
+        clicked=_calibration(found, (1,)),
+        unclicked=_calibration(found, (0,)),
+        calibration=_bins_of_truth(summaries["cvr_all"]),
+    )
+    if share is None:
+        judged["reason"] = (
+            "the true probabilities rank no better than chance: there is no share of the best AUC"
+        )
+    return judged
+
+
+def _bins_of_truth(summary: Arrays) -> list[Bin]:
+    shape = (NUM_BINS, NUM_GROUPS)
+    rows, weight, predicted = (
+        summary[f"bin_{name}"].reshape(shape).sum(axis=1, keepdims=True).astype(np.float64)
+        for name in ("rows", "positives", "predicted")
+    )
+    return content.bins_of(rows, weight / WEIGHT_UNIT, predicted / scores.UNIT)
+
+
+def _calibration(found: Arrays, clicks: tuple[int, ...]) -> Calibration:
+    own = {name: int(sum(found[f"truth_{name}"][list(clicks)])) for name in ("rows", "predicted", "true")}
+    means = [own[name] / scores.UNIT / own["rows"] if own["rows"] else None for name in ("predicted", "true")]
+    return Calibration(rows=own["rows"], mean_predicted=means[0], mean_true=means[1])
+
+
+def _sums_manifest(judged: dict[str, Judged], source: PredictionSource, plan: stages.Plan) -> dict[str, Any]:
+    """What another evaluation needs beside the users' sums to be compared with this one."""
+    return {
+        "digest": source["digest"],
+        "shards": plan.shards,
+        "tasks": {task: content.stored_of(judged[task]) for task in TASKS},
+        "written_by": WRITTEN_BY,
+    }
+
+
+def _pairs(
+    judged: dict[str, Judged],
+    other: Other,
+    ended: stages.Found,
+    grams: Grams,
+    totals: dict[str, Totals],
+) -> dict[str, Any]:
+    half = len(TASKS) * WIDTH
+    pairs = {}
+    for place, task in enumerate(TASKS):
+        theirs = content.judge_stored(
+            task,
+            totals[task],
+            other.manifest["tasks"][task],
+            grams.sums[half:],
+            grams.gram[half:, half:],
+            int(grams.users[place]),
+        )
+        pairs[task] = pair_of(task, judged[task], theirs, grams.gram)
+    return pairs

@@ -1,0 +1,131 @@
+"""The Spark half: checked predictions -> what the driver needs, in one pass over the files.
+
+rows -- by user --> shards -- by score --> rankings -- by user --> users' sums
+                      '--- totals, to the driver, before the rankings begin
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.evaluation import shards
+from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, added, decode, grouped, joined, to_batch
+from jobs.evaluation.cuts import Cut
+from jobs.evaluation.pack import COUNTS, ROWS, SAMPLE_IDS, packer
+from jobs.evaluation.rankings import Totals
+from jobs.evaluation.shards import FIRST_RANKING, SUMMARY, TOTALS, USERS
+from jobs.evaluation.sums_files import Task
+
+Batches = Iterable[pa.RecordBatch]
+Stage = Callable[[Batches], Iterator[pa.RecordBatch]]
+
+SPARK_OPTIONS = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "262144",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
+    "spark.sql.adaptive.enabled": "false",  # as many tasks as there are parts
+}
+
+
+class Plan(NamedTuple):
+    """How rows are dealt and cut."""
+
+    shards: int
+    cuts: list[Cut]
+
+
+def packed_columns(rows: DataFrame, broken: Column) -> DataFrame:
+    """The columns of `pack.packer`. broken: where a row breaks a rule; never null."""
+    user = F.when(F.col("user_id").isNull(), F.xxhash64("context_id", F.lit(1))).otherwise(
+        F.xxhash64("user_id")
+    )
+    label = F.col("click").cast("int") + 2 * F.col("conversion").cast("int")
+    others = [name for name in rows.columns if name.startswith(("p_", "true_", "field_"))]
+    return rows.select(
+        user.alias("user"),
+        F.xxhash64("sample_id").alias("sample"),
+        F.coalesce(label, F.lit(0)).cast("tinyint").alias("label"),
+        broken.alias("broken"),
+        *others,
+    )
+
+
+def dealt(rows: DataFrame, plan: Plan) -> DataFrame:
+    """Totals, users and the rows of the rankings, kept on disk: the driver looks at the totals first."""
+    packed = rows.mapInArrow(packer(plan.shards), SPARK_SCHEMA)
+    by_user = packed.repartition(plan.shards, "part").sortWithinPartitions("kind", "part")
+    return by_user.mapInArrow(_deal(plan), SPARK_SCHEMA).persist(StorageLevel.DISK_ONLY)
+
+
+def _deal(plan: Plan) -> Stage:
+    def deal(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for kind, part, blobs in grouped(batches):
+            if kind == ROWS:
+                for blob in shards.of_rows(blobs, part, plan.cuts, plan.shards):
+                    yield to_batch(blob)
+            elif kind == SAMPLE_IDS:
+                yield to_batch(Blob(TOTALS, 0, 0, {"repeated": np.array([shards.repeated(blobs)])}))
+            elif kind == COUNTS:
+                yield to_batch(Blob(TOTALS, 0, 0, added(blob.arrays for blob in blobs)))
+
+    return deal
+
+
+def collect_totals(shards_frame: DataFrame) -> Arrays:
+    """The sums over shards of all that they count."""
+    found = shards_frame.where(F.col("kind") == TOTALS).select("blob").collect()
+    return added(decode(row["blob"]) for row in found)
+
+
+def ranked(shards_frame: DataFrame, plan: Plan, totals: dict[str, Totals]) -> DataFrame:
+    """Summaries of the rankings, and what they add to the users' sums."""
+    rows = shards_frame.where(F.col("kind") >= FIRST_RANKING)
+    by_score = rows.repartition(plan.shards, "kind", "part").sortWithinPartitions("kind", "part", "origin")
+
+    def rank(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for kind, part, blobs in grouped(batches):
+            for blob in shards.of_ranking(kind, part, list(blobs), totals):
+                yield to_batch(blob)
+
+    return by_score.mapInArrow(rank, SPARK_SCHEMA)
+
+
+class Found(NamedTuple):
+    """summaries: per ranking; grams: per shard of users, in their order."""
+
+    summaries: dict[int, Arrays]
+    grams: list[Arrays]
+
+
+def finish(shards_frame: DataFrame, ranked_frame: DataFrame, plan: Plan, task: Task) -> Found:
+    """Run the rankings, put the users' sums together and write them."""
+    users = shards_frame.where(F.col("kind") == USERS)
+    by_user = (
+        users.unionAll(ranked_frame)
+        .repartition(plan.shards, "part")
+        .sortWithinPartitions(_summaries_first(), "part", "kind", "origin")
+    )
+
+    def put_together(batches: Batches) -> Iterator[pa.RecordBatch]:
+        users_of: Arrays = {}
+        for kind, part, blobs in grouped(batches):
+            if kind == SUMMARY:
+                yield to_batch(Blob(SUMMARY, part, 0, shards.summed(blobs)))
+            elif kind == USERS:
+                users_of = joined(blob.arrays for blob in blobs)
+            else:
+                sums = shards.users_sums(users_of, blobs)
+                yield to_batch(Blob(USERS, part, 0, task.store(part, sums)))
+
+    found = by_user.mapInArrow(put_together, SPARK_SCHEMA).collect()
+    summaries = {row["part"]: decode(row["blob"]) for row in found if row["kind"] == SUMMARY}
+    grams = {row["part"]: decode(row["blob"]) for row in found if row["kind"] == USERS}
+    return Found(summaries, [grams[part] for part in sorted(grams)])
+
+
+def _summaries_first() -> Column:
+    return F.when(F.col("kind") == SUMMARY, 0).otherwise(1)
