@@ -7,7 +7,6 @@ from operator import or_
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -15,6 +14,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_type
 
 from cli.errors import InputError
+from jobs.evaluation.pack import ROWS_PER_PIECE
+from jobs.evaluation.prediction_files import KEPT, Piece, not_parquet, pieces_of, row_groups, types_of
+from jobs.evaluation.rows import PRODUCT_TOLERANCE, SMALLEST_PRODUCT
 from jobs.session import spark_path
 from schemas import truth as truth_file
 from schemas.predictions import LABELS, PROBABILITIES, TYPES, read_manifest
@@ -22,9 +24,7 @@ from schemas.samples import MANIFEST_NAME
 from storage import publishing
 from storage.filesystems import filesystem
 
-# Of p_ctcvr against p_ctr * p_cvr: what float32 leaves of a product, also of one taken in logarithms.
-PRODUCT_TOLERANCE = 1e-5
-SMALLEST_PRODUCT = 1e-37  # below it float32 loses digits, or everything
+ROWS_PER_TASK = 1 << 22
 
 
 class Rule(NamedTuple):
@@ -44,6 +44,7 @@ def check_paths(predictions: str, truth: str | None) -> None:
             "Give the --out folder of esmm.predict."
         )
     require_whole(predictions)
+    _check_columns(predictions)
     if truth is not None:
         _check_truth_header(truth)
 
@@ -61,7 +62,7 @@ def require_whole(folder: str) -> None:
     Predictions of the first releases name only the rows of all files together.
     """
     content = read_manifest(folder)
-    found = {name: _num_rows(folder, name) for name in _parquet_files(folder)}
+    found = {name: sum(row_groups(f"{folder}/{name}")) for name in _parquet_files(folder)}
     wrong = []
     if "files" in content:
         expected = {file["name"]: file["rows"] for file in content["files"]}
@@ -86,19 +87,6 @@ def _rows_text(rows: int | None) -> str:
     return "no such file" if rows is None else f"{rows:,} rows"
 
 
-def _num_rows(folder: str, name: str) -> int:
-    fs, path = filesystem(folder)
-    try:
-        with fs.open(f"{path}/{name}", "rb") as stream:
-            return int(pq.ParquetFile(stream).metadata.num_rows)
-    except pa.ArrowInvalid as error:
-        raise _not_parquet(f"{folder}/{name}") from error
-
-
-def _not_parquet(path: str) -> InputError:
-    return InputError(f"{path}: expected Parquet files, found one that is not. Run esmm.predict again.")
-
-
 def _check_truth_header(truth: str) -> None:
     fs, pattern = filesystem(truth)
     files = [path for path in fs.glob(pattern) if fs.isfile(path)]
@@ -116,22 +104,41 @@ def _check_truth_header(truth: str) -> None:
             )
 
 
+def work_of(folder: str, parallelism: int) -> list[list[Piece]]:
+    """The files of checked predictions, dealt in order to tasks that a core has several of."""
+    rows = {f"{folder}/{name}": row_groups(f"{folder}/{name}") for name in _parquet_files(folder)}
+    whole = sum(sum(groups) for groups in rows.values())
+    most = max(1, min(ROWS_PER_TASK, -(-whole // parallelism)))
+    work: list[list[Piece]] = []
+    room = 0
+    for path, groups in rows.items():
+        for piece in pieces_of(path, groups, ROWS_PER_PIECE):
+            if not work or room <= 0:
+                work.append([])
+                room = most
+            work[-1].append(piece)
+            room -= sum(groups[piece.first : piece.first + piece.num])
+    return work
+
+
+def kept_fields(folder: str) -> list[str]:
+    """The columns of fields that predictions have kept for slices."""
+    columns = types_of(f"{folder}/{_parquet_files(folder)[0]}").names
+    return [name for name in columns if name.startswith(KEPT)]
+
+
 def open_predictions(spark: SparkSession, path: str) -> DataFrame:
-    """The columns of predictions that evaluation reads, those of kept fields among them; rows unchecked."""
+    """The columns of predictions that evaluation reads, as Spark's; rows unchecked."""
     with readable(path):
         rows = spark.read.parquet(*(spark_path(f"{path}/{name}") for name in _parquet_files(path)))
-    _check_columns(rows, path)
-    kept = [name for name in rows.columns if name.startswith("field_")]
-    return rows.select("sample_id", "context_id", "user_id", *LABELS, *PROBABILITIES, *kept)
+    return rows.select("sample_id", "context_id", "user_id", *LABELS, *PROBABILITIES, *kept_fields(path))
 
 
-def is_broken() -> Column:
-    """True where a row of predictions breaks a rule; never null."""
-    return reduce(or_, (rule.broken for rule in _prediction_rules()))
-
-
-def require_sound(rows: DataFrame, path: str, num_rows: int, num_broken: int, num_repeated: int) -> None:
+def require_sound(spark: SparkSession, path: str, num_rows: int, num_broken: int, num_repeated: int) -> None:
     """Stop where rows are missing, break a rule or stand twice, with an example that is looked for now."""
+    if num_rows and not num_broken and not num_repeated:
+        return
+    rows = open_predictions(spark, path)
     if not num_rows or num_broken:
         _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
     if num_repeated:
@@ -140,6 +147,7 @@ def require_sound(rows: DataFrame, path: str, num_rows: int, num_broken: int, nu
 
 def read_predictions(spark: SparkSession, path: str) -> DataFrame:
     """sample_id, labels and probabilities of whole predictions, checked, else an `InputError`."""
+    _check_columns(path)
     with readable(path):
         rows = open_predictions(spark, path).select("sample_id", *LABELS, *PROBABILITIES)
         _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
@@ -155,7 +163,7 @@ def readable(path: str) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
         if "FAILED_READ_FILE" in text or "CANNOT_READ_FILE_FOOTER" in text:
-            raise _not_parquet(path) from error
+            raise not_parquet(path) from error
         raise
 
 
@@ -171,21 +179,27 @@ def _require_unique(rows: DataFrame, path: str) -> None:
         )
 
 
-def _check_columns(rows: DataFrame, path: str) -> None:
-    found = {column.name: column.dataType.simpleString() for column in rows.schema}
-    expected = {
-        name: [from_arrow_type(pa.type_for_alias(leaf)).simpleString() for leaf in leaves]
-        for name, leaves in TYPES.items()
-    }
-    wrong = [
-        f"{name} {' or '.join(leaves)} (found {found.get(name, 'none')})"
-        for name, leaves in expected.items()
-        if found.get(name) not in leaves
-    ]
-    if wrong:
-        raise InputError(
-            f"{path}: expected columns {', '.join(wrong)}. Give a folder written by esmm.predict."
-        )
+def _check_columns(folder: str) -> None:
+    for name in _parquet_files(folder):
+        path = f"{folder}/{name}"
+        found = {column.name: _type_name(column.type) for column in types_of(path)}
+        expected = {
+            column: [_type_name(pa.type_for_alias(leaf)) for leaf in leaves]
+            for column, leaves in TYPES.items()
+        }
+        wrong = [
+            f"{column} {' or '.join(leaves)} (found {found.get(column, 'none')})"
+            for column, leaves in expected.items()
+            if found.get(column) not in leaves
+        ]
+        if wrong:
+            raise InputError(
+                f"{path}: expected columns {', '.join(wrong)}. Give a folder written by esmm.predict."
+            )
+
+
+def _type_name(leaf: pa.DataType) -> str:
+    return from_arrow_type(leaf).simpleString()
 
 
 def _prediction_rules() -> list[Rule]:

@@ -10,11 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.evaluation import prediction_files
 from jobs.evaluation.blobs import Arrays, Blob, to_batch
+from jobs.evaluation.prediction_files import KEPT, Piece
+from jobs.evaluation.rows import hashes_of, is_sound, mixed, users_of
+
+NUMBERS = ("p_", "true_", KEPT)  # begin the names of columns that are taken as they are
 
 ROWS, SAMPLE_IDS, COUNTS = range(3)  # the kinds of blobs
 
-ROWS_PER_PIECE = 1 << 20
+ROWS_PER_PIECE = 1 << 19
 ROWS_PER_SHARD = 1 << 20
 
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -27,13 +32,25 @@ def num_shards(rows: int) -> int:
 
 
 def packer(shards: int) -> Pack:
-    """For `mapInArrow` over the columns `user`, `sample`, `broken`, `label` and others; rows that are broken
-    are only counted."""
+    """For `mapInArrow` over rows as `prediction_files.read` has them, perhaps with their truth."""
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for piece in _pieces(batches):
-            for blob in blobs_of(piece, shards):
+        for rows in _pieces(batches):
+            for blob in blobs_of(rows, shards):
                 yield to_batch(blob)
+
+    return pack
+
+
+def file_packer(work: list[list[Piece]], shards: int) -> Pack:
+    """The same for `mapInArrow` over one column of positions in `work`."""
+
+    def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for position in batch.column(0).to_pylist():
+                for rows in prediction_files.read(work[position]):
+                    for blob in blobs_of(rows, shards):
+                        yield to_batch(blob)
 
     return pack
 
@@ -49,22 +66,20 @@ def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def blobs_of(piece: pa.Table, shards: int) -> Iterator[Blob]:
-    """The blobs of some rows."""
-    num = piece.num_rows
-    broken = piece["broken"].to_numpy()
-    if broken.any():
-        piece = piece.filter(pa.array(~broken))
-    columns = {name: piece[name].to_numpy() for name in piece.column_names if name != "broken"}
-    samples = columns.pop("sample").view(np.uint64)
-    counts = {
-        "rows": np.array([num]),
-        "broken": np.array([num - piece.num_rows]),
-        "digest": digest_of(samples, columns["label"]),
-    }
-    yield Blob(COUNTS, 0, 0, counts)
+def blobs_of(rows: pa.Table, shards: int) -> Iterator[Blob]:
+    """The blobs of some rows. Those that break a rule are only counted."""
+    sound = is_sound(rows)
+    num_broken = rows.num_rows - np.count_nonzero(sound)
+    counts = {"rows": np.array([rows.num_rows]), "broken": np.array([num_broken])}
+    if num_broken:
+        rows = rows.filter(pa.array(sound))
+    users, samples = users_of(rows), hashes_of(rows["sample_id"])
+    columns = {name: rows[name].to_numpy() for name in rows.column_names if name.startswith(NUMBERS)}
+    columns["user"] = users
+    columns["label"] = rows["click"].to_numpy() + 2 * rows["conversion"].to_numpy()
+    yield Blob(COUNTS, 0, 0, counts | {"digest": digest_of(samples, columns["label"])})
     yield from deal(SAMPLE_IDS, 0, {"sample": samples}, samples % np.uint64(shards), shards)
-    yield from deal(ROWS, 0, columns, columns["user"].view(np.uint64) % np.uint64(shards), shards)
+    yield from deal(ROWS, 0, columns, users % np.uint64(shards), shards)
 
 
 def deal(kind: int, origin: int, columns: Arrays, parts: npt.NDArray[np.integer], num: int) -> Iterator[Blob]:
@@ -80,7 +95,4 @@ def deal(kind: int, origin: int, columns: Arrays, parts: npt.NDArray[np.integer]
 
 def digest_of(samples: npt.NDArray[np.uint64], labels: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
     """[1] a sum over impressions and their labels, in any order. samples: hashes of the sample_ids."""
-    mixed = samples ^ (labels.astype(np.uint64) << np.uint64(60))
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # finaliser of MurmurHash3
-        mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(factor)
-    return (mixed ^ (mixed >> np.uint64(33))).sum(dtype=np.uint64).reshape(1)
+    return mixed(samples ^ (labels.astype(np.uint64) << np.uint64(60))).sum(dtype=np.uint64).reshape(1)

@@ -16,6 +16,7 @@ from jobs.evaluation.content import Judged
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.pack import num_shards
+from jobs.evaluation.prediction_files import KEPT
 from jobs.evaluation.rankings import NUM_BINS, TASKS, WEIGHT_UNIT, Totals
 from jobs.evaluation.shards import names_of_rankings
 from jobs.evaluation.slices import slicings_of
@@ -69,17 +70,14 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
     """All metrics of some predictions, written whole to `options.out` with the users' sums beside."""
     other = read_other(options.against) if options.against else None
     manifest = read_manifest(options.predictions)
-    rows = inputs.open_predictions(spark, options.predictions)
-    plan = stages.Plan(num_shards(manifest["rows"]), _cuts(options.cuts, rows))
+    plan = stages.Plan(num_shards(manifest["rows"]), _known(options))
     LOG.info("computing the metrics of %s", options.predictions)
-    judged_rows = _with_truth(spark, rows, options)
-    with inputs.readable(options.predictions):
-        dealt = stages.dealt(stages.packed_columns(judged_rows, inputs.is_broken()), plan)
-        found = stages.collect_totals(dealt)
+    dealt = stages.dealt(_packed(spark, options, plan), plan)
     try:
-        inputs.require_sound(
-            rows, options.predictions, *(int(found[name][0]) for name in ("rows", "broken", "repeated"))
-        )
+        with inputs.readable(options.predictions):
+            found = stages.collect_totals(dealt)
+        counts = [int(found[name][0]) if name in found else 0 for name in ("rows", "broken", "repeated")]
+        inputs.require_sound(spark, options.predictions, *counts)
         source = _source(options, manifest, found)
         if other is not None:
             _require_same(other, source, plan.shards, options.predictions)
@@ -88,20 +86,27 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
         dealt.unpersist()
 
 
-def _cuts(cuts: list[Cut], rows: DataFrame) -> list[Cut]:
-    missing = [cut.column for cut in cuts if cut.column is not None and cut.column not in rows.columns]
+def _known(options: Options) -> list[Cut]:
+    """The cuts, whose columns the predictions must have."""
+    kept = inputs.kept_fields(options.predictions)
+    missing = [cut.column for cut in options.cuts if cut.column is not None and cut.column not in kept]
     if missing:
+        names = " ".join(f"--keep {name.removeprefix(KEPT)}" for name in missing)
         raise InputError(
-            f"expected columns {', '.join(missing)} in the predictions, found none. esmm.predict --keep."
+            f"{options.predictions}: expected columns {', '.join(missing)}, found none. Predict again with "
+            f"{names}."
         )
-    return cuts
+    return options.cuts
 
 
-def _with_truth(spark: SparkSession, rows: DataFrame, options: Options) -> DataFrame:
+def _packed(spark: SparkSession, options: Options, plan: stages.Plan) -> DataFrame:
     if options.truth is None:
-        return rows
+        work = inputs.work_of(options.predictions, spark.sparkContext.defaultParallelism)
+        return stages.packed(spark, work, plan)
+    rows = inputs.open_predictions(spark, options.predictions)
     truth = inputs.read_truth(spark, options.truth, rows)
-    return inputs.with_truth(rows, truth, options.predictions, options.truth)
+    joined = inputs.with_truth(rows, truth, options.predictions, options.truth)
+    return stages.packed_with_truth(joined, plan)
 
 
 def _source(options: Options, manifest: Manifest, found: Arrays) -> PredictionSource:

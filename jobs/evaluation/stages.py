@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.evaluation import shards
 from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, added, decode, grouped, joined, to_batch
 from jobs.evaluation.cuts import Cut
-from jobs.evaluation.pack import COUNTS, ROWS, SAMPLE_IDS, packer
+from jobs.evaluation.pack import COUNTS, ROWS, SAMPLE_IDS, file_packer, packer
+from jobs.evaluation.prediction_files import Piece
 from jobs.evaluation.rankings import Totals
 from jobs.evaluation.shards import FIRST_RANKING, SUMMARY, TOTALS, USERS
 from jobs.evaluation.sums_files import Task
@@ -38,26 +39,20 @@ class Plan(NamedTuple):
     cuts: list[Cut]
 
 
-def packed_columns(rows: DataFrame, broken: Column) -> DataFrame:
-    """The columns of `pack.packer`. broken: where a row breaks a rule; never null."""
-    user = F.when(F.col("user_id").isNull(), F.xxhash64("context_id", F.lit(1))).otherwise(
-        F.xxhash64("user_id")
-    )
-    label = F.col("click").cast("int") + 2 * F.col("conversion").cast("int")
-    others = [name for name in rows.columns if name.startswith(("p_", "true_", "field_"))]
-    return rows.select(
-        user.alias("user"),
-        F.xxhash64("sample_id").alias("sample"),
-        F.coalesce(label, F.lit(0)).cast("tinyint").alias("label"),
-        broken.alias("broken"),
-        *others,
-    )
+def packed(spark: SparkSession, work: list[list[Piece]], plan: Plan) -> DataFrame:
+    """Blobs of predictions as they lie in their files."""
+    positions = spark.range(0, len(work), 1, max(1, len(work)))
+    return positions.mapInArrow(file_packer(work, plan.shards), SPARK_SCHEMA)
 
 
-def dealt(rows: DataFrame, plan: Plan) -> DataFrame:
+def packed_with_truth(rows: DataFrame, plan: Plan) -> DataFrame:
+    """Blobs of predictions that Spark has joined with their truth."""
+    return rows.mapInArrow(packer(plan.shards), SPARK_SCHEMA)
+
+
+def dealt(packed_rows: DataFrame, plan: Plan) -> DataFrame:
     """Totals, users and the rows of the rankings, kept on disk: the driver looks at the totals first."""
-    packed = rows.mapInArrow(packer(plan.shards), SPARK_SCHEMA)
-    by_user = packed.repartition(plan.shards, "part").sortWithinPartitions("kind", "part")
+    by_user = packed_rows.repartition(plan.shards, "part").sortWithinPartitions("kind", "part")
     return by_user.mapInArrow(_deal(plan), SPARK_SCHEMA).persist(StorageLevel.DISK_ONLY)
 
 

@@ -64,7 +64,7 @@ class Shard(NamedTuple):
 
 def gather(columns: Arrays) -> Shard:
     """Put impressions in the order of their users. Impressions of a user mostly come in runs already."""
-    hashes = columns["user"].view(np.uint64)
+    hashes = columns["user"]
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
     sizes = np.diff(starts, append=len(hashes))
     run_users = hashes[starts]
