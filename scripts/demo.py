@@ -232,7 +232,7 @@ def _short(path: Path) -> str:
 
 def table(metrics: dict[str, Any]) -> str:
     """CTR, CVR on clicked impressions and CTCVR, each beside the best that could be reached."""
-    header = f"{'task':<7}{'over':<21}{'AUC':>8}{'best':>8}{'share':>8}{'rows':>11}{'positives':>11}"
+    header = f"{'task':<7}{'over':<21}{'AUC':>8}{'+-':>8}{'best':>8}{'share':>8}{'rows':>11}{'positives':>11}"
     lines = [header, "-" * len(header)]
     for task, over in (
         ("ctr", "all impressions"),
@@ -240,10 +240,10 @@ def table(metrics: dict[str, Any]) -> str:
         ("ctcvr", "all impressions"),
     ):
         found = metrics[task]
-        numbers = "".join(
-            f"{_number(found[key], form):>8}"
-            for key, form in (("auc", ".4f"), ("best_auc", ".4f"), ("share_of_best", ".0%"))
-        )
+        auc, best = found["auc"], found["baselines"]["truth"]["auc"]
+        margin = None if auc["low"] is None else auc["value"] - auc["low"]
+        shown = [(auc["value"], ".4f"), (margin, ".4f"), (best, ".4f"), (found["share_of_best"], ".0%")]
+        numbers = "".join(f"{_number(value, form):>8}" for value, form in shown)
         lines.append(f"{task.upper():<7}{over:<21}{numbers}{found['rows']:>11,}{found['positives']:>11,}")
     return "\n".join(lines)
 
@@ -271,7 +271,8 @@ def main() -> None:
         sys.exit(1)
     print(f"\n{table(read_json(out / 'run' / 'metrics.json'))}")
     cvr = read_json(out / "raw" / "demo_logs.json")["options"]["cvr"]
-    print("best: scoring with the true probabilities; share: (AUC - 0.5) / (best - 0.5).")
+    print("+-: half of a 95 % interval, clustered by user; best: scoring with the true probabilities;")
+    print("share: (AUC - 0.5) / (best - 0.5).")
     print(f"CVR of clicks is {cvr:.0%}, not 0.5 % as in real logs, so that a small demo has conversions.")
     print(
         f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/",

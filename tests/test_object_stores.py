@@ -135,7 +135,11 @@ def test_predictions_are_written_and_what_spark_reads_itself_is_refused_by_name(
         rows = pq.read_table(stream).num_rows
     assert rows == manifest.read(f"{ROOT}/samples")["counts"]["impressions"]
     assert names(f"{ROOT}/run") == [f"predictions/{name}" for name in names(predictions)]
-    done = command("jobs.evaluate", "--predictions", predictions, "--out", f"{ROOT}/run/metrics.json")
+    evaluate = ["jobs.evaluate", "--predictions", predictions, "--out", f"{ROOT}/run/metrics.json"]
+    run(*evaluate)
+    assert read_json(f"{ROOT}/run/metrics.json")["ctr"]["rows"] == rows
+    assert names(f"{ROOT}/run/metrics.users")[:2] == ["_SUCCESS", "_manifest.json"]
+    done = command(*evaluate, "--truth", f"{ROOT}/raw/truth_train.csv")
     assert done.returncode == 2
     assert "error: s3://: this job reads through Spark's own readers" in done.stderr
     assert "Traceback" not in done.stderr

@@ -145,6 +145,7 @@ def _write(
         classes = {task: totals[task].classes for task in TASKS}
         task = Task(staged, other.folder if other else None, classes)
         ended = stages.finish(dealt, stages.ranked(dealt, plan, totals), plan, task)
+        _require_written(staged, len(ended.grams), options.out)
         judged, grams = _judge(totals, ended)
         metrics = _metrics(judged, totals, ended, found, source, plan)
         if other is not None:
@@ -153,6 +154,17 @@ def _write(
         outputs.publish(staged, folder, OUTPUT, overwrite=True)
     write_json(options.out, dict(metrics))
     return metrics
+
+
+def _require_written(staged: str, parts: int, out: str) -> None:
+    """Executors on other machines would write into folders of theirs."""
+    fs, path = filesystem(staged)
+    found = len(fs.glob(f"{path}/part-*.parquet"))
+    if found != parts:
+        raise InputError(
+            f"{out}: expected {parts} files of users' sums from the executors, found {found}. Give a place "
+            "for --out that driver and executors share, such as hdfs://."
+        )
 
 
 class Grams(NamedTuple):

@@ -27,7 +27,7 @@ def assert_of_the_logs(metrics: dict[str, Any], airflow: Airflow) -> None:
 def test_a_day_runs_from_raw_logs_to_metrics(airflow: Airflow, day: dict[str, Any]):
     assert_of_the_logs(day, airflow)
     assert day["ctr"]["rows"] > 1000
-    assert 0 < day["ctr"]["auc"] < 1
+    assert 0 < day["ctr"]["auc"]["value"] < 1
     assert (airflow.folder("samples") / "_profile.json").is_file()
 
 

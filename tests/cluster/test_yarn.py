@@ -203,7 +203,7 @@ def test_evaluation_on_yarn_gives_the_metrics_of_local_mode(
     arguments = ["--predictions", predictions, "--truth", truth, "--out", out]
     yarn.submit(mode, "jobs/evaluate.py", *arguments)
     assert_same_values(out, local_metrics)
-    assert 0.5 < read_json(out)["ctr"]["auc"] < 1
+    assert 0.5 < read_json(out)["ctr"]["auc"]["value"] < 1
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ patient = pytest.mark.timeout(900)  # ten commands, six of which start Spark
 def test_the_ten_steps_end_with_three_aucs(road: tuple[Path, Answers]) -> None:
     folder, _ = road
     metrics = json.loads((folder / "run/metrics.json").read_text())
-    assert all(0 < metrics[task]["auc"] < 1 for task in ("ctr", "cvr", "ctcvr"))
+    assert all(0 < metrics[task]["auc"]["value"] < 1 for task in ("ctr", "cvr", "ctcvr"))
     assert (
         metrics["ctr"]["rows"] == manifest.read(str(folder / "samples/split=test"))["counts"]["impressions"]
     )

@@ -1,7 +1,6 @@
 """Training and prediction on samples that have nothing of Ali-CCP's, against plain Python; evaluation and
 profile. All with ids that are numbers, with ids that are text, and with numeric fields and weights."""
 
-import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from esmm.checkpoints.state import read_state
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.training_run import Job, train
-from jobs import evaluate, profile_samples
+from jobs import profile_samples
 from jobs.evaluation.inputs import check_paths
+from jobs.evaluation.run import Options, evaluate
 from jobs.profiling import spark_counts, text
 from jobs.profiling.config import ProfileConfig
 from schemas import predictions
@@ -107,13 +107,15 @@ def test_evaluation_judges_them_against_labels_and_truth(
     lines[::-1].to_csv(tmp_path / "truth.csv", index=False)
     paths = {"predictions": str(folder), "truth": str(tmp_path / "truth.csv")}
     check_paths(**paths)
-    metrics = evaluate.run(spark, argparse.Namespace(out=str(tmp_path / "metrics.json"), **paths))
+    metrics = evaluate(spark, Options(**paths, out=str(tmp_path / "metrics.json"), against=None, cuts=[]))
     judged = found["click"] == 1
     cvr = roc_auc_score(found["conversion"][judged], found["p_cvr"][judged])
-    assert metrics["ctr"]["auc"] == pytest.approx(roc_auc_score(found["click"], found["p_ctr"]))
-    assert metrics["cvr"]["auc"] == pytest.approx(cvr)
-    assert metrics["ctcvr"]["auc"] == pytest.approx(roc_auc_score(found["conversion"], found["p_ctcvr"]))
-    assert metrics["ctr"]["best_auc"] == pytest.approx(roc_auc_score(found["click"], truth[0]))
+    assert metrics["ctr"]["auc"]["value"] == pytest.approx(roc_auc_score(found["click"], found["p_ctr"]))
+    assert metrics["cvr"]["auc"]["value"] == pytest.approx(cvr)
+    ctcvr = roc_auc_score(found["conversion"], found["p_ctcvr"])
+    assert metrics["ctcvr"]["auc"]["value"] == pytest.approx(ctcvr)
+    best = roc_auc_score(found["click"], truth[0].astype(np.float32))
+    assert metrics["ctr"]["baselines"]["truth"]["auc"] == pytest.approx(best)
 
 
 def test_the_profile_counts_repeated_sample_ids(

@@ -44,6 +44,8 @@ def test_each_stage_reads_what_the_one_before_has_written(tmp_path: Path, world:
 
 
 def test_the_table_shows_what_is_undefined_as_such():
-    task = {"auc": None, "best_auc": 0.75, "share_of_best": None, "rows": 1000, "positives": 0}
+    nothing = {"value": None, "low": None, "high": None, "reason": "no positives"}
+    best = {"truth": {"auc": 0.75}}
+    task = {"auc": nothing, "baselines": best, "share_of_best": None, "rows": 1000, "positives": 0}
     lines = table({"ctr": task, "cvr": task, "ctcvr": task}).splitlines()
-    assert lines[2].split() == ["CTR", "all", "impressions", "-", "0.7500", "-", "1,000", "0"]
+    assert lines[2].split() == ["CTR", "all", "impressions", "-", "-", "0.7500", "-", "1,000", "0"]

@@ -19,8 +19,8 @@ def another(columns: Columns, noise: float) -> Columns:
     """The same impressions and labels with other probabilities."""
     rng = np.random.default_rng(5)
     num = len(columns["click"])
-    p_ctr = np.clip(columns["p_ctr"] + rng.normal(0, noise, num), 0.001, 0.999).astype(np.float32)
-    p_cvr = np.clip(columns["p_cvr"] + rng.normal(0, noise, num), 0.001, 0.999).astype(np.float32)
+    p_ctr = np.clip(columns["p_ctr"] + rng.normal(0, noise, num), 0.001, 0.9).astype(np.float32)
+    p_cvr = np.clip(columns["p_cvr"] + rng.normal(0, noise, num), 0.001, 0.9).astype(np.float32)
     return columns | {"p_ctr": p_ctr, "p_cvr": p_cvr, "p_ctcvr": p_ctr * p_cvr}
 
 
