@@ -88,6 +88,10 @@ bench-data: setup ## Measure raw logs to samples at 1x, 4x and 16x, beside plain
 bench-train: setup ## Measure training beside torch-rechub, deepctr-torch and FBGEMM, workers, memory and traffic
 	@.venv/bin/python -m benchmarks.training.train
 
+.PHONY: bench-evaluate
+bench-evaluate: setup ## Measure predictions to metrics at 1x, 4x and 16x, beside scikit-learn
+	@.venv/bin/python -m benchmarks.evaluation.evaluate
+
 .PHONY: bench-choices
 bench-choices: setup ## AUC and speed for three shuffle windows, and bf16 against fp32, on the demo's samples
 	@.venv/bin/python -m benchmarks.training.choices

@@ -1,0 +1,1 @@
+"""Predictions to metrics, beside scikit-learn on one machine."""
