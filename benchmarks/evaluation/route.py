@@ -1,7 +1,9 @@
 """One route from predictions to metrics, in a process of its own; prints its figures as a line of JSON.
 
-python -m benchmarks.evaluation.route ours --predictions run/predictions --out m.json
-python -m benchmarks.evaluation.route scikit --predictions run/predictions --out m.json
+    python -m benchmarks.evaluation.route ours --predictions run/predictions --out m.json
+    python -m benchmarks.evaluation.route scikit --predictions run/predictions --out m.json
+
+Seconds are those of the work: the start of Spark is not counted, nor that of Python.
 """
 
 import argparse
@@ -59,7 +61,7 @@ def ours(predictions: str, out: str) -> tuple[Callable[[], dict[str, float]], Ca
     spark = spark_session("bench evaluate", **SPARK_OPTIONS)
 
     def work() -> dict[str, float]:
-        check_paths(predictions, None)
+        check_paths(predictions)
         found = evaluate(spark, Options(predictions, out, None, None, [IMPRESSIONS_OF_USER]))
         aucs = {"ctr": found["ctr"], "cvr": found["cvr"], "ctcvr": found["ctcvr"]}
         return {task: metrics["auc"]["value"] or 0.0 for task, metrics in aucs.items()}
@@ -84,13 +86,17 @@ def scikit(predictions: str) -> dict[str, float]:
     return {task: float(roc_auc_score(label, p)) for task, (label, p) in tasks.items()}
 
 
+def _nothing() -> None:
+    """What ends a route that has started nothing."""
+
+
 def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     if args.route == "ours":
         work, end = ours(args.predictions, args.out)
     else:
-        work, end = partial(scikit, args.predictions), partial(int)
+        work, end = partial(scikit, args.predictions), _nothing
     with watched() as marks:
         begin, cpu = time.perf_counter(), sum(cpu_seconds().values())
         aucs = work()

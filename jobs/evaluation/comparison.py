@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jobs.evaluation.content import Judged, Z
+from jobs.evaluation.content import Z
 from jobs.evaluation.figures import Figure, variance
 from jobs.evaluation.gram import WIDTH
+from jobs.evaluation.judging import Judged
 from jobs.evaluation.rankings import TASKS
 from schemas.metrics import COMPARED, Against, Difference, Verdict
 

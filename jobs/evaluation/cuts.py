@@ -14,7 +14,7 @@ class Cut(NamedTuple):
     """Slices by one number. column: of the predictions; None: the impressions of the user in this set.
 
     bounds: the upper ends of all slices but the last; values: one slice each, rising, and one for the
-    others. One of the two is not empty.
+    others. Values count where there are no bounds.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Cut(NamedTuple):
     @property
     def labels(self) -> tuple[str, ...]:
         """What the slices are called, in the order of their codes."""
-        if self.values:
+        if not self.bounds:
             return (*(str(value) for value in self.values), "others")
         lows = [0, *(bound + 1 for bound in self.bounds)]
         closed = (f"{low} to {high}" for low, high in zip(lows, self.bounds, strict=False))
@@ -38,8 +38,10 @@ class Cut(NamedTuple):
         return self._codes(shard.columns[self.column])
 
     def _codes(self, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        if not self.values:
+        if self.bounds:
             return np.searchsorted(np.array(self.bounds), numbers, side="left").astype(np.uint8)
+        if not self.values:
+            return np.zeros(len(numbers), np.uint8)
         known = np.array(self.values)
         places = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
         return np.where(known[places] == numbers, places, len(known)).astype(np.uint8)

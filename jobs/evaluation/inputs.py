@@ -1,4 +1,4 @@
-"""Predictions and truth as evaluation reads them: whole, well-formed and of the same impressions."""
+"""Predictions as evaluation reads them: whole and well-formed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_type
 
 from cli.errors import InputError
+from jobs.evaluation.cuts import MOST_VALUES
 from jobs.evaluation.pack import ROWS_PER_PIECE
 from jobs.evaluation.prediction_files import KEPT, Piece, not_parquet, pieces_of, row_groups, types_of
 from jobs.evaluation.rows import PRODUCT_TOLERANCE, SMALLEST_PRODUCT
 from jobs.session import spark_path
-from schemas import truth as truth_file
 from schemas.predictions import LABELS, PROBABILITIES, TYPES, read_manifest
 from schemas.samples import MANIFEST_NAME
 from storage import publishing
@@ -35,8 +35,8 @@ class Rule(NamedTuple):
     value: Column
 
 
-def check_paths(predictions: str, truth: str | None) -> None:
-    """Stop before Spark starts where predictions are not published or not whole, or the truth is no file."""
+def check_paths(predictions: str) -> None:
+    """Stop before Spark starts where predictions are not published or not whole."""
     publishing.require_published(predictions, "predictions", "esmm.predict")
     if not _parquet_files(predictions):
         raise InputError(
@@ -45,8 +45,6 @@ def check_paths(predictions: str, truth: str | None) -> None:
         )
     require_whole(predictions)
     _check_columns(predictions)
-    if truth is not None:
-        _check_truth_header(truth)
 
 
 def _parquet_files(folder: str) -> list[str]:
@@ -87,23 +85,6 @@ def _rows_text(rows: int | None) -> str:
     return "no such file" if rows is None else f"{rows:,} rows"
 
 
-def _check_truth_header(truth: str) -> None:
-    fs, pattern = filesystem(truth)
-    files = [path for path in fs.glob(pattern) if fs.isfile(path)]
-    if not files:
-        raise InputError(
-            f"{truth}: expected a truth file, found none. jobs.make_demo_logs writes truth_<split>.csv."
-        )
-    for path in files:
-        with fs.open(path, "r", compression="infer", errors="replace") as stream:
-            header = stream.readline(200).strip()
-        if header != truth_file.HEADER:
-            raise InputError(
-                f"{path}: expected the header {truth_file.HEADER}, found {header!r}. "
-                "Give a truth_<split>.csv."
-            )
-
-
 def work_of(folder: str, parallelism: int) -> list[list[Piece]]:
     """The files of checked predictions, dealt in order to tasks that a core has several of."""
     rows = {f"{folder}/{name}": row_groups(f"{folder}/{name}") for name in _parquet_files(folder)}
@@ -127,6 +108,15 @@ def kept_fields(folder: str) -> list[str]:
     return [name for name in columns if name.startswith(KEPT)]
 
 
+def frequent_values(spark: SparkSession, path: str, column: str) -> tuple[int, ...]:
+    """The most frequent values of a kept field, rising."""
+    counts = open_predictions(spark, path).groupBy(column).count()
+    rows = (
+        counts.where(F.col(column).isNotNull()).orderBy(F.desc("count"), column).limit(MOST_VALUES).collect()
+    )
+    return tuple(sorted(row[column] for row in rows))
+
+
 def open_predictions(spark: SparkSession, path: str) -> DataFrame:
     """The columns of predictions that evaluation reads, as Spark's; rows unchecked."""
     with readable(path):
@@ -140,7 +130,7 @@ def require_sound(spark: SparkSession, path: str, num_rows: int, num_broken: int
         return
     rows = open_predictions(spark, path)
     if not num_rows or num_broken:
-        _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
+        check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
     if num_repeated:
         _require_unique(rows, path)
 
@@ -150,7 +140,7 @@ def read_predictions(spark: SparkSession, path: str) -> DataFrame:
     _check_columns(path)
     with readable(path):
         rows = open_predictions(spark, path).select("sample_id", *LABELS, *PROBABILITIES)
-        _check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
+        check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
         _require_unique(rows, path)
     return rows
 
@@ -212,7 +202,7 @@ def _prediction_rules() -> list[Rule]:
         rules.append(Rule(f"{name} 0 or 1", ~valid, F.col(name)))
     unclicked = F.coalesce((click == 0) & (conversion == 1), F.lit(False))
     rules.append(Rule("conversion=1 only with click=1", unclicked, both))
-    rules += [_probability_rule(name) for name in PROBABILITIES]
+    rules += [probability_rule(name) for name in PROBABILITIES]
     return [*rules, _product_rule()]
 
 
@@ -224,13 +214,13 @@ def _product_rule() -> Rule:
     return Rule("p_ctcvr = p_ctr * p_cvr", F.coalesce(apart, F.lit(False)), values)
 
 
-def _probability_rule(name: str) -> Rule:
+def probability_rule(name: str) -> Rule:
     # NaN is greater than everything in Spark, so `between` refuses it.
     valid = F.coalesce(F.col(name).between(0, 1), F.lit(False))
     return Rule(f"{name} in [0, 1]", ~valid, F.col(name))
 
 
-def _check_rows(rows: DataFrame, path: str, rules: list[Rule], advice: str) -> int:
+def check_rows(rows: DataFrame, path: str, rules: list[Rule], advice: str) -> int:
     """Number of rows, in one pass; an `InputError` where there are none or some row breaks a rule."""
     broken = reduce(or_, (rule.broken for rule in rules))
     columns = (F.count(F.lit(1)).alias("rows"), F.count_if(broken).alias("broken"))
@@ -262,45 +252,3 @@ def _first_broken_rule(rows: DataFrame, rules: list[Rule]) -> str:
         f"expected {rules[first].expected}, found {found[f'broken_{first}']} of {found['rows']} rows "
         f"without, for example sample_id {example['sample_id']}: {example['value']}."
     )
-
-
-def read_truth(spark: SparkSession, path: str, predictions: DataFrame) -> DataFrame:
-    """(sample_id, true_p_ctr, true_p_cvr) from a csv file or glob with a checked header.
-
-    Its sample_ids are numbers or text as those of the predictions are.
-    """
-    leaf = predictions.schema["sample_id"].dataType.simpleString()
-    columns = f"sample_id {leaf}, p_ctr double, p_cvr double"
-    lines = spark.read.csv(_csv_paths(path), schema=columns, header=True, escape='"')
-    what, problem = ("a sample_id", "none") if leaf == "string" else ("a whole sample_id", "not a number")
-    rules = [Rule(what, F.col("sample_id").isNull(), F.lit(problem))]
-    rules += [_probability_rule(name) for name in truth_file.COLUMNS[1:]]
-    _check_rows(lines, path, rules, "Make the demo logs again.")
-    return lines.select("sample_id", *(F.col(name).alias(f"true_{name}") for name in truth_file.COLUMNS[1:]))
-
-
-def _csv_paths(pattern: str) -> list[str]:
-    # Spark warns with a stack trace about a pattern of local files, not about their list.
-    if "://" in pattern:
-        return [pattern]
-    fs, local = filesystem(pattern)
-    return [spark_path(path) for path in sorted(fs.glob(local))]
-
-
-def with_truth(predictions: DataFrame, truth: DataFrame, predictions_path: str, truth_path: str) -> DataFrame:
-    """Each prediction with its truth; an `InputError` unless they cover exactly the same impressions."""
-    left = predictions.withColumn("predicted", F.lit(1))
-    joined = left.join(truth.withColumn("known", F.lit(1)), "sample_id", "full_outer").persist()
-    advice = f"Give the predictions and the truth of the same split, not {predictions_path} and {truth_path}."
-    rules = [
-        Rule("a truth line for every prediction", F.col("known").isNull(), F.lit("only predicted")),
-        Rule("a prediction for every truth line", F.col("predicted").isNull(), F.lit("only in the truth")),
-    ]
-    num_pairs = _check_rows(joined, truth_path, rules, advice)
-    num_predictions = predictions.count()
-    if num_pairs != num_predictions:  # each prediction has a sample_id of its own
-        raise InputError(
-            f"{truth_path}: expected each sample_id once, found {num_pairs} lines for {num_predictions} "
-            f"predictions. {advice}"
-        )
-    return joined.drop("predicted", "known")

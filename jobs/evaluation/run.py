@@ -9,12 +9,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from jobs.evaluation import content, inputs, scores, stages
+from jobs.evaluation import content, inputs, judging, scores, stages, truth
 from jobs.evaluation.blobs import Arrays
 from jobs.evaluation.comparison import against_of, pair_of
-from jobs.evaluation.content import Judged
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.gram import WIDTH
+from jobs.evaluation.judging import Judged
 from jobs.evaluation.pack import num_shards
 from jobs.evaluation.prediction_files import KEPT
 from jobs.evaluation.rankings import NUM_BINS, TASKS, WEIGHT_UNIT, Totals
@@ -70,7 +70,7 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
     """All metrics of some predictions, written whole to `options.out` with the users' sums beside."""
     other = read_other(options.against) if options.against else None
     manifest = read_manifest(options.predictions)
-    plan = stages.Plan(num_shards(manifest["rows"]), _known(options))
+    plan = stages.Plan(num_shards(manifest["rows"]), _known(spark, options))
     LOG.info("computing the metrics of %s", options.predictions)
     dealt = stages.dealt(_packed(spark, options, plan), plan)
     try:
@@ -86,8 +86,8 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
         dealt.unpersist()
 
 
-def _known(options: Options) -> list[Cut]:
-    """The cuts, whose columns the predictions must have."""
+def _known(spark: SparkSession, options: Options) -> list[Cut]:
+    """The cuts, whose columns the predictions must have; those without bounds get their values."""
     kept = inputs.kept_fields(options.predictions)
     missing = [cut.column for cut in options.cuts if cut.column is not None and cut.column not in kept]
     if missing:
@@ -96,7 +96,12 @@ def _known(options: Options) -> list[Cut]:
             f"{options.predictions}: expected columns {', '.join(missing)}, found none. Predict again with "
             f"{names}."
         )
-    return options.cuts
+    return [
+        cut._replace(values=inputs.frequent_values(spark, options.predictions, cut.column))
+        if cut.column is not None and not cut.bounds
+        else cut
+        for cut in options.cuts
+    ]
 
 
 def _packed(spark: SparkSession, options: Options, plan: stages.Plan) -> DataFrame:
@@ -104,8 +109,8 @@ def _packed(spark: SparkSession, options: Options, plan: stages.Plan) -> DataFra
         work = inputs.work_of(options.predictions, spark.sparkContext.defaultParallelism)
         return stages.packed(spark, work, plan)
     rows = inputs.open_predictions(spark, options.predictions)
-    truth = inputs.read_truth(spark, options.truth, rows)
-    joined = inputs.with_truth(rows, truth, options.predictions, options.truth)
+    known = truth.read_truth(spark, options.truth, rows)
+    joined = truth.with_truth(rows, known, options.predictions, options.truth)
     return stages.packed_with_truth(joined, plan)
 
 
@@ -138,7 +143,7 @@ def _write(
     other: Other | None,
 ) -> Metrics:
     """The rankings, the users' sums in their place, and metrics.json last."""
-    totals = content.totals_of(found, plan.cuts, names_of_rankings(options.truth is not None))
+    totals = judging.totals_of(found, plan.cuts, names_of_rankings(options.truth is not None))
     folder = folder_of(options.out)
     outputs.refuse_foreign(folder, OUTPUT)
     with staging.beside(folder) as staged:
@@ -180,7 +185,7 @@ def _judge(totals: dict[str, Totals], ended: stages.Found) -> tuple[dict[str, Ju
     gram = np.sum([part["gram"] for part in ended.grams], axis=0).reshape(len(sums), -1)
     users = np.sum([part["users"] for part in ended.grams], axis=0)
     judged = {
-        task: content.judge(task, totals[task], ended.summaries.get(place, {}), sums, gram, int(users[place]))
+        task: judging.judge(task, totals[task], ended.summaries.get(place, {}), sums, gram, int(users[place]))
         for place, task in enumerate(TASKS)
     }
     return judged, Grams(gram, sums, users)
@@ -265,7 +270,7 @@ def _sums_manifest(judged: dict[str, Judged], source: PredictionSource, plan: st
     return {
         "digest": source["digest"],
         "shards": plan.shards,
-        "tasks": {task: content.stored_of(judged[task]) for task in TASKS},
+        "tasks": {task: judging.stored_of(judged[task]) for task in TASKS},
         "written_by": WRITTEN_BY,
     }
 
@@ -280,7 +285,7 @@ def _pairs(
     half = len(TASKS) * WIDTH
     pairs = {}
     for place, task in enumerate(TASKS):
-        theirs = content.judge_stored(
+        theirs = judging.judge_stored(
             task,
             totals[task],
             other.manifest["tasks"][task],

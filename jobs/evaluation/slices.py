@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation import scores
-from jobs.evaluation.content import Judged, Z
+from jobs.evaluation.content import Z
 from jobs.evaluation.cuts import Cut
+from jobs.evaluation.judging import Judged
 from jobs.evaluation.users import NUM_GROUPS
 from schemas.metrics import TASKS, Estimate, Slice, SliceTask, Slicing
 

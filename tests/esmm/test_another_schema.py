@@ -106,7 +106,7 @@ def test_evaluation_judges_them_against_labels_and_truth(
     lines = pd.DataFrame({"sample_id": found["sample_id"], "p_ctr": truth[0], "p_cvr": truth[1]})
     lines[::-1].to_csv(tmp_path / "truth.csv", index=False)
     paths = {"predictions": str(folder), "truth": str(tmp_path / "truth.csv")}
-    check_paths(**paths)
+    check_paths(paths["predictions"])
     metrics = evaluate(spark, Options(**paths, out=str(tmp_path / "metrics.json"), against=None, cuts=[]))
     judged = found["click"] == 1
     cvr = roc_auc_score(found["conversion"][judged], found["p_cvr"][judged])

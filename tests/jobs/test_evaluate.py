@@ -1,5 +1,6 @@
 """Evaluation from published predictions to metrics.json, against scikit-learn and numpy."""
 
+import argparse
 import csv
 import json
 import os
@@ -19,7 +20,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from jobs.evaluate import IMPRESSIONS_OF_USER, check
+from jobs.evaluate import IMPRESSIONS_OF_USER, check, cut_of
 from jobs.evaluation.inputs import check_paths
 from jobs.evaluation.rankings import NUM_BINS
 from jobs.evaluation.run import Options, evaluate
@@ -242,6 +243,41 @@ def test_slices_by_the_impressions_of_a_user(metrics: Columns, drawn: tuple[Colu
             assert found["auc"]["reason"] == "one group of users alone: no interval"
 
 
+def test_slices_by_kept_fields(spark: SparkSession, tmp_path: Path, drawn: tuple[Columns, Columns]) -> None:
+    """By each value, and by ranges."""
+    folder = write_predictions(tmp_path / "predictions", drawn[0], num_files=1)
+    position = np.arange(600, dtype=np.int32) % 7
+    (file,) = folder.glob("*.parquet")
+    pq.write_table(pq.read_table(file).append_column("field_301", pa.array(position)), file)
+    cuts = [cut_of("301"), cut_of("301:1,4")]
+    options = Options(str(folder), str(tmp_path / "metrics.json"), None, None, cuts)
+    check(options)
+    by_value, by_range = evaluate(spark, options)["slicings"]
+    assert [part["label"] for part in by_value["slices"]] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [part["label"] for part in by_range["slices"]] == ["0 to 1", "2 to 4", "5 or more"]
+    label, predicted, _ = scores_of("ctr", drawn)
+    expected = [position == value for value in range(7)]
+    expected += [position <= 1, (position > 1) & (position <= 4), position > 4]
+    for part, rows in zip(by_value["slices"] + by_range["slices"], expected, strict=True):
+        assert part["ctr"]["rows"] == rows.sum()
+        auc = roc_auc_score(label[rows], predicted[rows])
+        assert part["ctr"]["auc"]["value"] == pytest.approx(auc, abs=1e-9)
+
+
+def test_a_field_that_was_not_kept(spark: SparkSession, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "predictions", draw(30)[0])
+    with pytest.raises(
+        InputError, match="expected columns field_301, found none. Predict again with --keep 301"
+    ):
+        evaluate(spark, Options(str(folder), str(tmp_path / "m.json"), None, None, [cut_of("301")]))
+
+
+@pytest.mark.parametrize("text", ["", ":10", "205:10,x", "205:20,10", "205:10,10"])
+def test_slices_that_are_none(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected FIELD or FIELD:10,20,50"):
+        cut_of(text)
+
+
 def test_cvr_on_all_impressions_is_judged_by_the_truth(
     metrics: Columns, drawn: tuple[Columns, Columns]
 ) -> None:
@@ -460,10 +496,10 @@ def test_files_are_those_of_the_manifest(tmp_path: Path, change: Change, by_file
     folder = write_predictions(tmp_path / "predictions", draw(30)[0])
     change(folder)
     with pytest.raises(InputError, match=f"predictions: its files are not those .*\n  {by_file}\n"):
-        check_paths(str(folder), None)
+        check_paths(str(folder))
     (folder / MANIFEST_NAME).write_text('{"rows": 30, "run": "run", "step": 5, "epoch": 1}')
     with pytest.raises(InputError, match=f"expected 30 rows, found {in_all}"):
-        check_paths(str(folder), None)
+        check_paths(str(folder))
 
 
 def test_predictions_of_the_first_releases_are_judged(spark: SparkSession, tmp_path: Path) -> None:
@@ -482,7 +518,7 @@ def test_predictions_without_their_manifest_are_refused(tmp_path: Path, content:
     if content is not None:
         (folder / MANIFEST_NAME).write_text(content)
     with pytest.raises(InputError, match=r"predictions: expected predictions \(_manifest.json.*esmm.predict"):
-        check_paths(str(folder), None)
+        check_paths(str(folder))
 
 
 def test_repeated_sample_ids(spark: SparkSession, tmp_path: Path) -> None:
@@ -538,8 +574,9 @@ def test_paths_are_checked_before_spark_starts(tmp_path: Path) -> None:
             "expected the header sample_id,p_ctr,p_cvr, found 'sample_id,click'",
         ),
     ]:
+        options = Options(str(predictions), str(tmp_path / "m.json"), str(truth) if truth else None, None, [])
         with pytest.raises(InputError, match=message):
-            check_paths(str(predictions), str(truth) if truth else None)
+            check(options)
 
 
 @pytest.mark.parametrize(

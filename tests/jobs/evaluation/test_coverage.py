@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.evaluation import comparison, content
+from jobs.evaluation.judging import Judged
 from jobs.evaluation.rankings import TASKS
 from schemas.metrics import Estimate
 from tests.fixtures.evaluated import Columns, judged, paired
@@ -117,7 +118,7 @@ def within(estimate: Estimate, value: float) -> bool:
     return low is not None and high is not None and low <= value <= high
 
 
-def figures(found: dict[str, content.Judged], names: tuple[str, ...]) -> dict[tuple[str, str], float]:
+def figures(found: dict[str, Judged], names: tuple[str, ...]) -> dict[tuple[str, str], float]:
     return {(task, name): found[task].figures[name].value or 0.0 for task in TASKS for name in names}
 
 
