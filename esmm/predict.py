@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cli.arguments import CommandParser
 from cli.version import WRITTEN_BY
+from esmm import kept
 from esmm.batch import Batch
 from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints.loading import load_model
@@ -52,6 +53,7 @@ class PredictOptions:
     checkpoint: str | None
     device: Literal["auto", "cpu", "cuda"] | None
     overwrite: bool
+    keep: tuple[str, ...]
 
 
 def parse_arguments(argv: list[str]) -> PredictOptions:
@@ -67,7 +69,15 @@ def parse_arguments(argv: list[str]) -> PredictOptions:
         help="to compute on, if not as the run's train.device says",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that stand there")
-    return PredictOptions(**vars(parser.parse_args(argv)))
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="a field to add as column field_FIELD: its bucket, or how many ids it has; may be repeated",
+    )
+    options = vars(parser.parse_args(argv))
+    return PredictOptions(**{**options, "keep": tuple(options["keep"])})
 
 
 def predict(world: World, options: PredictOptions) -> None:
@@ -77,12 +87,15 @@ def predict(world: World, options: PredictOptions) -> None:
         config = run_folder.read_config(options.run)
     world = world.use(options.device or config.train.device)
     loader = Loader.for_run(options.samples, config, world, with_keys=True)
+    with world.agree():
+        kept.require_fields(options.keep, loader.schema)
     model, state = load(options, config, loader, world)
     with ExitStack() as stack:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
-        columns = predictions.arrow_schema(loader.schema)
-        rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", columns, score(model, loader, world))
+        columns = predictions.arrow_schema(loader.schema, options.keep)
+        tables = _tables(score(model, loader, world), loader.schema, options, columns)
+        rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", columns, tables)
         world.all_reduce_([rows], "rows")
         world.barrier()
         if world.is_rank_zero:
@@ -108,16 +121,16 @@ def _part(rank: int) -> str:
     return f"part-{rank:05d}.parquet"
 
 
-def _write_part(path: str, columns: pa.Schema, scored: Iterator[tuple[Batch, Tensor]]) -> int:
+def _write_part(path: str, columns: pa.Schema, tables: Iterator[pa.Table]) -> int:
     """Write one worker's predictions; a worker without any writes a file without rows."""
     fs, target = filesystem(path)
     rows = 0
     waiting = [columns.empty_table()]
     with fs.open(target, "wb") as stream, pq.ParquetWriter(stream, columns) as writer:
-        for batch, scores in scored:
-            waiting.append(_to_table(batch, scores, columns))
-            rows += batch.num_impressions
-            if sum(table.num_rows for table in waiting) >= ROWS_PER_ROW_GROUP:
+        for table in tables:
+            waiting.append(table)
+            rows += table.num_rows
+            if sum(one.num_rows for one in waiting) >= ROWS_PER_ROW_GROUP:
                 writer.write_table(pa.concat_tables(waiting))
                 waiting = []
         if waiting:
@@ -136,18 +149,26 @@ def _publish(staged: str, rows: list[int], options: PredictOptions, state: State
         schema=schema.to_dict(),
         written_by=WRITTEN_BY,
     )
+    if options.keep:
+        content["kept"] = list(options.keep)
     write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
     outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
     print(f"{options.out}: predictions of {sum(rows)} impressions, step {state.step} of {options.run}")
 
 
-def _to_table(batch: Batch, scores: Tensor, columns: pa.Schema) -> pa.Table:
-    """Keys and probabilities of a batch in the layout of `schemas.predictions`."""
-    assert batch.keys is not None, "the loader was opened with_keys"
-    table = batch.keys
-    for name, column in zip(predictions.PROBABILITIES, scores.numpy().T, strict=True):
-        table = table.append_column(name, pa.array(column))
-    return table.select(columns.names).cast(columns)
+def _tables(
+    scored: Iterator[tuple[Batch, Tensor]], schema: Schema, options: PredictOptions, columns: pa.Schema
+) -> Iterator[pa.Table]:
+    """Keys, probabilities and kept fields of batches in the layout of `schemas.predictions`."""
+    for batch, scores in scored:
+        assert batch.keys is not None, "the loader was opened with_keys"
+        table = batch.keys
+        for name, column in zip(predictions.PROBABILITIES, scores.numpy().T, strict=True):
+            table = table.append_column(name, pa.array(column))
+        for name in options.keep:
+            found = kept.values(batch, schema, name)
+            table = table.append_column(f"{predictions.KEPT_FIELD}{name}", pa.array(found))
+        yield table.select(columns.names).cast(columns)
 
 
 if __name__ == "__main__":

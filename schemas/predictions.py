@@ -1,5 +1,6 @@
 """The predictions: one Parquet row per impression, and a manifest of their files."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
@@ -33,6 +34,7 @@ TYPES: dict[str, tuple[ColumnType, ...]] = {
     "p_cvr": ("float32",),
     "p_ctcvr": ("float32",),
 }
+KEPT_FIELD = "field_"  # begins the columns of fields that predictions have kept
 
 
 class FileRows(TypedDict):
@@ -51,6 +53,8 @@ class Manifest(TypedDict):
     step: NotRequired[int]
     epoch: NotRequired[int]
     schema: NotRequired[dict[str, Any]]  # `Schema.to_dict` of the samples; not in the first releases
+    kept: NotRequired[list[str]]  # names of the fields that have a column; absent where there are none
+    calibration: NotRequired[dict[str, Any]]  # that the probabilities have gone through, if any
     written_by: NotRequired[str]  # name and version; not in the first releases
 
 
@@ -67,12 +71,16 @@ def read_manifest(folder: str) -> Manifest:
     return cast(Manifest, content)
 
 
-def arrow_schema(schema: Schema) -> "pa.Schema":
-    """sample_id, context_id, user_id (raw, null if absent), labels and the three probabilities."""
+def arrow_schema(schema: Schema, kept: Sequence[str] = ()) -> "pa.Schema":
+    """sample_id, context_id, user_id (raw, null if absent), labels, the three probabilities, kept fields.
+
+    kept: names of fields; of one that has one value its bucket (0 missing), else how many ids there are.
+    """
     import pyarrow as pa
 
     types = {name: allowed[0] for name, allowed in TYPES.items()}
     types |= {"sample_id": schema.sample_id_type, "user_id": schema.user_id_type}
+    types |= {f"{KEPT_FIELD}{name}": "int32" for name in kept}
     return pa.schema(
         [pa.field(name, pa.type_for_alias(leaf), nullable=name == "user_id") for name, leaf in types.items()]
     )
