@@ -24,13 +24,13 @@ from cli.log import set_up_logging
 from jobs import progress
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.inputs import check_paths
-from jobs.evaluation.prediction_files import KEPT
 from jobs.evaluation.run import Options, evaluate, read_other
 from jobs.evaluation.stages import SPARK_OPTIONS
 from jobs.evaluation.sums_files import OUTPUT, folder_of
 from jobs.evaluation.text import format_metrics
 from jobs.evaluation.truth import check_truth
 from jobs.session import spark_session, task_errors_as_input_errors
+from schemas.predictions import KEPT_FIELD
 from storage import outputs
 
 STAGES = ("reading predictions", "dealing them to users", "ranking", "adding up by user")
@@ -73,7 +73,7 @@ def cut_of(text: str) -> Cut:
         raise argparse.ArgumentTypeError(
             f"expected FIELD or FIELD:10,20,50 with rising bounds, found {text!r}"
         )
-    return Cut(field, f"{KEPT}{field}", bounds)
+    return Cut(field, f"{KEPT_FIELD}{field}", bounds)
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from pyspark.sql.pandas.types import from_arrow_type
 from cli.errors import InputError
 from jobs.evaluation.cuts import MOST_VALUES
 from jobs.evaluation.pack import ROWS_PER_PIECE
-from jobs.evaluation.prediction_files import KEPT, Piece, not_parquet, pieces_of, row_groups, types_of
+from jobs.evaluation.prediction_files import Piece, not_parquet, pieces_of, row_groups, types_of
 from jobs.evaluation.rows import PRODUCT_TOLERANCE, SMALLEST_PRODUCT
 from jobs.session import spark_path
-from schemas.predictions import LABELS, PROBABILITIES, TYPES, read_manifest
+from schemas.predictions import KEPT_FIELD, LABELS, PROBABILITIES, TYPES, read_manifest
 from schemas.samples import MANIFEST_NAME
 from storage import publishing
 from storage.filesystems import filesystem
@@ -105,7 +105,7 @@ def work_of(folder: str, parallelism: int) -> list[list[Piece]]:
 def kept_fields(folder: str) -> list[str]:
     """The columns of fields that predictions have kept for slices."""
     columns = types_of(f"{folder}/{_parquet_files(folder)[0]}").names
-    return [name for name in columns if name.startswith(KEPT)]
+    return [name for name in columns if name.startswith(KEPT_FIELD)]
 
 
 def frequent_values(spark: SparkSession, path: str, column: str) -> tuple[int, ...]:

@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from jobs.evaluation import prediction_files
 from jobs.evaluation.blobs import Arrays, Blob, to_batch
-from jobs.evaluation.prediction_files import KEPT, Piece
+from jobs.evaluation.prediction_files import Piece
 from jobs.evaluation.rows import hashes_of, is_sound, mixed, users_of
+from schemas.predictions import KEPT_FIELD
 
-NUMBERS = ("p_", "true_", KEPT)  # begin the names of columns that are taken as they are
+NUMBERS = ("p_", "true_", KEPT_FIELD)  # begin the names of columns that are taken as they are
 
 ROWS, SAMPLE_IDS, COUNTS = range(3)  # the kinds of blobs
 

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cli.errors import InputError
-from schemas.predictions import LABELS, PROBABILITIES
+from schemas.predictions import KEPT_FIELD, LABELS, PROBABILITIES
 from storage.filesystems import filesystem
 
 KEYS = ("sample_id", "user_id", "context_id")
-KEPT = "field_"  # begins the names of fields that a prediction has kept
 
 
 class Piece(NamedTuple):
@@ -73,7 +72,7 @@ def read(pieces: Iterable[Piece]) -> Iterator[pa.Table]:
 
 def _read(file: pq.ParquetFile, piece: Piece) -> pa.Table:
     groups = list(range(piece.first, piece.first + piece.num))
-    kept = [name for name in file.schema_arrow.names if name.startswith(KEPT)]
+    kept = [name for name in file.schema_arrow.names if name.startswith(KEPT_FIELD)]
     columns = [*KEYS, *LABELS, *PROBABILITIES, *kept]
     if not _lack_a_user(file, groups):  # then nobody asks for contexts, the largest column
         columns.remove("context_id")

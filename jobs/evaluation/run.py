@@ -16,14 +16,13 @@ from jobs.evaluation.cuts import Cut
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.judging import Judged
 from jobs.evaluation.pack import num_shards
-from jobs.evaluation.prediction_files import KEPT
 from jobs.evaluation.rankings import NUM_BINS, TASKS, WEIGHT_UNIT, Totals
 from jobs.evaluation.shards import names_of_rankings
 from jobs.evaluation.slices import slicings_of
 from jobs.evaluation.sums_files import MANIFEST_NAME, OUTPUT, Task, folder_of
 from jobs.evaluation.users import NUM_GROUPS
 from schemas.metrics import FORMAT, AllImpressions, Bin, Calibration, Metrics, PredictionSource, TaskMetrics
-from schemas.predictions import Manifest, read_manifest
+from schemas.predictions import KEPT_FIELD, Manifest, read_manifest
 from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import read_json, write_json
@@ -91,7 +90,7 @@ def _known(spark: SparkSession, options: Options) -> list[Cut]:
     kept = inputs.kept_fields(options.predictions)
     missing = [cut.column for cut in options.cuts if cut.column is not None and cut.column not in kept]
     if missing:
-        names = " ".join(f"--keep {name.removeprefix(KEPT)}" for name in missing)
+        names = " ".join(f"--keep {name.removeprefix(KEPT_FIELD)}" for name in missing)
         raise InputError(
             f"{options.predictions}: expected columns {', '.join(missing)}, found none. Predict again with "
             f"{names}."
