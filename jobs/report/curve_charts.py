@@ -21,7 +21,9 @@ def roc_chart(task: str, found: TaskMetrics) -> Chart:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
         axes.plot(x, y, color=ACCENT)
         place = len(x) // 2
-        label_line(axes, x[place], y[place], f"{name}: AUC {number(found['auc']['value'])}", ACCENT)
+        label_line(
+            axes, x[place], y[place], f"{name}: AUC {number(found['auc']['value'])}", ACCENT, xytext=(8, -8)
+        )
         label_line(axes, 0.72, 0.68, "chance: 0.5", MUTED, va="top")
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="negatives above the threshold (false positive rate)")
         axes.set_ylabel("positives above it (true positive rate)")
@@ -43,7 +45,7 @@ def pr_chart(task: str, found: TaskMetrics) -> Chart:
         place = len(x) // 4
         named = f"{name}: PR-AUC {number(found['pr_auc']['value'])}"
         label_line(axes, x[place], y[place], named, ACCENT, xytext=(6, 8))
-        label_line(axes, 0.01, rate, f"chance: {rate:.3g}", MUTED, xytext=(0, -3), va="top")
+        label_line(axes, 0.01, rate, f"chance: {rate:.3g}", MUTED, xytext=(0, 3), va="bottom")
         axes.set(xlim=(0, 1), ylim=(0, top), xlabel="share of the positives found (recall)")
         axes.set_ylabel("share of positives among them (precision)")
         title = f"Precision and recall of {name}, {OVER[task]} impressions"
@@ -75,7 +77,9 @@ def calibration_chart(task: str, found: TaskMetrics) -> Chart:
         ratio = number(found["calibration_ratio"]["value"], ".3f")
         about = f"{len(bins)} bins of about as many impressions, with 95 % intervals; ratio {ratio}."
         svg = svg_of(figure, f"calibration-{task}", title, about)
-    note = "Above the dashed line the model promises too little, below it too much. Below: impressions by score."
+    note = (
+        "Above the dashed line the model promises too little, below it too much. Below: impressions by score."
+    )
     return Chart(title, svg, bins_table(title, bins), note + _left_out(bins, shown))
 
 

@@ -25,7 +25,9 @@ def slices_chart(place: int, slicing: Slicing, task: str, figure_name: str, whol
         axes.set_ylim(len(slices) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.grid(axis="y", visible=False)
-        title = f"{named} of {task.upper()} by {slicing['name']}, {OVER[task]} impressions"
+        title = (
+            f"{named[0].upper()}{named[1:]} of {task.upper()} by {slicing['name']}, {OVER[task]} impressions"
+        )
         axes.set_xlabel(f"{named}; dashed: all together {number(whole, '.3f')}")
         svg = svg_of(figure, f"slices-{place}-{task}-{figure_name}", title, "Dots with 95 % intervals.")
     return Chart(title, svg, _slices_table(title, slicing, task, figure_name), _slices_note(slices))
@@ -39,7 +41,9 @@ def _dot(axes: Any, row: int, found: Mapping[str, Any], small: bool) -> None:
         return
     if found["low"] is not None:
         axes.hlines(row, found["low"], found["high"], color=colour, linewidth=1.4)
-    axes.plot([found["value"]], [row], "o", color=colour, markersize=4.5, fillstyle="none" if small else "full")
+    axes.plot(
+        [found["value"]], [row], "o", color=colour, markersize=4.5, fillstyle="none" if small else "full"
+    )
 
 
 def _short(text: str, most: int = 18) -> str:
@@ -101,9 +105,7 @@ def over_time_chart(task: str, key: str, runs: Sequence[tuple[str, Mapping[str, 
         axes.set_xlim(0.5, len(runs) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlabel("run, by its number in the table")
-        title = f"{named} of {task.upper()}, {OVER[task]} impressions"
+        title = f"{named[0].upper()}{named[1:]} of {task.upper()}, {OVER[task]} impressions"
         svg = svg_of(figure, f"time-{task}-{key}", title, f"{len(known)} of {len(runs)} runs, oldest first.")
     rows = [[name, estimate(one)] for name, one in runs]
     return Chart(title, svg, Table(title, ("run", "value [95 % interval]"), rows))
-
-

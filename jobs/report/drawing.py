@@ -48,7 +48,9 @@ STYLE = {
 
 
 @contextmanager
-def canvas(height: float, rows: int = 1, ratios: tuple[float, ...] = ()) -> Iterator[tuple[Figure, list[Axes]]]:
+def canvas(
+    height: float, rows: int = 1, ratios: tuple[float, ...] = ()
+) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with axes below each other that share x; in our style, whatever the machine's settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

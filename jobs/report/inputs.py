@@ -45,7 +45,10 @@ def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
 
 def read_metrics(path: str) -> Metrics:
     """An evaluation of this release's format."""
-    found = read_json(path)
+    try:
+        found = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error} Evaluate again: python -m jobs.evaluate.") from error
     if found.get("format") != FORMAT:
         raise InputError(
             f"{path}: expected metrics of format {FORMAT}, found {found.get('format', 1)}. Evaluate again: "
@@ -68,7 +71,9 @@ def _read_stages(path: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(_text(path) or "")
     except ValueError as error:
-        raise InputError(f"{path}: expected a JSON list of stages, found something else ({error}).") from error
+        raise InputError(
+            f"{path}: expected a JSON list of stages, found something else ({error})."
+        ) from error
     keys = {"name", "command", "seconds"}
     if not isinstance(found, list) or not all(isinstance(one, dict) and keys <= one.keys() for one in found):
         raise InputError(f"{path}: expected a list of stages with name, command and seconds.")
@@ -80,7 +85,9 @@ def _read_log(path: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines if line.strip()]
     except ValueError as error:
-        raise InputError(f"{path}: expected a JSON object per line, found something else ({error}).") from error
+        raise InputError(
+            f"{path}: expected a JSON object per line, found something else ({error})."
+        ) from error
 
 
 def _exists(path: str) -> bool:

@@ -20,7 +20,9 @@ def training_section(entries: Sequence[Mapping[str, Any]]) -> Section:
     """The curves of a training log; a line where there is none."""
     lead = "By step. Loss is the mean of -ln p of the label over the impressions since the point before."
     if not entries:
-        return Section("training", "Training", lead, [Text("There is no training log (train.jsonl) in this run.")])
+        return Section(
+            "training", "Training", lead, [Text("There is no training log (train.jsonl) in this run.")]
+        )
     train = [one for one in entries if one["kind"] == "train"]
     scored = [one for one in entries if one["kind"] != "train"]
     speed = {"impressions_per_second": "impressions/s"}
@@ -28,7 +30,9 @@ def training_section(entries: Sequence[Mapping[str, Any]]) -> Section:
         _lines_chart("loss", "Training loss of each task", train, LOSSES),
         _lines_chart("auc", "Validation AUC", scored, SCORES),
         _lines_chart("speed", "Impressions per second", train, speed),
-        _lines_chart("loader", "Share of the time spent waiting for data", train, {"loader_share": "waiting"}),
+        _lines_chart(
+            "loader", "Share of the time spent waiting for data", train, {"loader_share": "waiting"}
+        ),
     ]
     return Section("training", "Training", lead, [one for one in blocks if one is not None])
 
@@ -63,7 +67,9 @@ def _plain(value: float | None) -> str:
 
 def data_section(profiles: Mapping[str, Profile]) -> Section:
     """What the samples are like; `profiles` by the file's name."""
-    lead = "Rates, coverage (share of impressions that have a field), list lengths, collisions of ids and drift."
+    lead = (
+        "Rates, coverage (share of impressions that have a field), list lengths, collisions of ids and drift."
+    )
     blocks: list[Block] = []
     for place, profile in enumerate(profiles.values()):
         blocks += [_rates_table(profile), _fields_table(profile)]

@@ -70,7 +70,9 @@ def _against_table(against: Against) -> Table:
                 continue
             smallest = number(one["smallest"], ".4f")
             judged = one["verdict"] or one.get("reason", MISSING)
-            rows.append([f"{TITLES[name]}, {task.upper()}", OVER[task], estimate(one, "+.4f"), smallest, judged])
+            rows.append(
+                [f"{TITLES[name]}, {task.upper()}", OVER[task], estimate(one, "+.4f"), smallest, judged]
+            )
     head = ("figure", "impressions", "difference [95 % interval]", "detectable", "verdict")
     caption = f"This run minus {against['run']}; detectable: what this set shows with a chance of 80 %"
     return Table(caption, head, rows, wordy=True)
@@ -78,14 +80,17 @@ def _against_table(against: Against) -> Table:
 
 def metrics_section(metrics: Metrics) -> Section:
     """Every figure of every task with its interval and baselines."""
-    blocks: list[Block] = [_table_of(task, found) for task, found in tasks_of(metrics).items()]
+    blocks: list[Block] = [
+        _table_of(task, found, task == TASKS[0]) for task, found in tasks_of(metrics).items()
+    ]
     if "cvr_all_impressions" in metrics:
         blocks.append(_truth_table(metrics))
     lead = "Every figure with its 95 % interval, beside the mean rate as a constant score and, where it is known, the truth."
     return Section("metrics", "Metrics", lead, blocks)
 
 
-def _table_of(task: str, found: TaskMetrics) -> Table:
+def _table_of(task: str, found: TaskMetrics, explained: bool) -> Table:
+    """explained: with a last column that says what each figure is, which the first table is enough for."""
     bases = found["baselines"]
     values: dict[str, Any] = dict(found)
     rows = []
@@ -93,19 +98,30 @@ def _table_of(task: str, found: TaskMetrics) -> Table:
         others = [number(dict(base).get(name)) for base in bases.values()]  # type: ignore[arg-type]
         rows.append([TITLES[name], estimate(values[name]), *others, MEANING[name]])
     blank = [""] * len(bases)
-    rows.append(["ECE if calibrated", number(found["ece_of_calibrated"]), *blank, MEANING["ece_of_calibrated"]])
+    rows.append(
+        ["ECE if calibrated", number(found["ece_of_calibrated"]), *blank, MEANING["ece_of_calibrated"]]
+    )
     for name in ("mean_predicted", "mean_actual"):
         rows.append([name.replace("_", " "), number(values[name], ".5f"), *blank, MEANING[name]])
     if "share_of_best" in found:
-        rows.append(["share of best", number(found["share_of_best"], ".1%"), *blank, MEANING["share_of_best"]])
+        rows.append(
+            ["share of best", number(found["share_of_best"], ".1%"), *blank, MEANING["share_of_best"]]
+        )
     counts = f"{found['rows']:,} impressions, {found['positives']:,} positives, {found['users']:,} users"
     caption = f"{task.upper()} on {OVER[task]} impressions: {counts}"
-    return Table(caption, ("figure", "value [95 % interval]", *bases, "what it is"), rows, wordy=True)
+    head = ["figure", "value [95 % interval]", *bases, "what it is"]
+    if not explained:
+        return Table(caption, head[:-1], [row[:-1] for row in rows])
+    return Table(caption, head, rows, wordy=True)
 
 
 def _truth_table(metrics: Metrics) -> Table:
     found = metrics["cvr_all_impressions"]
-    spaces: dict[str, Any] = {"all": found["all"], "clicked": found["clicked"], "not clicked": found["unclicked"]}
+    spaces: dict[str, Any] = {
+        "all": found["all"],
+        "clicked": found["clicked"],
+        "not clicked": found["unclicked"],
+    }
     rows = []
     for name, one in spaces.items():
         both = one["mean_true"] and one["mean_predicted"] is not None
@@ -166,5 +182,7 @@ def slices_section(metrics: Metrics) -> Section | None:
             blocks.append(slices_chart(place, slicing, task, "auc", found["auc"]["value"]))
             whole = found["calibration_ratio"]["value"]
             blocks.append(slices_chart(place, slicing, task, "calibration_ratio", whole))
-    lead = "Where the model is better or worse than on the whole. A dot is a value, its bar the 95 % interval."
+    lead = (
+        "Where the model is better or worse than on the whole. A dot is a value, its bar the 95 % interval."
+    )
     return Section("slices", "Slices", lead, blocks) if blocks else None
