@@ -60,6 +60,11 @@ test-cluster: setup ## Run the tests on a Spark standalone cluster and on YARN w
 test-hosts: setup ## Run the tests of training on two hosts, network namespaces of this machine (root, openssh-server)
 	.venv/bin/python -m pytest -rs tests/cluster/test_hosts.py
 
+.PHONY: test-report
+test-report: setup ## Open reports in Chromium: widths, themes, contrast, requests; screenshots in build/
+	@scripts/setup.sh browser
+	.venv/bin/python -m pytest tests/report
+
 .PHONY: lint
 lint: setup ## Check style, formatting, types and who may import whom
 	ruff check .

@@ -1,4 +1,4 @@
-"""The whole road on demo data: raw logs, samples, training on two workers, predictions, the three AUCs.
+"""The whole road on demo data: raw logs, samples, training on two workers, predictions, metrics, a report.
 
     make demo SIZE=tiny        (the same as: python -m scripts.demo --size tiny)
     make demo SCHEMA=shop      the tables of a small shop instead of text in Ali-CCP's format
@@ -26,6 +26,7 @@ from cli.arguments import CommandParser
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 LAST_LINES = 25
+STAGES_NAME = "logs/stages.json"  # in the demo's folder: what each stage ran and took
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Size:
 
     logs: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
+    gates: bool = True  # few impressions break them by chance
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class World:
     config: str
     logs: tuple[tuple[str, str], ...]
     schema: tuple[str, ...] = ()  # the option that names it where it is not the default one
+    slices: tuple[str, ...] = ()  # fields by which figures are cut
 
 
 SIZES = {
@@ -50,6 +53,7 @@ SIZES = {
     "tiny": Size(
         logs=("--contexts", "300", "--list-scale", "0.2"),
         train=("--set", "train.batch_size=256", "--set", "train.log_every=10"),
+        gates=False,
     ),
 }
 
@@ -58,11 +62,13 @@ WORLDS = {
     "ali_ccp": World(
         "configs/demo.yaml",
         logs=(("--skeleton", "sample_skeleton_{split}.csv"), ("--common", "common_features_{split}.csv")),
+        slices=("301",),
     ),
     "shop": World(
         "configs/shop.yaml",
         logs=(("--impressions", "impressions_{split}"), ("--contexts", "contexts_{split}")),
         schema=("--schema", "configs/schemas/shop.yaml"),
+        slices=("position", "device"),
     ),
 }
 
@@ -106,6 +112,7 @@ def stages(world: World, size: Size, out: Path, config: str, workers: int) -> li
     run = out / "run"
     predictions = run / "predictions"
     metrics = run / "metrics.json"
+    profile = run / "profile.json"
     python = [sys.executable, "-m"]
     workers_command = [str(BIN / "horovodrun"), "-np", str(workers), "-H", f"localhost:{workers}", *python]
 
@@ -138,10 +145,12 @@ def stages(world: World, size: Size, out: Path, config: str, workers: int) -> li
             lambda: _training_outcome(run),
         ),
         Stage(
-            f"predict, {workers} workers",
+            f"predict, {workers} workers, and profile",
             [
                 [*workers_command, "esmm.predict", "--run", str(run), "--samples", str(test)]
-                + ["--out", str(predictions), "--overwrite"]
+                + ["--out", str(predictions), "--overwrite", *_each("--keep", world.slices)],
+                [*python, "jobs.profile_samples", "--samples", str(test), "--against", str(train)]
+                + [*(("--config", config) if size.gates else ()), "--out", str(profile)],
             ],
             predictions,
             lambda: f"{read_json(predictions / '_manifest.json')['rows']:,} predictions",
@@ -150,12 +159,25 @@ def stages(world: World, size: Size, out: Path, config: str, workers: int) -> li
             "evaluate",
             [
                 [*python, "jobs.evaluate", "--predictions", str(predictions), "--out", str(metrics)]
-                + ["--truth", str(raw / "truth_test.csv")]
+                + ["--truth", str(raw / "truth_test.csv"), *_each("--slice", world.slices)]
             ],
             metrics,
             lambda: f"{read_json(metrics)['ctr']['rows']:,} impressions judged",
         ),
+        Stage(
+            "report",
+            [
+                [*python, "jobs.make_report", "--run", str(run), "--profile", str(profile)]
+                + ["--stages", str(out / STAGES_NAME), "--runs", str(out)]
+            ],
+            run / "report.html",
+            lambda: "a page of the run, and one over all runs",
+        ),
     ]
+
+
+def _each(option: str, values: tuple[str, ...]) -> list[str]:
+    return [part for value in values for part in (option, value)]
 
 
 def _logs_outcome(raw: Path) -> str:
@@ -175,8 +197,8 @@ def _training_outcome(run: Path) -> str:
     return f"step {last['step']:,}"
 
 
-def run_stage(number: int, total: int, stage: Stage, log: Path) -> None:
-    """Run a stage, its output going to logs; a line before and after, live progress on a terminal."""
+def run_stage(number: int, total: int, stage: Stage, log: Path) -> float:
+    """The seconds of a stage. Its output goes to logs; a line before and after, progress on a terminal."""
     head = f"[{number}/{total}] {stage.name}"
     live = sys.stdout.isatty()
     if not live:
@@ -190,6 +212,7 @@ def run_stage(number: int, total: int, stage: Stage, log: Path) -> None:
         if code:
             raise StageError(_failure(stage.name, command, written, code))
     print(f"{head}: {stage.outcome()}, {seconds:.1f} s -> {_short(stage.output)}", flush=True)
+    return seconds
 
 
 def _run_logged(command: list[str], log: Path, head: str | None) -> int:
@@ -217,11 +240,26 @@ def _without_rank(line: str) -> str:
 
 def _failure(name: str, command: list[str], log: Path, code: int) -> str:
     last = "\n".join(f"    {line}" for line in log.read_text().splitlines()[-LAST_LINES:])
-    rerun = shlex.join([_short(Path(part)) if part.startswith("/") else part for part in command])
     return (
         f"stage '{name}' failed with exit code {code}. The last lines of {_short(log)}:\n{last}\n"
-        f"To run this stage again:\n    PATH={_short(BIN)}:$PATH {rerun}"
+        f"To run this stage again:\n    PATH={_short(BIN)}:$PATH {_as_text(command)}"
     )
+
+
+def _as_text(command: list[str]) -> str:
+    return shlex.join([_short(Path(part)) if part.startswith("/") else part for part in command])
+
+
+def run_stages(todo: list[Stage], logs: Path) -> None:
+    """One after the other; before each, the file has those that are done, as the report shows them."""
+    done: list[dict[str, Any]] = []
+    for number, stage in enumerate(todo, 1):
+        (logs.parent / STAGES_NAME).write_text(json.dumps(done, indent=2) + "\n")
+        name = stage.name.replace(", ", "-").replace(" ", "-")
+        seconds = run_stage(number, len(todo), stage, logs / f"{number}-{name}")
+        commands = " & ".join(_as_text(command) for command in stage.commands)
+        done.append({"name": stage.name, "command": commands, "seconds": round(seconds, 1)})
+    (logs.parent / STAGES_NAME).write_text(json.dumps(done, indent=2) + "\n")
 
 
 def _short(path: Path) -> str:
@@ -263,9 +301,7 @@ def main() -> None:
     world = WORLDS[args.schema]
     todo = stages(world, SIZES[args.size], out, args.config or world.config, args.workers)
     try:
-        for number, stage in enumerate(todo, 1):
-            name = stage.name.replace(", ", "-").replace(" ", "-")
-            run_stage(number, len(todo), stage, logs / f"{number}-{name}")
+        run_stages(todo, logs)
     except StageError as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(1)
@@ -276,6 +312,10 @@ def main() -> None:
     print(f"CVR of clicks is {cvr:.0%}, not 0.5 % as in real logs, so that a small demo has conversions.")
     print(
         f"\n{time.monotonic() - begin:.0f} s in all. Outputs in {_short(out)}: raw/ samples/ run/ logs/",
+        flush=True,
+    )
+    print(
+        f"Report: {(out / 'run' / 'report.html').as_uri()}\nAll runs: {(out / 'index.html').as_uri()}",
         flush=True,
     )
 

@@ -26,6 +26,8 @@ compile s3 --override s3.overrides
 compile dev --override s3.overrides
 compile tracking
 compile jobs
+compile report
+compile browser
 compile petastorm --no-deps
 compile horovod --no-deps
 compile peers --override peers.overrides

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up an environment; returns at once when nothing has changed since the last time.
 #   scripts/setup.sh            .venv: Spark, training, tests and linters
+#   scripts/setup.sh browser    what tests of the report need, into .venv, which is there already
 #   scripts/setup.sh airflow    .venv-airflow: the scheduler, whose pins exclude those of .venv
 # Variables: PYTHON (an interpreter of version 3.11), XDG_CACHE_HOME (where Horovod's wheel is kept).
 set -euo pipefail
@@ -9,9 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly torch_version=2.13.0
 readonly target=${1:-main}
 case $target in
-  main) venv=$PWD/.venv ;;
+  main|browser) venv=$PWD/.venv ;;
   airflow) venv=$PWD/.venv-airflow ;;
-  *) echo "usage: scripts/setup.sh [main|airflow]" >&2; exit 2 ;;
+  *) echo "usage: scripts/setup.sh [main|browser|airflow]" >&2; exit 2 ;;
 esac
 readonly venv log=$PWD/build/setup-$target.log
 
@@ -80,6 +81,8 @@ set_up_main() {
   step s3 "$(content_hash requirements/s3.lock)" "s3fs for s3://" install_locked s3
   # Apart too, as training needs none of it; here for the tests of `tracking`.
   step tracking "$(content_hash requirements/tracking.lock)" "MLflow's client and TensorBoard" install_locked tracking
+  # Apart too: only jobs.make_report draws.
+  step report "$(content_hash requirements/report.lock)" "matplotlib and Jinja2 for reports" install_locked report
   # By plain pip, without a hash: which build of torch fits depends on the machine, and only pip picks it.
   step torch "$torch_version" "torch $torch_version" pip_install "torch==$torch_version"
   # Apart from main.lock: its metadata asks for a setuptools that torch excludes, though it works with a newer one.
@@ -88,6 +91,12 @@ set_up_main() {
   step horovod "$(horovod_key "$kind")" "Horovod (its first build takes minutes)" install_horovod "$kind"
   say "$(tell_horovod "$kind")"
   step ready "$1" "check that everything loads" check_main
+}
+
+# What opens reports in a browser; asked for by `make test-report` alone, so the system keeps its packages otherwise.
+set_up_browser() {
+  require_system_packages browser
+  step browser "$(content_hash requirements/browser.lock)" "playwright and axe-core" install_locked browser
 }
 
 set_up_airflow() {
@@ -133,6 +142,11 @@ take_turn() {
 
 main() {
   local key
+  if [[ $target == browser ]]; then
+    take_turn
+    set_up_browser
+    return
+  fi
   key=$(environment_key)
   if is_ready "$key"; then
     return

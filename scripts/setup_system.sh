@@ -25,6 +25,11 @@ missing_python_parts() {
 # Prints the names of the Debian packages that the machine lacks for TARGET.
 missing_packages() {
   local python
+  if [[ $1 == browser ]]; then
+    command -v chromium >/dev/null || echo chromium
+    [[ -d /usr/share/fonts/truetype/dejavu ]] || echo fonts-dejavu-core
+    return
+  fi
   if python=$(find_python); then
     missing_python_parts "$python"
   else
