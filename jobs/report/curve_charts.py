@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jobs.report.blocks import Chart, Table
-from jobs.report.drawing import ACCENT, BAND, INK, MUTED, OTHER, canvas, label_line, svg_of
+from jobs.report.drawing import ACCENT, BAND, INK, MUTED, OTHER, canvas, label_line, log_axes, svg_of
 from jobs.report.numbers import number
 from schemas.metrics import OVER, Bin, ScoreRange, TaskMetrics
 
@@ -70,7 +70,8 @@ def calibration_chart(task: str, found: TaskMetrics) -> Chart:
         axes.plot(ends, ends, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
         _draw_bins(axes, shown, ACCENT)
         label_line(axes, ends[1], ends[1], "calibrated", MUTED, ha="right", xytext=(-4, 8))
-        axes.set(xscale="log", yscale="log", ylabel="rate of positives")
+        log_axes(axes, ends)
+        axes.set_ylabel("rate of positives")
         _draw_histogram(below, found["curves"]["histogram"])
         below.set(xlabel=f"predicted probability of {name}", xlim=ends)
         title = f"Calibration of {name}, {OVER[task]} impressions"
@@ -144,7 +145,8 @@ def two_spaces_chart(everywhere: Sequence[Bin], clicked: Sequence[Bin]) -> Chart
         axes.text(0.03, 0.95, "● all impressions (true p_cvr)", color=ACCENT, transform=axes.transAxes)
         axes.text(0.03, 0.88, "● clicked ones (conversions)", color=OTHER, transform=axes.transAxes)
         label_line(axes, ends[1], ends[1], "calibrated", INK, ha="right", xytext=(-12, -14))
-        axes.set(xscale="log", yscale="log", xlabel="predicted p_cvr", ylabel="mean true p_cvr, or rate")
+        log_axes(axes, ends)
+        axes.set(xlabel="predicted p_cvr", ylabel="mean true p_cvr, or rate")
         title = "p_cvr on all impressions and on clicked ones"
         svg = svg_of(figure, "spaces", title, "Calibration in both spaces, with intervals on clicked ones.")
     return Chart(title, svg, bins_table("p_cvr on all impressions, by the true p_cvr", everywhere))

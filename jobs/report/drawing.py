@@ -10,6 +10,7 @@ import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Colours that no chart has of its own: the page's style sheet says what they are, in either theme.
 INK, MUTED, RULE, ACCENT, OTHER, BAND = (f"#0{n}0{n}0{n}" for n in range(1, 7))
@@ -83,6 +84,16 @@ def svg_of(figure: Figure, name: str, title: str, description: str) -> Markup:
     )
     head, _, rest = text.partition("@names@>")
     return Markup(f"{head}{ids}>{told}{rest}")
+
+
+def log_axes(axes: Axes, ends: tuple[float, float]) -> None:
+    """Logarithmic axes that name powers of ten, and 2 and 5 times them where they span less than two."""
+    steps = (1.0, 2.0, 5.0) if ends[1] / ends[0] < 100 else (1.0,)
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def label_line(axes: Axes, x: float, y: float, text: str, colour: str, **options: object) -> None:
