@@ -10,8 +10,7 @@ from jobs.evaluation.content import Z
 from jobs.evaluation.figures import Figure, variance
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.judging import Judged
-from jobs.evaluation.rankings import TASKS
-from schemas.metrics import COMPARED, Against, Difference, Verdict
+from schemas.metrics import COMPARED, TASKS, Against, Difference, Verdict
 
 Floats = npt.NDArray[np.float64]
 

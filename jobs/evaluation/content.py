@@ -44,11 +44,14 @@ def _estimate(figure: Figure, error: float | None, most: float | None) -> Estima
     if error is None:
         reason = "one user alone: there is no interval"
         return Estimate(value=figure.value, low=None, high=None, reason=reason)
-    high = figure.value + Z * error
+    return interval(figure.value, error, most)
+
+
+def interval(value: float, error: float, most: float | None) -> Estimate:
+    """A figure with the interval of its standard error, cut off at 0 and, where there is one, at `most`."""
+    high = value + Z * error
     return Estimate(
-        value=figure.value,
-        low=max(figure.value - Z * error, 0.0),
-        high=high if most is None else min(high, most),
+        value=value, low=max(value - Z * error, 0.0), high=high if most is None else min(high, most)
     )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from jobs.evaluation import scores
 from jobs.evaluation.blobs import Arrays
-from jobs.evaluation.rankings import TASKS
+from schemas.metrics import TASKS
 
 # Of a user and a task, as floats: counts, sums, and how the user's rows stand among all.
 PARTS = (

@@ -11,8 +11,9 @@ from jobs.evaluation.blobs import Arrays
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.figures import Figure, TaskSums, figures_of
 from jobs.evaluation.gram import WIDTH
-from jobs.evaluation.rankings import NUM_BINS, TASKS, Totals
+from jobs.evaluation.rankings import NUM_BINS, Totals
 from jobs.evaluation.users import NUM_GROUPS
+from schemas.metrics import TASKS
 
 Floats = npt.NDArray[np.float64]
 

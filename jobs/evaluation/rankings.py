@@ -15,8 +15,8 @@ from jobs.evaluation.blobs import Arrays, Blob, joined
 from jobs.evaluation.ranking import Groups, below, sort_rows, tie_groups
 from jobs.evaluation.scores import NUM_RANGES
 from jobs.evaluation.users import NUM_GROUPS
+from schemas.metrics import TASKS
 
-TASKS = ("ctr", "cvr", "ctcvr")
 OF_TRUTH = ("best_ctr", "best_cvr", "best_ctcvr", "cvr_all", "best_cvr_all")
 WEIGHTED = ("cvr_all", "best_cvr_all")  # an impression counts as p positives and 1 - p negatives
 WEIGHT_UNIT = 1 << 20  # of such a p
@@ -59,11 +59,15 @@ class Rows(NamedTuple):
 
 
 def count_by_range(
-    words: scores.Words, codes: npt.NDArray[np.uint8], num_codes: int, positives: npt.NDArray[np.int64] | None
+    words: scores.Words,
+    ranges: npt.NDArray[np.int64],
+    codes: npt.NDArray[np.uint8],
+    num_codes: int,
+    positives: npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.int64]:
     """[codes, ranges, 2] the positives and negatives that rows stand for. positives [N]: of WEIGHT_UNIT each;
     None: the labels."""
-    cells = codes * np.int64(NUM_RANGES) + scores.ranges_of(words)
+    cells = codes * np.int64(NUM_RANGES) + ranges
     size = num_codes * NUM_RANGES
     if positives is None:
         by_label = np.bincount(cells * 2 + 1 - scores.labels_of(words), minlength=2 * size)
@@ -88,14 +92,12 @@ def rank(name: str, blobs: list[Blob], totals: Totals) -> tuple[Arrays, Iterator
     """A part's summary, and for tasks per shard of users what its rows add to their sums."""
     arrays = joined(blob.arrays for blob in blobs)
     rows = in_order(arrays)
-    groups = tie_groups(
-        rows.scores, rows.ranges, np.zeros(len(rows.words), np.uint8), rows.weights, below(totals.counts[0])
-    )
+    uncut = np.zeros(len(rows.words), np.uint8)
+    groups = tie_groups(rows.scores, rows.ranges, uncut, rows.weights, below(totals.counts[0]))
     summary = _curve(groups, totals)
     if name not in TASKS:
-        summary |= (
-            _bins(rows, groups, np.zeros(len(rows.words), np.uint8), totals) if name == "cvr_all" else {}
-        )
+        if name == "cvr_all":
+            summary |= _bins(rows, groups, uncut, totals)
         return summary, iter(())
     of_group = arrays["group"][rows.places]
     summary |= _bins(rows, groups, of_group, totals) | _cells(rows, groups, of_group, totals)

@@ -16,12 +16,20 @@ from jobs.evaluation.cuts import Cut
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.judging import Judged
 from jobs.evaluation.pack import num_shards
-from jobs.evaluation.rankings import NUM_BINS, TASKS, WEIGHT_UNIT, Totals
+from jobs.evaluation.rankings import WEIGHT_UNIT, Totals
 from jobs.evaluation.shards import names_of_rankings
 from jobs.evaluation.slices import slicings_of
 from jobs.evaluation.sums_files import MANIFEST_NAME, OUTPUT, Task, folder_of
-from jobs.evaluation.users import NUM_GROUPS
-from schemas.metrics import FORMAT, AllImpressions, Bin, Calibration, Metrics, PredictionSource, TaskMetrics
+from schemas.metrics import (
+    FORMAT,
+    TASKS,
+    AllImpressions,
+    Bin,
+    Calibration,
+    Metrics,
+    PredictionSource,
+    TaskMetrics,
+)
 from schemas.predictions import KEPT_FIELD, Manifest, read_manifest
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -250,12 +258,8 @@ def _all_impressions(
 
 
 def _bins_of_truth(summary: Arrays) -> list[Bin]:
-    shape = (NUM_BINS, NUM_GROUPS)
-    rows, weight, predicted = (
-        summary[f"bin_{name}"].reshape(shape).sum(axis=1, keepdims=True).astype(np.float64)
-        for name in ("rows", "positives", "predicted")
-    )
-    return content.bins_of(rows, weight / WEIGHT_UNIT, predicted / scores.UNIT)
+    rows, weight, predicted = (part.sum(axis=1, keepdims=True) for part in judging.summary_bins(summary))
+    return content.bins_of(rows, weight / WEIGHT_UNIT, predicted)
 
 
 def _calibration(found: Arrays, clicks: tuple[int, ...]) -> Calibration:

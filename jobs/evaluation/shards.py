@@ -12,8 +12,9 @@ from jobs.evaluation import rankings, scores
 from jobs.evaluation.blobs import Arrays, Blob, joined
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.pack import deal
-from jobs.evaluation.rankings import OF_TRUTH, TASKS, WEIGHT_UNIT, WEIGHTED, count_by_range
+from jobs.evaluation.rankings import OF_TRUTH, WEIGHT_UNIT, WEIGHTED, count_by_range
 from jobs.evaluation.users import Judged, Shard, gather, sums_of
+from schemas.metrics import TASKS
 
 TOTALS, USERS, INFLUENCES, SUMMARY = range(3, 7)  # kinds, after those of `pack`
 FIRST_RANKING = 10  # the kind of the rows of ranking i is this + i
@@ -44,8 +45,9 @@ def of_rows(blobs: Iterator[Blob], part: int, cuts: list[Cut], parts: int) -> It
         sums |= {f"{task}_{name}": values for name, values in own.items()}
         totals[f"{task}_predicted"] = own["predicted"].sum().reshape(1)
         own_codes = [judged.take(some) for some in codes]
-        totals |= _counts(task, judged, own_codes, cuts)
-        yield from _to_parts(place, part, _columns(shard, judged, own_codes), parts)
+        ranges = scores.ranges_of(judged.words)
+        totals |= _counts(task, judged, ranges, own_codes, cuts)
+        yield from _to_parts(place, part, _columns(shard, judged, own_codes), ranges % parts, parts)
     if "true_p_cvr" in shard.columns:
         totals |= _sums_of_truth(shard)
         yield from _truth_to_parts(shard, part, parts, totals)
@@ -53,11 +55,14 @@ def of_rows(blobs: Iterator[Blob], part: int, cuts: list[Cut], parts: int) -> It
     yield Blob(TOTALS, 0, part, totals)
 
 
-def _counts(task: str, judged: Judged, codes: list[np.ndarray], cuts: list[Cut]) -> Arrays:
+def _counts(
+    task: str, judged: Judged, ranges: np.ndarray, codes: list[np.ndarray], cuts: list[Cut]
+) -> Arrays:
     uncut = np.zeros(len(judged.words), np.uint8)
-    counts = {f"{task}_0": count_by_range(judged.words, uncut, 1, None).ravel()}
+    counts = {f"{task}_0": count_by_range(judged.words, ranges, uncut, 1, None).ravel()}
     for number, (own, cut) in enumerate(zip(codes, cuts, strict=True), 1):
-        counts[f"{task}_{number}"] = count_by_range(judged.words, own, len(cut.labels), None).ravel()
+        found = count_by_range(judged.words, ranges, own, len(cut.labels), None)
+        counts[f"{task}_{number}"] = found.ravel()
     return counts
 
 
@@ -72,8 +77,7 @@ def _columns(shard: Shard, judged: Judged, codes: list[np.ndarray]) -> Arrays:
     }
 
 
-def _to_parts(ranking: int, origin: int, columns: Arrays, parts: int) -> Iterator[Blob]:
-    where = scores.ranges_of(columns["word"]) % parts
+def _to_parts(ranking: int, origin: int, columns: Arrays, where: np.ndarray, parts: int) -> Iterator[Blob]:
     yield from deal(FIRST_RANKING + ranking, origin, columns, where, parts)
 
 
@@ -95,8 +99,9 @@ def _truth_to_parts(shard: Shard, origin: int, parts: int, totals: Arrays) -> It
             totals |= _of_true_scores(task, true, labels)
         weight = columns["weight"].astype(np.int64) if "weight" in columns else None
         uncut = np.zeros(len(columns["word"]), np.uint8)
-        totals[f"{name}_0"] = count_by_range(columns["word"], uncut, 1, weight).ravel()
-        yield from _to_parts(place, origin, columns, parts)
+        ranges = scores.ranges_of(columns["word"])
+        totals[f"{name}_0"] = count_by_range(columns["word"], ranges, uncut, 1, weight).ravel()
+        yield from _to_parts(place, origin, columns, ranges % parts, parts)
 
 
 def _of_true_scores(task: str, true: np.ndarray, labels: np.ndarray) -> Arrays:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation import scores
-from jobs.evaluation.content import Z
+from jobs.evaluation.content import interval
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.judging import Judged
 from jobs.evaluation.users import NUM_GROUPS
@@ -82,6 +82,4 @@ def _estimate(value: float, influences: Floats, rows: Floats, most: float | None
     clusters = np.count_nonzero(rows)
     if clusters < 2:
         return Estimate(value=value, low=None, high=None, reason="one group of users alone: no interval")
-    margin = Z * sqrt(float((influences**2).sum()) * clusters / (clusters - 1))
-    high = value + margin if most is None else min(value + margin, most)
-    return Estimate(value=value, low=max(value - margin, 0.0), high=high)
+    return interval(value, sqrt(float((influences**2).sum()) * clusters / (clusters - 1)), most)

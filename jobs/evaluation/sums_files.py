@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cli.errors import InputError
 from jobs.evaluation.blobs import Arrays
 from jobs.evaluation.gram import COLUMNS, matrix_of
-from jobs.evaluation.rankings import TASKS
+from schemas.metrics import TASKS
 from storage import outputs
 from storage.filesystems import filesystem
 

@@ -16,8 +16,7 @@ import pytest
 
 from jobs.evaluation import comparison, content
 from jobs.evaluation.judging import Judged
-from jobs.evaluation.rankings import TASKS
-from schemas.metrics import Estimate
+from schemas.metrics import TASKS, Estimate
 from tests.fixtures.evaluated import Columns, judged, paired
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -43,10 +43,10 @@ def drawn_rows(draw: st.DrawFn) -> dict[str, np.ndarray]:
 
 
 def totals_of(rows: dict[str, np.ndarray]) -> Totals:
-    uncut = np.zeros(len(rows["word"]), np.uint8)
+    uncut, ranges = np.zeros(len(rows["word"]), np.uint8), scores.ranges_of(rows["word"])
     counts = (
-        count_by_range(rows["word"], uncut, 1, None),
-        count_by_range(rows["word"], rows["slice_1"], 3, None),
+        count_by_range(rows["word"], ranges, uncut, 1, None),
+        count_by_range(rows["word"], ranges, rows["slice_1"], 3, None),
     )
     return Totals(counts, 1.0)
 
