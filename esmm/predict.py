@@ -3,7 +3,8 @@
     python -m esmm.predict --run runs/demo --samples samples/split=test --out runs/demo/predictions
     horovodrun -np 2 -H localhost:2 python -m esmm.predict ...      two workers share the samples
 
-By the newest good checkpoint or, where early stopping was on, that of the best validation.
+By the newest good checkpoint or, where early stopping was on, that of the best validation. --calibration
+mends the probabilities by a file of jobs.fit_calibration.
 """
 
 import sys
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from cli.arguments import CommandParser
 from cli.version import WRITTEN_BY
-from esmm import kept
+from esmm import calibration, kept
 from esmm.batch import Batch
 from esmm.checkpoints import choosing, run_folder
 from esmm.checkpoints.loading import load_model
@@ -35,6 +36,8 @@ from esmm.training.validation import score
 from esmm.workers.process import run
 from esmm.workers.world import World
 from schemas import predictions, samples
+from schemas.calibration import Calibration
+from schemas.calibration import read as read_calibration
 from schemas.schema import Schema
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -54,6 +57,7 @@ class PredictOptions:
     device: Literal["auto", "cpu", "cuda"] | None
     overwrite: bool
     keep: tuple[str, ...]
+    calibration: str | None
 
 
 def parse_arguments(argv: list[str]) -> PredictOptions:
@@ -76,6 +80,7 @@ def parse_arguments(argv: list[str]) -> PredictOptions:
         metavar="FIELD",
         help="a field to add as column field_FIELD: its bucket, or how many ids it has; may be repeated",
     )
+    parser.add_argument("--calibration", metavar="FILE", help="of jobs.fit_calibration, for this run")
     options = vars(parser.parse_args(argv))
     return PredictOptions(**{**options, "keep": tuple(options["keep"])})
 
@@ -85,6 +90,7 @@ def predict(world: World, options: PredictOptions) -> None:
     world.on_rank_zero(lambda: outputs.refuse_taken(options.out, predictions.OUTPUT, options.overwrite))
     with world.agree():
         config = run_folder.read_config(options.run)
+        found = read_calibration(options.calibration) if options.calibration else None
     world = world.use(options.device or config.train.device)
     loader = Loader.for_run(options.samples, config, world, with_keys=True)
     with world.agree():
@@ -94,12 +100,15 @@ def predict(world: World, options: PredictOptions) -> None:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
         columns = predictions.arrow_schema(loader.schema, options.keep)
-        tables = _tables(score(model, loader, world), loader.schema, options, columns)
+        scored: Iterator[tuple[Batch, Tensor]] = score(model, loader, world)
+        if found is not None:
+            scored = calibration.apply(found, scored)
+        tables = _tables(scored, loader.schema, options, columns)
         rows[world.rank] = _write_part(f"{staged}/{_part(world.rank)}", columns, tables)
         world.all_reduce_([rows], "rows")
         world.barrier()
         if world.is_rank_zero:
-            _publish(staged, rows.tolist(), options, state, loader.schema)
+            _publish(staged, _manifest(rows.tolist(), options, state, loader.schema, found), options)
 
 
 def load(options: PredictOptions, config: Config, loader: Loader, world: World) -> tuple[Model, State]:
@@ -138,8 +147,10 @@ def _write_part(path: str, columns: pa.Schema, tables: Iterator[pa.Table]) -> in
     return rows
 
 
-def _publish(staged: str, rows: list[int], options: PredictOptions, state: State, schema: Schema) -> None:
-    """Put the files in their place, with what they are. rows: of each rank's file. schema: of the samples."""
+def _manifest(
+    rows: list[int], options: PredictOptions, state: State, schema: Schema, found: Calibration | None
+) -> predictions.Manifest:
+    """What the files are. rows: of each rank's file. schema: of the samples."""
     content = predictions.Manifest(
         rows=sum(rows),
         files=[{"name": _part(rank), "rows": num} for rank, num in enumerate(rows)],
@@ -151,9 +162,20 @@ def _publish(staged: str, rows: list[int], options: PredictOptions, state: State
     )
     if options.keep:
         content["kept"] = list(options.keep)
-    write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(content))
+    if found is not None:
+        calibration.warn_of_another(str(options.calibration), found, str(options.run), state.step)
+        content["calibration"] = found
+    return content
+
+
+def _publish(staged: str, manifest: predictions.Manifest, options: PredictOptions) -> None:
+    """Put the files in their place, with what they are."""
+    write_json(f"{staged}/{samples.MANIFEST_NAME}", dict(manifest))
     outputs.publish(staged, options.out, predictions.OUTPUT, options.overwrite)
-    print(f"{options.out}: predictions of {sum(rows)} impressions, step {state.step} of {options.run}")
+    print(
+        f"{options.out}: predictions of {manifest['rows']} impressions, step {manifest['step']} of "
+        f"{options.run}"
+    )
 
 
 def _tables(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from cli.errors import InputError
+from schemas.calibration import Calibration
 from schemas.samples import MANIFEST_NAME, ColumnType
 from schemas.schema import Schema
 from storage import outputs
@@ -54,7 +55,7 @@ class Manifest(TypedDict):
     epoch: NotRequired[int]
     schema: NotRequired[dict[str, Any]]  # `Schema.to_dict` of the samples; not in the first releases
     kept: NotRequired[list[str]]  # names of the fields that have a column; absent where there are none
-    calibration: NotRequired[dict[str, Any]]  # that the probabilities have gone through, if any
+    calibration: NotRequired[Calibration]  # that the probabilities have gone through, if any
     written_by: NotRequired[str]  # name and version; not in the first releases
 
 

@@ -135,16 +135,6 @@ def require_sound(spark: SparkSession, path: str, num_rows: int, num_broken: int
         _require_unique(rows, path)
 
 
-def read_predictions(spark: SparkSession, path: str) -> DataFrame:
-    """sample_id, labels and probabilities of whole predictions, checked, else an `InputError`."""
-    _check_columns(path)
-    with readable(path):
-        rows = open_predictions(spark, path).select("sample_id", *LABELS, *PROBABILITIES)
-        check_rows(rows, path, _prediction_rules(), "Run esmm.predict again.")
-        _require_unique(rows, path)
-    return rows
-
-
 @contextmanager
 def readable(path: str) -> Iterator[None]:
     """Turn Spark's complaint about a file that is not Parquet into an `InputError`."""

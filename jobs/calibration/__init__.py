@@ -1,0 +1,1 @@
+"""Lines that mend the probabilities of predictions."""
