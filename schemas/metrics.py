@@ -8,6 +8,8 @@ is absent without.
 
 from typing import Literal, NotRequired, TypedDict
 
+from schemas import calibration
+
 FORMAT = 2  # of metrics.json; the first had bare numbers without intervals
 
 TASKS = ("ctr", "cvr", "ctcvr")
@@ -171,6 +173,7 @@ class PredictionSource(TypedDict):
     run: str | None  # of the predictions' manifest, where it has one
     step: int | None
     digest: str
+    calibration: NotRequired[calibration.Calibration]  # that the probabilities have gone through
 
 
 class Metrics(TypedDict):

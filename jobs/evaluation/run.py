@@ -122,13 +122,16 @@ def _packed(spark: SparkSession, options: Options, plan: stages.Plan) -> DataFra
 
 
 def _source(options: Options, manifest: Manifest, found: Arrays) -> PredictionSource:
-    return PredictionSource(
+    source = PredictionSource(
         predictions=options.predictions,
         truth=options.truth,
         run=manifest.get("run"),
         step=manifest.get("step"),
         digest=f"{int(found['digest'][0]):016x}",
     )
+    if "calibration" in manifest:
+        source["calibration"] = manifest["calibration"]
+    return source
 
 
 def _require_same(other: Other, source: PredictionSource, shards: int, predictions: str) -> None:

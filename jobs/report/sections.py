@@ -7,6 +7,7 @@ from jobs.report.blocks import Block, Figure, Headline, Section, Table, Text
 from jobs.report.curve_charts import calibration_chart, pr_chart, roc_chart, two_spaces_chart
 from jobs.report.dot_charts import slices_chart
 from jobs.report.numbers import MISSING, estimate, interval, number
+from schemas.calibration import Calibration
 from schemas.metrics import COMPARED, MEANING, OVER, TASKS, TITLES, Against, Metrics, TaskMetrics
 
 WHERE = {"ctr": "on all impressions", "cvr": "on clicked impressions", "ctcvr": "on all impressions"}
@@ -158,8 +159,36 @@ def calibration_section(metrics: Metrics) -> Section:
             blocks.append(calibration_chart(task, found))
         else:
             blocks.append(Text(f"{task.upper()} on {OVER[task]} impressions: {_reason(found)}, so no curve."))
+    if "calibration" in metrics["source"]:
+        blocks.append(_lines_table(metrics, metrics["source"]["calibration"]))
     lead = "Of impressions that are predicted at 2 %, 2 % should be positive. Bars are 95 % intervals."
     return Section("calibration", "Calibration", lead, blocks)
+
+
+def _lines_table(metrics: Metrics, calibration: Calibration) -> Table:
+    """What was done to the probabilities; and to their ECE, where the run compared with says it."""
+    rows = []
+    for task, line in calibration["tasks"].items():
+        lost = f"{line['log_loss_before']:.5f} to {line['log_loss_after']:.5f}"
+        counts = f"{line['rows']:,}, {line['positives']:,}"
+        rows.append([task.upper(), number(line["a"]), number(line["b"]), counts, lost])
+    head = ["task", "a", "b", "rows, positives of the fit", "log loss there"]
+    if "against" in metrics:
+        head += [f"ECE of {metrics['against']['run']}", "ECE here"]
+        for row, task in zip(rows, calibration["tasks"], strict=True):
+            row += _both_eces(metrics, metrics["against"], task)
+    caption = (
+        f"Calibrated by logit(q) = a logit(p) + b, fitted to {calibration['fitted_on']['predictions']}; "
+        "p_ctcvr is the product"
+    )
+    return Table(caption, head, rows)
+
+
+def _both_eces(metrics: Metrics, against: Against, task: str) -> list[str]:
+    ours = tasks_of(metrics)[task]["ece"]["value"]
+    difference = _differences(against, task)["ece"]["value"]
+    known = ours is not None and difference is not None
+    return [number(ours - difference if known else None), number(ours)]
 
 
 def spaces_section(metrics: Metrics) -> Section | None:

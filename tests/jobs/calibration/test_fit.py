@@ -147,3 +147,10 @@ def test_calibrated_predictions_are_not_fitted_again(tmp_path: Path) -> None:
     path = write(tmp_path / "predictions", draw(50), calibration={"format": 1})
     with pytest.raises(InputError, match="found calibrated ones"):
         check(path)
+
+
+def test_rows_that_break_a_rule_stop_it(spark: SparkSession, tmp_path: Path) -> None:
+    columns = draw(400)
+    columns["p_cvr"][7] = np.nan
+    with pytest.raises(InputError, match="expected p_cvr in .0, 1., found 1 of 400 rows"):
+        fit(spark, write(tmp_path / "predictions", columns))

@@ -58,6 +58,29 @@ def test_undefined_figures_say_why(tmp_path: Path):
     assert "undefined: no positives among 20,000 impressions" in page
 
 
+def test_a_calibration_is_told_with_the_ece_before_it(tmp_path: Path):
+    run = make_run(tmp_path / "run", **EVERYTHING)
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    line = {
+        "a": 0.75,
+        "b": -0.5,
+        "rows": 4321,
+        "positives": 21,
+        "log_loss_before": 0.2,
+        "log_loss_after": 0.1,
+    }
+    metrics["source"]["calibration"] = {
+        **{"format": 1, "tasks": {"ctr": line, "cvr": line}, "fitted_on": {"predictions": "valid"}},
+        "written_by": "a test",
+    }
+    path.write_text(json.dumps(metrics))
+    before = metrics["ctr"]["ece"]["value"] - metrics["against"]["ctr"]["ece"]["value"]
+    page = page_of(run)
+    for part in ("fitted to valid", "ECE of yesterday", "0.20000 to 0.10000", "4,321, 21", f"{before:.4f}"):
+        assert part in page
+
+
 def test_html_in_values_is_text(tmp_path: Path):
     run = make_run(tmp_path / "run", **EVERYTHING)
     path = run / "metrics.json"
