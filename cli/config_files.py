@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# `samples` and `profile` belong to jobs, the others to esmm: one file configures a whole run.
-SECTIONS = ("samples", "profile", "loader", "model", "loss", "optimizer", "train", "tracking")
+# The first three belong to jobs, the others to esmm: one file configures a whole run.
+SECTIONS = ("samples", "profile", "evaluate", "loader", "model", "loss", "optimizer", "train", "tracking")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

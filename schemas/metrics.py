@@ -2,8 +2,8 @@
 
 A figure that does not exist is null, never a stand-in number, and its `reason` then says why: the AUC of a
 task without positives or negatives, means over no rows. Intervals are of 95 % and clustered by user
-(docs/metrics.md); that of a figure is null where it has none. What needs `--truth`, `--against` or slices
-is absent without.
+(docs/metrics.md); that of a figure is null where it has none. What needs `--truth`, `--train`, `--against`
+or slices is absent without.
 """
 
 from typing import Literal, NotRequired, TypedDict
@@ -84,7 +84,7 @@ class TaskMetrics(TypedDict):
     gauc: Estimate
     gauc_equal: Estimate
     gauc_users: int
-    baselines: dict[str, Baseline]  # "constant", and with --truth "truth"
+    baselines: dict[str, Baseline]  # "constant", with --truth "truth", with --train "item_rate"
     share_of_best: NotRequired[float | None]
     curves: Curves
 
@@ -170,6 +170,7 @@ class PredictionSource(TypedDict):
 
     predictions: str
     truth: str | None
+    train: NotRequired[str]
     run: str | None  # of the predictions' manifest, where it has one
     step: int | None
     digest: str

@@ -10,17 +10,24 @@ from pydantic import BaseModel
 from cli.arguments import CommandParser
 from cli.option_help import Option, options_of
 from esmm.config import RUN_SECTIONS
+from jobs.evaluation.config import EvaluateConfig
 from jobs.profiling.config import ProfileConfig
 from jobs.samples_config import SamplesConfig
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "options.md"
-SECTIONS: dict[str, type[BaseModel]] = {"samples": SamplesConfig, "profile": ProfileConfig, **RUN_SECTIONS}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "samples": SamplesConfig,
+    "profile": ProfileConfig,
+    "evaluate": EvaluateConfig,
+    **RUN_SECTIONS,
+}
 
 HEAD = """# Options
 
 `make docs` writes this page from the configuration classes. The same as text:
 
     python -m jobs.build_samples --help-options      # sections samples and profile
+    python -m jobs.evaluate --help-options           # section evaluate
     python -m esmm.train --help-options              # all others
 
 One YAML file configures a whole run, see [configs/](../configs). `--set train.epochs=2` changes one option of

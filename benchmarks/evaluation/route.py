@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from benchmarks.common.process_tree import MemoryMarks, cpu_seconds
 from cli.arguments import CommandParser
-from jobs.evaluate import IMPRESSIONS_OF_USER
+from jobs.evaluation.config import EvaluateConfig
 from jobs.evaluation.inputs import check_paths
 from jobs.evaluation.run import Options, evaluate
 from jobs.evaluation.stages import SPARK_OPTIONS
@@ -62,7 +62,7 @@ def ours(predictions: str, out: str) -> tuple[Callable[[], dict[str, float]], Ca
 
     def work() -> dict[str, float]:
         check_paths(predictions)
-        found = evaluate(spark, Options(predictions, out, None, None, [IMPRESSIONS_OF_USER]))
+        found = evaluate(spark, Options(predictions, out, None, None, EvaluateConfig().cuts))
         aucs = {"ctr": found["ctr"], "cvr": found["cvr"], "ctcvr": found["ctcvr"]}
         return {task: metrics["auc"]["value"] or 0.0 for task, metrics in aucs.items()}
 

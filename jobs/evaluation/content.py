@@ -55,14 +55,11 @@ def interval(value: float, error: float, most: float | None) -> Estimate:
     )
 
 
-def task_metrics(task: Judged, truth: Baseline | None) -> TaskMetrics:
-    """A task as metrics.json has it. truth: the true probabilities as a baseline, where they are known."""
+def task_metrics(task: Judged, baselines: Mapping[str, Baseline]) -> TaskMetrics:
+    """A task as metrics.json has it. baselines: besides the constant one."""
     rows = task.sums.rows
     rate = task.sums.positives / rows if rows else None
     estimates = estimates_of(task)
-    baselines = {"constant": _constant(rate)}
-    if truth is not None:
-        baselines["truth"] = truth
     return TaskMetrics(
         rows=rows,
         positives=task.sums.positives,
@@ -81,7 +78,7 @@ def task_metrics(task: Judged, truth: Baseline | None) -> TaskMetrics:
         gauc_equal=estimates["gauc_equal"],
         ece_of_calibrated=ece_of_calibrated(task.summary) if rows else None,
         gauc_users=round(task.sums.sum_of("both")),
-        baselines=baselines,
+        baselines={"constant": _constant(rate), **baselines},
         curves=curves_of(task),
     )
 
@@ -190,16 +187,15 @@ def _histogram(totals: Totals) -> list[ScoreRange]:
     ]
 
 
-def baseline_of_truth(task: str, totals: Mapping[str, Totals], summary: Arrays, found: Arrays) -> Baseline:
-    """The true probabilities of a task as scores, rounded to float32 as predictions are."""
-    positives, negatives = totals[f"best_{task}"].classes
+def baseline_of(name: str, totals: Totals, summary: Arrays, found: Arrays) -> Baseline:
+    """Other scores than the model's, rounded to float32 as predictions are. name: of their ranking."""
+    positives, negatives = totals.classes
     rows = positives + negatives
     if not rows:
         return _constant(None)
     varied = bool(positives and negatives)
     sums = {
-        name: int(found[f"best_{task}_{name}"][0]) / scores.UNIT
-        for name in ("predicted", "log_loss", "squares")
+        what: int(found[f"{name}_{what}"][0]) / scores.UNIT for what in ("predicted", "log_loss", "squares")
     }
     loss = sums["log_loss"] / rows
     return Baseline(

@@ -28,7 +28,8 @@ class Cut(NamedTuple):
         if not self.bounds:
             return (*(str(value) for value in self.values), "others")
         lows = [0, *(bound + 1 for bound in self.bounds)]
-        closed = (f"{low} to {high}" for low, high in zip(lows, self.bounds, strict=False))
+        ends = zip(lows, self.bounds, strict=False)
+        closed = (str(low) if low == high else f"{low} to {high}" for low, high in ends)
         return (*closed, f"{lows[-1]} or more")
 
     def codes(self, shard: Shard) -> npt.NDArray[np.uint8]:

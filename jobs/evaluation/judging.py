@@ -11,7 +11,7 @@ from jobs.evaluation.blobs import Arrays
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.figures import Figure, TaskSums, figures_of
 from jobs.evaluation.gram import WIDTH
-from jobs.evaluation.rankings import NUM_BINS, Totals
+from jobs.evaluation.rankings import NUM_BINS, RANKINGS, Totals
 from jobs.evaluation.users import NUM_GROUPS
 from schemas.metrics import TASKS
 
@@ -39,10 +39,10 @@ class Stored(TypedDict):
     replicates: dict[str, list[float]]
 
 
-def totals_of(found: Arrays, cuts: Sequence[Cut], names: Sequence[str]) -> dict[str, Totals]:
-    """What the rankings have to know, from the sums over shards."""
+def totals_of(found: Arrays, cuts: Sequence[Cut]) -> dict[str, Totals]:
+    """What the rankings there are have to know, from the sums over shards."""
     totals = {}
-    for name in names:
+    for name in (name for name in RANKINGS if f"{name}_0" in found):
         own = cuts if name in TASKS else ()
         shapes = [(1, scores.NUM_RANGES, 2), *((len(cut.labels), scores.NUM_RANGES, 2) for cut in own)]
         counts = tuple(found[f"{name}_{number}"].reshape(shape) for number, shape in enumerate(shapes))

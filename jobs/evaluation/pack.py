@@ -18,11 +18,12 @@ from schemas.predictions import KEPT_FIELD
 
 NUMBERS = ("p_", "true_", KEPT_FIELD)  # begin the names of columns that are taken as they are
 
-ROWS, SAMPLE_IDS, COUNTS = range(3)  # the kinds of blobs
+BEFORE, ROWS, SAMPLE_IDS, COUNTS = range(4)  # the kinds of blobs; the first, users of the training samples
 
 ROWS_PER_PIECE = 1 << 19
 ROWS_PER_SHARD = 1 << 20
 
+Known = Callable[[pa.Table], Arrays]  # more columns for some rows
 Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
@@ -32,25 +33,25 @@ def num_shards(rows: int) -> int:
     return max(2, -(-rows // ROWS_PER_SHARD))
 
 
-def packer(shards: int) -> Pack:
+def packer(shards: int, known: Known | None) -> Pack:
     """For `mapInArrow` over rows as `prediction_files.read` has them, perhaps with their truth."""
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in _pieces(batches):
-            for blob in blobs_of(rows, shards):
+            for blob in blobs_of(rows, shards, known):
                 yield to_batch(blob)
 
     return pack
 
 
-def file_packer(work: list[list[Piece]], shards: int) -> Pack:
+def file_packer(work: list[list[Piece]], shards: int, known: Known | None) -> Pack:
     """The same for `mapInArrow` over one column of positions in `work`."""
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for position in batch.column(0).to_pylist():
                 for rows in prediction_files.read(work[position]):
-                    for blob in blobs_of(rows, shards):
+                    for blob in blobs_of(rows, shards, known):
                         yield to_batch(blob)
 
     return pack
@@ -67,7 +68,7 @@ def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def blobs_of(rows: pa.Table, shards: int) -> Iterator[Blob]:
+def blobs_of(rows: pa.Table, shards: int, known: Known | None) -> Iterator[Blob]:
     """The blobs of some rows. Those that break a rule are only counted."""
     sound = is_sound(rows)
     num_broken = rows.num_rows - np.count_nonzero(sound)
@@ -76,6 +77,8 @@ def blobs_of(rows: pa.Table, shards: int) -> Iterator[Blob]:
         rows = rows.filter(pa.array(sound))
     users, samples = users_of(rows), hashes_of(rows["sample_id"])
     columns = {name: rows[name].to_numpy() for name in rows.column_names if name.startswith(NUMBERS)}
+    if known is not None:
+        columns |= known(rows)
     columns["user"] = users
     columns["label"] = rows["click"].to_numpy() + 2 * rows["conversion"].to_numpy()
     yield Blob(COUNTS, 0, 0, counts | {"digest": digest_of(samples, columns["label"])})

@@ -18,6 +18,8 @@ from jobs.evaluation.users import NUM_GROUPS
 from schemas.metrics import TASKS
 
 OF_TRUTH = ("best_ctr", "best_cvr", "best_ctcvr", "cvr_all", "best_cvr_all")
+OF_ITEMS = ("item_ctr", "item_cvr", "item_ctcvr")  # by the item's rates in training
+RANKINGS = (*TASKS, *OF_TRUTH, *OF_ITEMS)  # all there can be, in the order of their kinds
 WEIGHTED = ("cvr_all", "best_cvr_all")  # an impression counts as p positives and 1 - p negatives
 WEIGHT_UNIT = 1 << 20  # of such a p
 

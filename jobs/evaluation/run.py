@@ -9,26 +9,22 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from jobs.evaluation import content, inputs, judging, scores, stages, truth
+from jobs.evaluation import inputs, judging, stages, truth
 from jobs.evaluation.blobs import Arrays
 from jobs.evaluation.comparison import against_of, pair_of
 from jobs.evaluation.cuts import Cut
+from jobs.evaluation.document import Sums, metrics_of
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.judging import Judged
 from jobs.evaluation.pack import num_shards
-from jobs.evaluation.rankings import WEIGHT_UNIT, Totals
-from jobs.evaluation.shards import names_of_rankings
-from jobs.evaluation.slices import slicings_of
+from jobs.evaluation.rankings import Totals
 from jobs.evaluation.sums_files import MANIFEST_NAME, OUTPUT, Task, folder_of
+from jobs.evaluation.training import Training, items_of
 from schemas.metrics import (
     FORMAT,
     TASKS,
-    AllImpressions,
-    Bin,
-    Calibration,
     Metrics,
     PredictionSource,
-    TaskMetrics,
 )
 from schemas.predictions import KEPT_FIELD, Manifest, read_manifest
 from storage import outputs, staging
@@ -46,6 +42,7 @@ class Options(NamedTuple):
     truth: str | None
     against: str | None
     cuts: list[Cut]
+    training: Training | None = None
 
 
 class Other(NamedTuple):
@@ -77,7 +74,7 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
     """All metrics of some predictions, written whole to `options.out` with the users' sums beside."""
     other = read_other(options.against) if options.against else None
     manifest = read_manifest(options.predictions)
-    plan = stages.Plan(num_shards(manifest["rows"]), _known(spark, options))
+    plan = _plan(spark, options, manifest)
     LOG.info("computing the metrics of %s", options.predictions)
     dealt = stages.dealt(_packed(spark, options, plan), plan)
     try:
@@ -91,6 +88,14 @@ def evaluate(spark: SparkSession, options: Options) -> Metrics:
         return _write(dealt, plan, found, source, options, other)
     finally:
         dealt.unpersist()
+
+
+def _plan(spark: SparkSession, options: Options, manifest: Manifest) -> stages.Plan:
+    shards, cuts, training = num_shards(manifest["rows"]), _known(spark, options), options.training
+    if training is None:
+        return stages.Plan(shards, cuts)
+    LOG.info("counting users and items of the training samples")
+    return stages.Plan(shards, [*cuts, *training.cuts], training, items_of(spark, training))
 
 
 def _known(spark: SparkSession, options: Options) -> list[Cut]:
@@ -129,6 +134,8 @@ def _source(options: Options, manifest: Manifest, found: Arrays) -> PredictionSo
         step=manifest.get("step"),
         digest=f"{int(found['digest'][0]):016x}",
     )
+    if options.training is not None:
+        source["train"] = options.training.folder
     if "calibration" in manifest:
         source["calibration"] = manifest["calibration"]
     return source
@@ -153,7 +160,7 @@ def _write(
     other: Other | None,
 ) -> Metrics:
     """The rankings, the users' sums in their place, and metrics.json last."""
-    totals = judging.totals_of(found, plan.cuts, names_of_rankings(options.truth is not None))
+    totals = judging.totals_of(found, plan.cuts)
     folder = folder_of(options.out)
     outputs.refuse_foreign(folder, OUTPUT)
     with staging.beside(folder) as staged:
@@ -162,7 +169,7 @@ def _write(
         ended = stages.finish(dealt, stages.ranked(dealt, plan, totals), plan, task)
         _require_written(staged, len(ended.grams), options.out)
         judged, grams = _judge(totals, ended)
-        metrics = _metrics(judged, totals, ended, found, source, plan)
+        metrics = metrics_of(judged, Sums(found, totals, ended.summaries), plan.cuts, source)
         if other is not None:
             metrics["against"] = against_of(other.metrics, _pairs(judged, other, ended, grams, totals))
         write_json(f"{staged}/{MANIFEST_NAME}", _sums_manifest(judged, source, plan))
@@ -195,80 +202,10 @@ def _judge(totals: dict[str, Totals], ended: stages.Found) -> tuple[dict[str, Ju
     gram = np.sum([part["gram"] for part in ended.grams], axis=0).reshape(len(sums), -1)
     users = np.sum([part["users"] for part in ended.grams], axis=0)
     judged = {
-        task: judging.judge(task, totals[task], ended.summaries.get(place, {}), sums, gram, int(users[place]))
+        task: judging.judge(task, totals[task], ended.summaries.get(task, {}), sums, gram, int(users[place]))
         for place, task in enumerate(TASKS)
     }
     return judged, Grams(gram, sums, users)
-
-
-def _metrics(
-    judged: dict[str, Judged],
-    totals: dict[str, Totals],
-    ended: stages.Found,
-    found: Arrays,
-    source: PredictionSource,
-    plan: stages.Plan,
-) -> Metrics:
-    with_truth = "cvr_all" in totals
-    names = names_of_rankings(with_truth)
-    summaries = {name: ended.summaries.get(place, {}) for place, name in enumerate(names)}
-    tasks: dict[str, TaskMetrics] = {}
-    for task in TASKS:
-        truth = None
-        if with_truth:
-            truth = content.baseline_of_truth(task, totals, summaries[f"best_{task}"], found)
-        tasks[task] = content.task_metrics(judged[task], truth)
-        if truth is not None:
-            tasks[task]["share_of_best"] = content.share_of_best(tasks[task]["auc"]["value"], truth["auc"])
-    metrics = Metrics(
-        format=FORMAT,
-        ctr=tasks["ctr"],
-        cvr=tasks["cvr"],
-        ctcvr=tasks["ctcvr"],
-        slicings=slicings_of(plan.cuts, judged),
-        source=source,
-        written_by=WRITTEN_BY,
-    )
-    if with_truth:
-        metrics["cvr_all_impressions"] = _all_impressions(totals, summaries, found)
-    return metrics
-
-
-def _all_impressions(
-    totals: dict[str, Totals], summaries: dict[str, Arrays], found: Arrays
-) -> AllImpressions:
-    aucs = {}
-    for name in ("cvr_all", "best_cvr_all"):
-        positives, negatives = totals[name].classes
-        pairs = positives * negatives
-        aucs[name] = float(summaries[name]["wins"][0]) / (2 * pairs) if pairs else None
-    own, best = aucs["cvr_all"], aucs["best_cvr_all"]
-    share = content.share_of_best(own, best)
-    judged = AllImpressions(
-        auc=own,
-        best_auc=best,
-        share_of_best=share,
-        all=_calibration(found, (0, 1)),
-        clicked=_calibration(found, (1,)),
-        unclicked=_calibration(found, (0,)),
-        calibration=_bins_of_truth(summaries["cvr_all"]),
-    )
-    if share is None:
-        judged["reason"] = (
-            "the true probabilities rank no better than chance: there is no share of the best AUC"
-        )
-    return judged
-
-
-def _bins_of_truth(summary: Arrays) -> list[Bin]:
-    rows, weight, predicted = (part.sum(axis=1, keepdims=True) for part in judging.summary_bins(summary))
-    return content.bins_of(rows, weight / WEIGHT_UNIT, predicted)
-
-
-def _calibration(found: Arrays, clicks: tuple[int, ...]) -> Calibration:
-    own = {name: int(sum(found[f"truth_{name}"][list(clicks)])) for name in ("rows", "predicted", "true")}
-    means = [own[name] / scores.UNIT / own["rows"] if own["rows"] else None for name in ("predicted", "true")]
-    return Calibration(rows=own["rows"], mean_predicted=means[0], mean_true=means[1])
 
 
 def _sums_manifest(judged: dict[str, Judged], source: PredictionSource, plan: stages.Plan) -> dict[str, Any]:

@@ -11,20 +11,16 @@ import numpy as np
 from jobs.evaluation import rankings, scores
 from jobs.evaluation.blobs import Arrays, Blob, joined
 from jobs.evaluation.cuts import Cut
+from jobs.evaluation.history import SEEN_USER, seen_before
 from jobs.evaluation.pack import deal
-from jobs.evaluation.rankings import OF_TRUTH, WEIGHT_UNIT, WEIGHTED, count_by_range
+from jobs.evaluation.rankings import RANKINGS, WEIGHT_UNIT, WEIGHTED, count_by_range
 from jobs.evaluation.users import Judged, Shard, gather, sums_of
 from schemas.metrics import TASKS
 
-TOTALS, USERS, INFLUENCES, SUMMARY = range(3, 7)  # kinds, after those of `pack`
+TOTALS, USERS, INFLUENCES, SUMMARY = range(4, 8)  # kinds, after those of `pack`
 FIRST_RANKING = 10  # the kind of the rows of ranking i is this + i
 
 FROM_RANKINGS = ("below", "above", "scaled_loss")  # sums of users that the rankings bring
-
-
-def names_of_rankings(with_truth: bool) -> tuple[str, ...]:
-    """The rankings, in the order of their kinds."""
-    return (*TASKS, *OF_TRUTH) if with_truth else TASKS
 
 
 def repeated(blobs: Iterator[Blob]) -> int:
@@ -33,9 +29,16 @@ def repeated(blobs: Iterator[Blob]) -> int:
     return len(samples) - len(np.unique(samples))
 
 
-def of_rows(blobs: Iterator[Blob], part: int, cuts: list[Cut], parts: int) -> Iterator[Blob]:
-    """The rows of a shard as totals, users and rankings. parts: that score ranges are dealt to."""
+def of_rows(
+    blobs: Iterator[Blob], part: int, cuts: list[Cut], parts: int, before: Arrays | None = None
+) -> Iterator[Blob]:
+    """The rows of a shard as totals, users and rankings.
+
+    parts: that score ranges are dealt to. before: the shard's users in training, where they are asked for.
+    """
     shard = gather(joined(blob.arrays for blob in blobs))
+    if before is not None:
+        shard.columns[SEEN_USER] = shard.per_row(seen_before(shard.users, before))
     codes = [cut.codes(shard) for cut in cuts]
     totals: Arrays = {}
     sums: Arrays = {"user": shard.users}
@@ -50,7 +53,10 @@ def of_rows(blobs: Iterator[Blob], part: int, cuts: list[Cut], parts: int) -> It
         yield from _to_parts(place, part, _columns(shard, judged, own_codes), ranges % parts, parts)
     if "true_p_cvr" in shard.columns:
         totals |= _sums_of_truth(shard)
-        yield from _truth_to_parts(shard, part, parts, totals)
+        shard.columns["true_p_ctcvr"] = shard.columns["true_p_ctr"] * shard.columns["true_p_cvr"]
+    for place, name in enumerate(RANKINGS):
+        if name not in TASKS and column_of(name) in shard.columns:
+            yield from _baseline_to_parts(place, name, shard, part, parts, totals)
     yield Blob(USERS, part, part, sums)
     yield Blob(TOTALS, 0, part, totals)
 
@@ -81,35 +87,41 @@ def _to_parts(ranking: int, origin: int, columns: Arrays, where: np.ndarray, par
     yield from deal(FIRST_RANKING + ranking, origin, columns, where, parts)
 
 
-def _truth_to_parts(shard: Shard, origin: int, parts: int, totals: Arrays) -> Iterator[Blob]:
-    true_ctr, true_cvr = shard.columns["true_p_ctr"], shard.columns["true_p_cvr"]
-    truth = {"ctr": true_ctr, "cvr": true_cvr, "ctcvr": true_ctr * true_cvr}
-    for place, name in enumerate(OF_TRUTH, len(TASKS)):
-        if name in WEIGHTED:
-            scored = shard.columns["p_cvr"] if name == "cvr_all" else true_cvr
-            words = scores.to_words(scored.astype(np.float32), np.zeros(len(scored), np.uint8))
-            weights = np.rint(true_cvr * WEIGHT_UNIT).astype(np.uint32)
-            columns = {"word": words, "weight": weights}
-        else:
-            task = name.removeprefix("best_")
-            judged = shard.judged(task)
-            labels = scores.labels_of(judged.words)
-            true = judged.take(truth[task]).astype(np.float32)
-            columns = {"word": scores.to_words(true, labels)}
-            totals |= _of_true_scores(task, true, labels)
-        weight = columns["weight"].astype(np.int64) if "weight" in columns else None
-        uncut = np.zeros(len(columns["word"]), np.uint8)
-        ranges = scores.ranges_of(columns["word"])
-        totals[f"{name}_0"] = count_by_range(columns["word"], ranges, uncut, 1, weight).ravel()
-        yield from _to_parts(place, origin, columns, ranges % parts, parts)
+def column_of(name: str) -> str:
+    """The column of a baseline's scores, or of what stands for its labels where it has weights."""
+    if name in WEIGHTED:
+        return "true_p_cvr"
+    kind, _, task = name.partition("_")
+    return f"{'true' if kind == 'best' else kind}_p_{task}"
 
 
-def _of_true_scores(task: str, true: np.ndarray, labels: np.ndarray) -> Arrays:
-    """Sums of the true probabilities as a baseline."""
-    losses = scores.log_losses(true, labels)
-    squares = (true.astype(np.float64) - labels) ** 2
-    named = {"predicted": true, "log_loss": losses, "squares": squares}
-    return {f"best_{task}_{name}": scores.units(values).sum().reshape(1) for name, values in named.items()}
+def _baseline_to_parts(
+    place: int, name: str, shard: Shard, origin: int, parts: int, totals: Arrays
+) -> Iterator[Blob]:
+    """The rows of a ranking by other scores than the model's, whose sums are added to `totals`."""
+    columns = _weighted(name, shard) if name in WEIGHTED else _scored(name, shard, totals)
+    weight = columns["weight"].astype(np.int64) if "weight" in columns else None
+    uncut = np.zeros(len(columns["word"]), np.uint8)
+    ranges = scores.ranges_of(columns["word"])
+    totals[f"{name}_0"] = count_by_range(columns["word"], ranges, uncut, 1, weight).ravel()
+    yield from _to_parts(place, origin, columns, ranges % parts, parts)
+
+
+def _weighted(name: str, shard: Shard) -> Arrays:
+    true = shard.columns["true_p_cvr"]
+    scored = shard.columns["p_cvr"] if name == "cvr_all" else true
+    words = scores.to_words(scored.astype(np.float32), np.zeros(len(scored), np.uint8))
+    return {"word": words, "weight": np.rint(true * WEIGHT_UNIT).astype(np.uint32)}
+
+
+def _scored(name: str, shard: Shard, totals: Arrays) -> Arrays:
+    judged = shard.judged(name.partition("_")[2])
+    labels = scores.labels_of(judged.words)
+    p = judged.take(shard.columns[column_of(name)]).astype(np.float32)
+    losses, squares = scores.log_losses(p, labels), (p.astype(np.float64) - labels) ** 2
+    for what, values in (("predicted", p), ("log_loss", losses), ("squares", squares)):
+        totals[f"{name}_{what}"] = scores.units(values).sum().reshape(1)
+    return {"word": scores.to_words(p, labels)}
 
 
 def _sums_of_truth(shard: Shard) -> Arrays:
@@ -125,7 +137,7 @@ def _sums_of_truth(shard: Shard) -> Arrays:
 def of_ranking(kind: int, part: int, blobs: list[Blob], totals: dict[str, rankings.Totals]) -> Iterator[Blob]:
     """The rows of a ranking's part as its summary and what they add to users' sums."""
     ranking = kind - FIRST_RANKING
-    name = (*TASKS, *OF_TRUTH)[ranking]
+    name = RANKINGS[ranking]
     summary, by_shard = rankings.rank(name, blobs, totals[name])
     yield Blob(SUMMARY, ranking, part, summary)
     for shard, sums in by_shard:

@@ -16,11 +16,13 @@ from pyspark.sql import functions as F
 from jobs.evaluation import shards
 from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, added, decode, grouped, joined, to_batch
 from jobs.evaluation.cuts import Cut
-from jobs.evaluation.pack import COUNTS, ROWS, SAMPLE_IDS, file_packer, packer
+from jobs.evaluation.history import Items
+from jobs.evaluation.pack import BEFORE, COUNTS, ROWS, SAMPLE_IDS, Known, file_packer, packer
 from jobs.evaluation.prediction_files import Piece
-from jobs.evaluation.rankings import Totals
+from jobs.evaluation.rankings import RANKINGS, Totals
 from jobs.evaluation.shards import FIRST_RANKING, SUMMARY, TOTALS, USERS
 from jobs.evaluation.sums_files import Task
+from jobs.evaluation.training import Training, users_of
 
 Batches = Iterable[pa.RecordBatch]
 Stage = Callable[[Batches], Iterator[pa.RecordBatch]]
@@ -36,35 +38,51 @@ SPARK_OPTIONS = {
 
 
 class Plan(NamedTuple):
-    """How rows are dealt and cut."""
+    """How rows are dealt and cut. training: whose users are counted; items: what it knows of these."""
 
     shards: int
     cuts: list[Cut]
+    training: Training | None = None
+    items: Items | None = None
+
+    @property
+    def known(self) -> Known | None:
+        """What is added to rows while they are packed."""
+        return None if self.items is None else self.items.columns
 
 
 def packed(spark: SparkSession, work: list[list[Piece]], plan: Plan) -> DataFrame:
     """Blobs of predictions as they lie in their files."""
     positions = spark.range(0, len(work), 1, max(1, len(work)))
-    return positions.mapInArrow(file_packer(work, plan.shards), SPARK_SCHEMA)
+    return positions.mapInArrow(file_packer(work, plan.shards, plan.known), SPARK_SCHEMA)
 
 
 def packed_with_truth(rows: DataFrame, plan: Plan) -> DataFrame:
     """Blobs of predictions that Spark has joined with their truth."""
-    return rows.mapInArrow(packer(plan.shards), SPARK_SCHEMA)
+    return rows.mapInArrow(packer(plan.shards, plan.known), SPARK_SCHEMA)
 
 
 def dealt(packed_rows: DataFrame, plan: Plan) -> DataFrame:
     """Totals, users and the rows of the rankings, kept on disk: the driver looks at the totals first."""
-    by_user = packed_rows.repartition(plan.shards, "part").sortWithinPartitions("kind", "part")
+    if plan.training is not None:
+        packed_rows = packed_rows.unionAll(users_of(packed_rows.sparkSession, plan.training, plan.shards))
+    by_user = packed_rows.repartition(plan.shards, "part").sortWithinPartitions("part", "kind")
     return by_user.mapInArrow(_deal(plan), SPARK_SCHEMA).persist(StorageLevel.DISK_ONLY)
 
 
 def _deal(plan: Plan) -> Stage:
+    cuts, num = plan.cuts, plan.shards
+    nobody: Arrays | None = None if plan.training is None else {}
+
     def deal(batches: Batches) -> Iterator[pa.RecordBatch]:
+        before = nobody
         for kind, part, blobs in grouped(batches):
-            if kind == ROWS:
-                for blob in shards.of_rows(blobs, part, plan.cuts, plan.shards):
+            if kind == BEFORE:
+                before = joined(blob.arrays for blob in blobs)
+            elif kind == ROWS:
+                for blob in shards.of_rows(blobs, part, cuts, num, before):
                     yield to_batch(blob)
+                before = nobody
             elif kind == SAMPLE_IDS:
                 yield to_batch(Blob(TOTALS, 0, 0, {"repeated": np.array([shards.repeated(blobs)])}))
             elif kind == COUNTS:
@@ -93,9 +111,9 @@ def ranked(shards_frame: DataFrame, plan: Plan, totals: dict[str, Totals]) -> Da
 
 
 class Found(NamedTuple):
-    """summaries: per ranking; grams: per shard of users, in their order."""
+    """summaries: per ranking that has rows; grams: per shard of users, in their order."""
 
-    summaries: dict[int, Arrays]
+    summaries: dict[str, Arrays]
     grams: list[Arrays]
 
 
@@ -120,7 +138,7 @@ def finish(shards_frame: DataFrame, ranked_frame: DataFrame, plan: Plan, task: T
                 yield to_batch(Blob(USERS, part, 0, task.store(part, sums)))
 
     found = by_user.mapInArrow(put_together, SPARK_SCHEMA).collect()
-    summaries = {row["part"]: decode(row["blob"]) for row in found if row["kind"] == SUMMARY}
+    summaries = {RANKINGS[row["part"]]: decode(row["blob"]) for row in found if row["kind"] == SUMMARY}
     grams = {row["part"]: decode(row["blob"]) for row in found if row["kind"] == USERS}
     return Found(summaries, [grams[part] for part in sorted(grams)])
 

@@ -19,6 +19,9 @@ def format_metrics(metrics: Metrics) -> str:
     lines.append(("ECE if calibrated", *(_number(task["ece_of_calibrated"]) for task in tasks.values())))
     if any("truth" in task["baselines"] for task in tasks.values()):
         lines.append(("best AUC", *(_best(task) for task in tasks.values())))
+    if any("item_rate" in task["baselines"] for task in tasks.values()):
+        aucs = (task["baselines"]["item_rate"]["auc"] for task in tasks.values())
+        lines.append(("AUC of the item's rate", *map(_number, aucs)))
     table = with_rule(aligned(lines, left=1))
     parts = ["\n".join([*table, *_of_all_impressions(metrics), *_reasons(tasks)])]
     if "against" in metrics:

@@ -5,16 +5,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cli.errors import InputError
 from jobs.profiling.tally import OURS, RANKING, THEIRS, Tally, counted_columns
+from jobs.sample_files import read_batches
 from schemas.hashing import SPARK_SEED, xxh64
 from schemas.schema import Schema
-from storage.filesystems import filesystem
 
 HALVES_SEED = xxh64(b"profile", SPARK_SEED)
-ROWS_PER_BATCH = 2048  # some million tokens of Ali-CCP
 
 Batches = Iterator[pa.RecordBatch]
 Task = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
@@ -62,25 +59,6 @@ def sample_ids_of(work: list[Work]) -> Task:
 def _positions(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
     for batch in batches:
         yield from batch.column(0).to_pylist()
-
-
-def read_batches(path: str, columns: list[str]) -> Batches:
-    """Some columns of a file, `ROWS_PER_BATCH` rows at a time; an `InputError` where it holds no samples."""
-    fs, target = filesystem(path)
-    try:
-        with fs.open(target, "rb") as stream:
-            file = pq.ParquetFile(stream)
-            for batch in file.iter_batches(ROWS_PER_BATCH, columns=columns, use_threads=False):
-                yield batch.select(columns)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: expected this file, as the manifest names it, found none. Build the samples again."
-        ) from None
-    except (pa.ArrowInvalid, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: expected a file of samples, found another one ({reason}). Build the samples again."
-        ) from error
 
 
 def _split(batch: pa.RecordBatch, parts: int) -> list[pa.RecordBatch]:

@@ -84,8 +84,8 @@ def metrics_section(metrics: Metrics) -> Section:
     if "cvr_all_impressions" in metrics:
         blocks.append(_truth_table(metrics))
     lead = (
-        "Every figure with its 95 % interval, beside the mean rate as a constant score and, where it is "
-        "known, the truth."
+        "Every figure with its 95 % interval, beside the mean rate as a constant score and, where they are "
+        "known, the truth and the item's rate in the training samples."
     )
     return Section("metrics", "Metrics", lead, blocks)
 
@@ -110,7 +110,7 @@ def _table_of(task: str, found: TaskMetrics, explained: bool) -> Table:
         )
     counts = f"{found['rows']:,} impressions, {found['positives']:,} positives, {found['users']:,} users"
     caption = f"{task.upper()} on {OVER[task]} impressions: {counts}"
-    head = ["figure", "value [95 % interval]", *bases, "what it is"]
+    head = ["figure", "value [95 % interval]", *(name.replace("_", " ") for name in bases), "what it is"]
     if not explained:
         return Table(caption, head[:-1], [row[:-1] for row in rows])
     return Table(caption, head, rows, wordy=True)

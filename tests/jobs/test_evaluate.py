@@ -20,7 +20,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
-from jobs.evaluate import IMPRESSIONS_OF_USER, check, cut_of
+from jobs.evaluate import check, cut_of
+from jobs.evaluation.config import EvaluateConfig
 from jobs.evaluation.inputs import check_paths
 from jobs.evaluation.rankings import NUM_BINS
 from jobs.evaluation.run import Options, evaluate
@@ -37,7 +38,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 Columns = dict[str, Any]
 Change = Callable[[Path], None]
 
-CUT = IMPRESSIONS_OF_USER._replace(bounds=(10, 20))
+(CUT,) = EvaluateConfig(user_bounds=(10, 20)).cuts
 
 
 def draw(n: int = 600) -> tuple[Columns, Columns]:

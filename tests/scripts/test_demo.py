@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo import SIZES, WORLDS, Stage, StageError, run_stage, stages, table
+from scripts.demo import StageError, run_stage, table
+from scripts.demo_stages import SIZES, WORLDS, Stage, stages
 
 
 def test_a_failing_stage_is_named_with_its_last_lines_and_its_command(tmp_path: Path):

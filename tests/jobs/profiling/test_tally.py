@@ -15,6 +15,7 @@ from cli.errors import InputError
 from jobs.profiling import tasks
 from jobs.profiling.tally import BUCKET, LENGTH, NO_FIELD, OURS, RANKING, SIZE, THEIRS, Tally
 from jobs.profiling.tasks import Work
+from jobs.sample_files import read_batches
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.sample_files import TEST_SCHEMA, read_rows, write_samples
 
@@ -109,12 +110,12 @@ def test_bucket_out_of_range_names_file_and_column(folder: Path) -> None:
 
 def test_files_that_hold_no_samples_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.parquet: expected this file"):
-        list(tasks.read_batches(str(tmp_path / "gone.parquet"), ["click"]))
+        list(read_batches(str(tmp_path / "gone.parquet"), ["click"]))
     broken = tmp_path / "broken.parquet"
     broken.write_text(json.dumps({"not": "Parquet"}))
     with pytest.raises(InputError, match=r"broken.parquet: expected a file of samples"):
-        list(tasks.read_batches(str(broken), ["click"]))
+        list(read_batches(str(broken), ["click"]))
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), other)
     with pytest.raises(InputError, match=r"other.parquet: expected a file of samples.*click"):
-        list(tasks.read_batches(str(other), ["click"]))
+        list(read_batches(str(other), ["click"]))
