@@ -67,6 +67,12 @@ install_horovod() {
   pip_install --no-deps --force-reinstall "$wheel"
 }
 
+# Without it jobs start all the same, only later: no reason to stop.
+archive_classes() {
+  JAVA_HOME=$(scripts/java_home.sh) "$venv/bin/python" -m scripts.class_archive ||
+    say "no archive of Spark's classes, see $log: jobs will take longer to start" >&3
+}
+
 check_main() {
   "$venv/bin/python" -W ignore -c 'import horovod.torch, numba, petastorm.reader, pyspark, torch'
   "$venv/bin/horovodrun" --check-build
@@ -90,6 +96,8 @@ set_up_main() {
   kind=$(wanted_horovod)
   step horovod "$(horovod_key "$kind")" "Horovod (its first build takes minutes)" install_horovod "$kind"
   say "$(tell_horovod "$kind")"
+  step classes "$(content_hash requirements/main.lock scripts/class_archive.py) $(scripts/java_home.sh)" \
+    "archive of Spark's classes, for jobs that start faster" archive_classes
   step ready "$1" "check that everything loads" check_main
 }
 

@@ -13,26 +13,31 @@ from schemas.metrics import OVER, Slicing
 MOST_ROWS = 40  # of a chart; the table has all
 
 
-def slices_chart(place: int, slicing: Slicing, task: str, figure_name: str, whole: float | None) -> Chart:
-    """A figure of a task by slice, beside that of all slices together."""
+def slices_chart(place: int, slicing: Slicing, figure_name: str, wholes: Mapping[str, float | None]) -> Chart:
+    """A figure by slice, a task below the other, each beside that of all slices together (`wholes`)."""
     slices: list[Any] = slicing["slices"][:MOST_ROWS]
-    named = {"auc": "AUC", "calibration_ratio": "calibration ratio"}[figure_name]
-    with canvas(0.75 + 0.27 * max(len(slices), 2)) as (figure, (axes,)):
-        if whole is not None:
-            axes.axvline(whole, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
-        for row, one in enumerate(slices):
-            _dot(axes, row, one[task][figure_name], one["small"])
-        labels = [f"{one['label']}{' *' if one['small'] else ''}" for one in slices]
-        axes.set_yticks(range(len(slices)), [_short(text) for text in labels], color=INK)
-        axes.set_ylim(len(slices) - 0.4, -0.6)
-        axes.margins(x=0.12)
-        axes.grid(axis="y", visible=False)
-        title = (
-            f"{named[0].upper()}{named[1:]} of {task.upper()} by {slicing['name']}, {OVER[task]} impressions"
-        )
-        axes.set_xlabel(f"{named}; dashed: all together {number(whole, '.3f')}")
-        svg = svg_of(figure, f"slices-{place}-{task}-{figure_name}", title, "Dots with 95 % intervals.")
-    return Chart(title, svg, _slices_table(title, slicing, task, figure_name), _slices_note(slices))
+    named = {"auc": "AUC", "calibration_ratio": "Calibration ratio"}[figure_name]
+    height = len(wholes) * (0.6 + 0.2 * max(len(slices), 2))
+    with canvas(height, len(wholes), shared=False) as (figure, panels):
+        for axes, (task, whole) in zip(panels, wholes.items(), strict=True):
+            found = [one[task][figure_name] for one in slices]
+            _slices_panel(axes, slices, found, whole)
+            axes.set_title(f"{task.upper()}, {OVER[task]} impressions", loc="left", color=INK)
+        title = f"{named} by {slicing['name']}"
+        svg = svg_of(figure, f"slices-{place}-{figure_name}", title, "Dots with 95 % intervals, per task.")
+    return Chart(title, svg, _slices_table(title, slicing, figure_name, list(wholes)), _slices_note(slices))
+
+
+def _slices_panel(axes: Any, slices: list[Any], found: list[Any], whole: float | None) -> None:
+    if whole is not None:
+        axes.axvline(whole, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+    for row, (one, value) in enumerate(zip(slices, found, strict=True)):
+        _dot(axes, row, value, one["small"])
+    labels = [f"{one['label']}{' *' if one['small'] else ''}" for one in slices]
+    axes.set_yticks(range(len(slices)), [_short(text) for text in labels], color=INK)
+    axes.set_ylim(len(slices) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
 
 
 def _dot(axes: Any, row: int, found: Mapping[str, Any], small: bool) -> None:
@@ -54,16 +59,18 @@ def _short(text: str, most: int = 18) -> str:
 
 
 def _slices_note(slices: Sequence[Mapping[str, Any]]) -> str:
-    return "* Hollow: too few positives to say much." if any(one["small"] for one in slices) else ""
+    small = " * Hollow: too few positives to say much." if any(one["small"] for one in slices) else ""
+    return f"Dashed: all together.{small}"
 
 
-def _slices_table(caption: str, slicing: Slicing, task: str, figure_name: str) -> Table:
+def _slices_table(caption: str, slicing: Slicing, figure_name: str, tasks: Sequence[str]) -> Table:
     rows = []
-    for one in slicing["slices"]:
-        judged: Any = one[task]  # type: ignore[literal-required]
-        size = "small" if one["small"] else ""
-        counts = (f"{judged['rows']:,}", f"{judged['positives']:,}")
-        rows.append([one["label"], estimate(judged[figure_name]), *counts, size])
+    for task in tasks:
+        for one in slicing["slices"]:
+            judged: Any = one[task]  # type: ignore[literal-required]
+            size = "small" if one["small"] else ""
+            counts = (f"{judged['rows']:,}", f"{judged['positives']:,}")
+            rows.append([f"{task.upper()}, {one['label']}", estimate(judged[figure_name]), *counts, size])
     return Table(caption, ("slice", "value [95 % interval]", "impressions", "positives", ""), rows)
 
 

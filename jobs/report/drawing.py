@@ -51,15 +51,15 @@ STYLE: Any = {
 
 @contextmanager
 def canvas(
-    height: float, rows: int = 1, ratios: tuple[float, ...] = ()
+    height: float, rows: int = 1, ratios: tuple[float, ...] = (), shared: bool = True
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with axes below each other that share x; in our style, whatever the machine's settings."""
+    """A figure with axes below each other; in our style on every machine. shared: they share x."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         options = {"height_ratios": ratios} if ratios else {}
-        axes = figure.subplots(rows, 1, sharex=True, squeeze=False, gridspec_kw=options)
+        axes = figure.subplots(rows, 1, sharex=shared, squeeze=False, gridspec_kw=options)
         yield figure, list(axes[:, 0])
 
 

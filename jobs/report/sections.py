@@ -210,10 +210,9 @@ def slices_section(metrics: Metrics) -> Section | None:
     """AUC and calibration by slice."""
     blocks: list[Block] = []
     for place, slicing in enumerate(metrics["slicings"]):
-        for task, found in tasks_of(metrics).items():
-            blocks.append(slices_chart(place, slicing, task, "auc", found["auc"]["value"]))
-            whole = found["calibration_ratio"]["value"]
-            blocks.append(slices_chart(place, slicing, task, "calibration_ratio", whole))
+        for name in ("auc", "calibration_ratio"):
+            wholes = {task: dict(found)[name]["value"] for task, found in tasks_of(metrics).items()}  # type: ignore[index]
+            blocks.append(slices_chart(place, slicing, name, wholes))
     lead = (
         "Where the model is better or worse than on the whole. A dot is a value, its bar the 95 % interval."
     )
