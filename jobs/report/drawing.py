@@ -71,9 +71,7 @@ def svg_of(figure: Figure, name: str, title: str, description: str) -> Markup:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r"<[^>]*>", lambda tag: _with_ids_of(name, tag[0]), text)
     text = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", text)  # the family is the page's
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
@@ -84,6 +82,11 @@ def svg_of(figure: Figure, name: str, title: str, description: str) -> Markup:
     )
     head, _, rest = text.partition("@names@>")
     return Markup(f"{head}{ids}>{told}{rest}")
+
+
+def _with_ids_of(name: str, tag: str) -> str:
+    """A tag whose ids, and references to some, begin with a name. Between tags stand labels, as they are."""
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
 
 
 def log_axes(axes: Axes, ends: tuple[float, float]) -> None:

@@ -38,8 +38,8 @@ def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
         metrics=read_metrics(f"{path}/{METRICS_NAME}"),
         log=_read_log(f"{path}/{LOG_NAME}"),
         texts={name: text for name in TEXTS if (text := _text(f"{path}/{name}")) is not None},
-        profiles={name: _read_profile(name) for name in profiles if _exists(name)},
-        stages=_read_stages(stages) if stages is not None and _exists(stages) else [],
+        profiles={name: _read_profile(name) for name in profiles},
+        stages=_read_stages(stages) if stages is not None else [],
     )
 
 
@@ -68,8 +68,11 @@ def _read_profile(path: str) -> Profile:
 
 
 def _read_stages(path: str) -> list[dict[str, Any]]:
+    text = _text(path)
+    if text is None:
+        raise InputError(f"{path}: expected this file, a JSON list of stages, found none.")
     try:
-        found = json.loads(_text(path) or "")
+        found = json.loads(text)
     except ValueError as error:
         raise InputError(
             f"{path}: expected a JSON list of stages, found something else ({error})."

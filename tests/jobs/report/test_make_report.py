@@ -23,7 +23,7 @@ def check_ground_rules(page: str) -> None:
     assert len(page.encode()) < MOST_BYTES
     assert "<script" not in page
     assert not re.findall(r"http|//", re.sub(r"/\*.*?\*/", "", page, flags=re.S))
-    ids = Counter(re.findall(r'\bid="([^"]*)"', page))
+    ids = Counter(re.findall(r'<[^>]*\bid="([^"]*)"', page))
     assert max(ids.values()) == 1
     for target in re.findall(r'(?:href="#|url\(#)([^")]*)', page):
         assert target in ids
@@ -104,6 +104,14 @@ def test_profile_and_stages(tmp_path: Path):
     stages.write_text("{}")
     with pytest.raises(InputError, match="list of stages"):
         write_report(str(run), [], str(stages))
+
+
+def test_files_that_were_asked_for_have_to_be_there(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    for profiles, stages in ([str(tmp_path / "none.json")], None), ([], str(tmp_path / "none.json")):
+        with pytest.raises(InputError, match=r"none\.json"):
+            write_report(str(run), profiles, stages)
+    assert not (run / "report.html").exists()
 
 
 @pytest.mark.parametrize("text", ['{"ctr": {"auc": 0.7}}', '{"format": 2}', "{"])
