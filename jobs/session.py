@@ -51,14 +51,18 @@ def spark_session(app_name: str, **conf: str) -> SparkSession:
 
 
 def _java_options() -> dict[str, str]:
-    """What keeps Spark's log to warnings that mean something, and the start of a JVM short."""
-    options = []
+    """What keeps Spark's log to warnings that mean something, and a JVM short of time for itself.
+
+    It only moves bytes between kernels and numpy: good machine code, or a collector of short pauses, takes
+    more from them than it gives. Options of the user come after these, and win.
+    """
+    options = ["-XX:TieredStopAtLevel=1 -XX:+UseParallelGC"]
     if LOG_SETTINGS.is_file():
         options.append(f"-Dlog4j2.configurationFile={LOG_SETTINGS.as_uri()}")  # its path may have spaces
     if CLASS_ARCHIVE.is_file() and " " not in str(CLASS_ARCHIVE):
         # Java goes without an archive that does not fit it, and need not say so.
         options.append(f"-XX:SharedArchiveFile={CLASS_ARCHIVE} -Xlog:cds=off")
-    return {JAVA_OPTIONS: " ".join(options)} if options else {}
+    return {JAVA_OPTIONS: " ".join(options)}
 
 
 def _set_local_defaults(conf: SparkConf) -> None:

@@ -116,21 +116,22 @@ def stages(world: World, size: Size, out: Path, config: str, workers: int) -> li
             lambda: _training_outcome(run),
         ),
         Stage(
-            f"predict, {workers} workers, and profile",
+            f"predict, {workers} workers",
             [
                 [*workers_command, "esmm.predict", "--run", str(run), "--samples", str(test)]
-                + ["--out", str(predictions), "--overwrite", *kept],
-                [*python, "jobs.profile_samples", "--samples", str(test), "--against", str(train)]
-                + [*(("--config", config) if size.gates else ()), "--out", str(profile)],
+                + ["--out", str(predictions), "--overwrite", *kept]
             ],
             predictions,
             lambda: f"{read_json(predictions / '_manifest.json')['rows']:,} predictions",
         ),
+        # Side by side again; not beside the workers, which wait for each other at every step.
         Stage(
-            "evaluate",
+            "evaluate, and profile",
             [
                 [*python, "jobs.evaluate", "--predictions", str(predictions), "--out", str(metrics)]
-                + ["--truth", str(raw / "truth_test.csv"), "--train", str(train), "--config", config]
+                + ["--truth", str(raw / "truth_test.csv"), "--train", str(train), "--config", config],
+                [*python, "jobs.profile_samples", "--samples", str(test), "--against", str(train)]
+                + [*(("--config", config) if size.gates else ()), "--out", str(profile)],
             ],
             metrics,
             lambda: f"{read_json(metrics)['ctr']['rows']:,} impressions judged",

@@ -18,11 +18,13 @@ from jobs.evaluation import inputs, prediction_files
 from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, decode, to_batch
 from jobs.evaluation.rows import is_sound
 from schemas.calibration import HIGHEST, LOWEST, TASKS, calibrated
+from schemas.predictions import LABELS, PROBABILITIES
 
 Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]  # a, b
 Rows = tuple[Floats, npt.NDArray[np.int8]]  # probabilities and labels of a task
 
+COLUMNS = ("sample_id", *LABELS, *PROBABILITIES)  # what the rules of a row look at
 NUM_SUMS = 6  # loss, gradient by a and b, Hessian by aa, ab, bb
 NUM_COUNTS = 6  # rows, positives, lowest and highest logit of the negatives and of the positives
 
@@ -51,7 +53,7 @@ def packed(spark: SparkSession, path: str) -> DataFrame:
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for position in batch.column(0).to_pylist():
-                for rows in prediction_files.read(work[position]):
+                for rows in prediction_files.read(work[position], COLUMNS):
                     yield to_batch(Blob(0, position, 0, _columns(rows)))
 
     positions = spark.range(0, len(work), 1, max(1, len(work)))

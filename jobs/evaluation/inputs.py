@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_type
 
 from cli.errors import InputError
-from jobs.evaluation.cuts import MOST_VALUES
 from jobs.evaluation.pack import ROWS_PER_PIECE
 from jobs.evaluation.prediction_files import Piece, not_parquet, pieces_of, row_groups, types_of
 from jobs.evaluation.rows import PRODUCT_TOLERANCE, SMALLEST_PRODUCT
@@ -106,15 +105,6 @@ def kept_fields(folder: str) -> list[str]:
     """The columns of fields that predictions have kept for slices."""
     columns = types_of(f"{folder}/{_parquet_files(folder)[0]}").names
     return [name for name in columns if name.startswith(KEPT_FIELD)]
-
-
-def frequent_values(spark: SparkSession, path: str, column: str) -> tuple[int, ...]:
-    """The most frequent values of a kept field, rising."""
-    counts = open_predictions(spark, path).groupBy(column).count()
-    rows = (
-        counts.where(F.col(column).isNotNull()).orderBy(F.desc("count"), column).limit(MOST_VALUES).collect()
-    )
-    return tuple(sorted(row[column] for row in rows))
 
 
 def open_predictions(spark: SparkSession, path: str) -> DataFrame:

@@ -3,7 +3,7 @@
 Spark would decode rows in the JVM and hand them to Python once more, which costs several times the reading.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -59,24 +59,30 @@ def not_parquet(path: str) -> InputError:
     return InputError(f"{path}: expected Parquet files, found one that is not. Run esmm.predict again.")
 
 
-def read(pieces: Iterable[Piece]) -> Iterator[pa.Table]:
-    """The rows of pieces: keys, labels, probabilities and kept fields."""
+def read(pieces: Iterable[Piece], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of pieces. columns: some; None: keys, labels, probabilities and kept fields."""
     for piece in pieces:
         fs, target = filesystem(piece.path)
         try:
             with fs.open(target, "rb") as stream:
-                yield _read(pq.ParquetFile(stream), piece)
+                yield _read(pq.ParquetFile(stream), piece, columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise not_parquet(piece.path) from error
 
 
-def _read(file: pq.ParquetFile, piece: Piece) -> pa.Table:
+def _read(file: pq.ParquetFile, piece: Piece, columns: Sequence[str] | None) -> pa.Table:
     groups = list(range(piece.first, piece.first + piece.num))
+    if columns is None:
+        columns = _all_columns(file, groups)
+    return file.read_row_groups(groups, columns=list(columns), use_threads=False)
+
+
+def _all_columns(file: pq.ParquetFile, groups: list[int]) -> list[str]:
     kept = [name for name in file.schema_arrow.names if name.startswith(KEPT_FIELD)]
     columns = [*KEYS, *LABELS, *PROBABILITIES, *kept]
     if not _lack_a_user(file, groups):  # then nobody asks for contexts, the largest column
         columns.remove("context_id")
-    return file.read_row_groups(groups, columns=columns, use_threads=False)
+    return columns
 
 
 def _lack_a_user(file: pq.ParquetFile, groups: list[int]) -> bool:

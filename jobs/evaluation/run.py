@@ -17,9 +17,11 @@ from jobs.evaluation.document import Sums, metrics_of
 from jobs.evaluation.gram import WIDTH
 from jobs.evaluation.judging import Judged
 from jobs.evaluation.pack import num_shards
+from jobs.evaluation.prediction_files import Piece
 from jobs.evaluation.rankings import Totals
 from jobs.evaluation.sums_files import MANIFEST_NAME, OUTPUT, Task, folder_of
 from jobs.evaluation.training import Training, items_of
+from jobs.evaluation.values import frequent_values
 from schemas.metrics import (
     FORMAT,
     TASKS,
@@ -108,18 +110,18 @@ def _known(spark: SparkSession, options: Options) -> list[Cut]:
             f"{options.predictions}: expected columns {', '.join(missing)}, found none. Predict again with "
             f"{names}."
         )
-    return [
-        cut._replace(values=inputs.frequent_values(spark, options.predictions, cut.column))
-        if cut.column is not None and not cut.bounds
-        else cut
-        for cut in options.cuts
-    ]
+    by_value = [cut.column for cut in options.cuts if cut.column is not None and not cut.bounds]
+    values = frequent_values(spark, _work(spark, options), list(dict.fromkeys(by_value)))
+    return [cut._replace(values=values.get(cut.column or "", ())) for cut in options.cuts]
+
+
+def _work(spark: SparkSession, options: Options) -> list[list[Piece]]:
+    return inputs.work_of(options.predictions, spark.sparkContext.defaultParallelism)
 
 
 def _packed(spark: SparkSession, options: Options, plan: stages.Plan) -> DataFrame:
     if options.truth is None:
-        work = inputs.work_of(options.predictions, spark.sparkContext.defaultParallelism)
-        return stages.packed(spark, work, plan)
+        return stages.packed(spark, _work(spark, options), plan)
     rows = inputs.open_predictions(spark, options.predictions)
     known = truth.read_truth(spark, options.truth, rows)
     joined = truth.with_truth(rows, known, options.predictions, options.truth)

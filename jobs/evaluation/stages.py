@@ -31,8 +31,6 @@ SPARK_OPTIONS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "262144",
     "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
     "spark.sql.adaptive.enabled": "false",  # as many tasks as there are parts
-    # The JVM only moves blobs: good machine code, or a collector of short pauses, takes time from numpy.
-    "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
     "spark.driver.memory": "2g",  # in local mode all tasks sort in it
 }
 
