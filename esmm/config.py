@@ -48,6 +48,9 @@ class ModelConfig(_Section):
     towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)
     """Widths of the hidden layers of each tower, from the embedding to the output."""
 
+    input_norm: bool = False
+    """Layer normalisation of all that is pooled of an impression, before the first layer."""
+
     batch_norm: bool = False
     """Batch normalisation between each hidden layer and its ReLU, over the impressions of all workers."""
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from esmm.config import ClassWeights, ModelConfig
-from esmm.model import network
+from esmm.model import input_norm, network
 from esmm.model.layers import FirstLayer
 from esmm.model.loss import binary_loss, product_logit
 from esmm.model.numbers import WithNumbers
@@ -47,6 +47,7 @@ class Esmm(nn.Module):
         self.context.bias.requires_grad_(not config.batch_norm)
         self.towers = nn.ModuleList(network.tower(config) for _ in range(TASKS))
         self.norms = network.norms(config, TASKS, world)
+        self.input_norm = config.input_norm
         self.dropout = config.dropout
         self.numbers = WithNumbers(schema, dim) if schema.numbers else None
 
@@ -83,7 +84,8 @@ class Esmm(nn.Module):
         if self.numbers and numbers:
             pooled = self.numbers(pooled, *numbers)
         parameters = (self.context.weight, self.context.bias, self.item.weight)
-        hidden = FirstLayer.apply(pooled, context_index, *parameters, TASKS, dtype, not self.norms)
+        first_layer = input_norm.first_layer if self.input_norm else FirstLayer.apply
+        hidden = first_layer(pooled, context_index, *parameters, TASKS, dtype, not self.norms)
         ctr, cvr = network.tower_logits(self.towers, hidden, self.norms, self.dropout, generator)
         return ctr, cvr
 

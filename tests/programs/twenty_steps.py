@@ -44,6 +44,7 @@ def make_config(case: str) -> Config:
     if "clipped" in more:
         options |= {"clip_grad_norm": 0.05}
     model = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
+    model["input_norm"] = optimizer == "rowwise_adagrad"
     return Config.model_validate({"model": model, "optimizer": options})
 
 
