@@ -15,7 +15,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.evaluation import inputs, prediction_files
-from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, decode, to_batch
+from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, at_positions, decode
 from jobs.evaluation.rows import is_sound
 from schemas.calibration import HIGHEST, LOWEST, TASKS, calibrated
 from schemas.predictions import LABELS, PROBABILITIES
@@ -50,14 +50,12 @@ def packed(spark: SparkSession, path: str) -> DataFrame:
     """Blobs of p_ctr, p_cvr and labels of whole predictions, kept, as every pass reads them again."""
     work = inputs.work_of(path, spark.sparkContext.defaultParallelism)
 
-    def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                for rows in prediction_files.read(work[position], COLUMNS):
-                    yield to_batch(Blob(0, position, 0, _columns(rows)))
+    def pack(position: int) -> Iterator[Blob]:
+        for rows in prediction_files.read(work[position], COLUMNS):
+            yield Blob(0, position, 0, _columns(rows))
 
     positions = spark.range(0, len(work), 1, max(1, len(work)))
-    return positions.mapInArrow(pack, SPARK_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    return positions.mapInArrow(at_positions(pack), SPARK_SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
 
 
 def _columns(rows: pa.Table) -> Arrays:

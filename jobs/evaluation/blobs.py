@@ -4,7 +4,7 @@ A row of Spark costs a microsecond, whatever is in it; a blob holds up to a mill
 what a blob holds, `part` where it goes, `origin` where it comes from.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 Arrays = dict[str, np.ndarray]
+Stage = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 SPARK_SCHEMA = "kind int, part int, origin int, blob binary"
 COLUMNS = pa.schema(
@@ -55,6 +56,18 @@ def to_batch(blob: Blob) -> pa.RecordBatch:
     columns = [[blob.kind], [blob.part], [blob.origin], [encode(blob.arrays)]]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
+
+
+def at_positions(make: Callable[[int], Iterable[Blob]]) -> Stage:
+    """For `mapInArrow` over one column of positions in a list of work: the blobs that each of them makes."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for position in batch.column(0).to_pylist():
+                for blob in make(position):
+                    yield to_batch(blob)
+
+    return run
 
 
 def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, int, Iterator[Blob]]]:

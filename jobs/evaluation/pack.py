@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.evaluation import prediction_files
-from jobs.evaluation.blobs import Arrays, Blob, to_batch
+from jobs.evaluation.blobs import Arrays, Blob, Stage, at_positions, to_batch
 from jobs.evaluation.prediction_files import Piece
 from jobs.evaluation.rows import hashes_of, is_sound, mixed, users_of
 from schemas.predictions import KEPT_FIELD
@@ -24,7 +24,6 @@ ROWS_PER_PIECE = 1 << 19
 ROWS_PER_SHARD = 1 << 20
 
 Known = Callable[[pa.Table], Arrays]  # more columns for some rows
-Pack = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def num_shards(rows: int) -> int:
@@ -33,7 +32,7 @@ def num_shards(rows: int) -> int:
     return max(2, -(-rows // ROWS_PER_SHARD))
 
 
-def packer(shards: int, known: Known | None) -> Pack:
+def packer(shards: int, known: Known | None) -> Stage:
     """For `mapInArrow` over rows as `prediction_files.read` has them, perhaps with their truth."""
 
     def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -44,17 +43,14 @@ def packer(shards: int, known: Known | None) -> Pack:
     return pack
 
 
-def file_packer(work: list[list[Piece]], shards: int, known: Known | None) -> Pack:
+def file_packer(work: list[list[Piece]], shards: int, known: Known | None) -> Stage:
     """The same for `mapInArrow` over one column of positions in `work`."""
 
-    def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                for rows in prediction_files.read(work[position]):
-                    for blob in blobs_of(rows, shards, known):
-                        yield to_batch(blob)
+    def pack(position: int) -> Iterator[Blob]:
+        for rows in prediction_files.read(work[position]):
+            yield from blobs_of(rows, shards, known)
 
-    return pack
+    return at_positions(pack)
 
 
 def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

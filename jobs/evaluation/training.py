@@ -1,7 +1,7 @@
 """The samples that a model was trained on, as evaluation reads them: users and items with their counts."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cli.errors import InputError
 from cli.nearest import did_you_mean
-from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, decode, joined, to_batch
+from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, at_positions, decode, joined
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.history import SEEN_ITEM, SEEN_USER, Items, added_by, rated
 from jobs.evaluation.pack import BEFORE, deal
@@ -129,11 +129,7 @@ def _users_in(batch: pa.RecordBatch) -> Arrays:
 def _by_file(spark: SparkSession, files: list[str], count: Callable[[str], Iterator[Blob]]) -> DataFrame:
     """The blobs that `count` makes of every file."""
 
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                for blob in count(files[position]):
-                    yield to_batch(blob)
-
     parts = min(len(files), 4 * spark.sparkContext.defaultParallelism)
-    return spark.range(0, len(files), 1, max(1, parts)).mapInArrow(run, SPARK_SCHEMA)
+    return spark.range(0, len(files), 1, max(1, parts)).mapInArrow(
+        at_positions(lambda position: count(files[position])), SPARK_SCHEMA
+    )

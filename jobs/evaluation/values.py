@@ -1,13 +1,13 @@
 """The most frequent values of kept fields, which have a slice each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from jobs.evaluation import prediction_files
-from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, decode, joined, to_batch
+from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, at_positions, decode, joined
 from jobs.evaluation.cuts import MOST_VALUES
 from jobs.evaluation.history import added_by
 from jobs.evaluation.prediction_files import Piece
@@ -20,15 +20,13 @@ def frequent_values(
     if not columns:
         return {}
 
-    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for position in batch.column(0).to_pylist():
-                for rows in prediction_files.read(work[position], columns):
-                    for place, name in enumerate(columns):
-                        yield to_batch(Blob(place, 0, 0, _counts(rows[name])))
+    def count(position: int) -> Iterator[Blob]:
+        for rows in prediction_files.read(work[position], columns):
+            for place, name in enumerate(columns):
+                yield Blob(place, 0, 0, _counts(rows[name]))
 
     positions = spark.range(0, len(work), 1, max(1, len(work)))
-    found = positions.mapInArrow(count, SPARK_SCHEMA).select("kind", "blob").collect()
+    found = positions.mapInArrow(at_positions(count), SPARK_SCHEMA).select("kind", "blob").collect()
     blobs = [(row["kind"], decode(row["blob"])) for row in found]
     return {
         name: most_frequent([arrays for kind, arrays in blobs if kind == place])
