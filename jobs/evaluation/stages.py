@@ -4,7 +4,7 @@ rows -- by user --> shards -- by score --> rankings -- by user --> users' sums
                       '--- totals, to the driver, before the rankings begin
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.evaluation import shards
-from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, added, decode, grouped, joined, to_batch
+from jobs.evaluation.blobs import SPARK_SCHEMA, Arrays, Blob, Stage, added, decode, grouped, joined, to_batch
 from jobs.evaluation.cuts import Cut
 from jobs.evaluation.history import Items
 from jobs.evaluation.pack import BEFORE, COUNTS, ROWS, SAMPLE_IDS, Known, file_packer, packer
@@ -25,7 +25,6 @@ from jobs.evaluation.sums_files import Task
 from jobs.evaluation.training import Training, users_of
 
 Batches = Iterable[pa.RecordBatch]
-Stage = Callable[[Batches], Iterator[pa.RecordBatch]]
 
 SPARK_OPTIONS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "262144",
