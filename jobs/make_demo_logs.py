@@ -1,6 +1,7 @@
 """Draw demo logs from a planted world whose true probabilities are known: Ali-CCP's, or those of a shop.
 
     python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1
+    python -m jobs.make_demo_logs --world latent --out data/latent --contexts 24000
     python -m jobs.make_demo_logs --schema configs/schemas/shop.yaml --format parquet --out data/shop
 
 Equal options give equal bytes, whatever the number of processes.
@@ -22,6 +23,7 @@ from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
+from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.plan import Plan, draw_plan
 from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
 from jobs.shop_logs import files as shop_files
@@ -41,11 +43,13 @@ OUTPUT = outputs.Kind(
 )
 TEXT, PARQUET = "text", "parquet"
 FORMAT_OF = {"ali_ccp": TEXT, "shop": PARQUET}  # by the name of the schema whose logs are drawn
+ADDITIVE, LATENT = "additive", "latent"
+WORLDS = {ADDITIVE: build_world, LATENT: build_latent_world}  # of Ali-CCP's fields
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the logs depend on; equal options give equal bytes."""
+class ShopOptions:
+    """What the shop's logs depend on; equal options give equal bytes."""
 
     contexts: int = 8000  # common records of the training half; the test half has half as many
     seed: int = 1
@@ -69,7 +73,15 @@ class Options:
             raise InputError("; ".join(wrong) + ". See --help.")
 
 
-DEFAULT_OF = {TEXT: Options(), PARQUET: Options(ctr=0.05, cvr=0.18)}
+@dataclass(frozen=True)
+class Options(ShopOptions):
+    """What the logs of Ali-CCP's fields depend on; world: one of `WORLDS`."""
+
+    world: str = ADDITIVE
+
+
+DEFAULT_OF = {TEXT: Options(), PARQUET: ShopOptions(ctr=0.05, cvr=0.18)}
+OF_LATENT = Options(ctr=0.05, cvr=0.10, world=LATENT)
 
 
 def make_tasks(plans: tuple[Plan, ...]) -> list[ChunkTask]:
@@ -147,7 +159,7 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
     """Draw both halves into the folder `out`, which appears whole or not at all; returns its summary."""
     options.check()
     outputs.refuse_taken(out, OUTPUT, overwrite)
-    world = build_world(options.seed, options.contexts)
+    world = WORLDS[options.world](options.seed, options.contexts)
     halves = (options.contexts, options.contexts // 2)
     plans = tuple(draw_plan(options.seed, split, half, world) for split, half in enumerate(halves))
     intercepts = calibrate(Sampler(world, plans[0], options.list_scale), options.ctr, options.cvr)
@@ -166,7 +178,7 @@ def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> di
     return summary
 
 
-def make_shop(out: str, options: Options, overwrite: bool) -> dict[str, Any]:
+def make_shop(out: str, options: ShopOptions, overwrite: bool) -> dict[str, Any]:
     """Draw both halves of the shop's logs into the folder `out`, whole or not at all; returns its summary."""
     options.check()
     outputs.refuse_taken(out, OUTPUT, overwrite)
@@ -192,7 +204,7 @@ def largest_id(world: PlantedWorld) -> int:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
-    default, of_shop = DEFAULT_OF[TEXT], DEFAULT_OF[PARQUET]
+    default, latent, of_shop = DEFAULT_OF[TEXT], OF_LATENT, DEFAULT_OF[PARQUET]
     parser = CommandParser("jobs.make_demo_logs", __doc__)
     parser.add_argument("--out", required=True, help="folder to make")
     schema_file.add_option(parser)
@@ -200,6 +212,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--format",
         choices=(TEXT, PARQUET),
         help="default: text for ali_ccp, parquet for shop; there is no other",
+    )
+    parser.add_argument(
+        "--world",
+        choices=WORLDS,
+        help="additive: most effects add up, as in the demo (default); latent: the logits are products of "
+        "hidden vectors of users and items, on which models differ more; for ali_ccp",
     )
     parser.add_argument(
         "--contexts",
@@ -212,13 +230,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--seed", type=int, default=default.seed, help="equal seeds, equal bytes (%(default)s)"
     )
     parser.add_argument(
-        "--ctr", type=float, help=f"clicks per impression ({default.ctr}, shop {of_shop.ctr})"
+        "--ctr",
+        type=float,
+        help=f"clicks per impression ({default.ctr}, latent {latent.ctr}, shop {of_shop.ctr})",
     )
     parser.add_argument(
         "--cvr",
         type=float,
-        help=f"conversions per click (default {default.cvr}, shop {of_shop.cvr}; the real data have 0.0055, "
-        "with which a demo would hold hardly any conversion)",
+        help=f"conversions per click (default {default.cvr}, latent {latent.cvr}, shop {of_shop.cvr}; real "
+        "data have 0.0055, with which a demo would hold hardly any conversion)",
     )
     parser.add_argument(
         "--list-scale",
@@ -249,21 +269,27 @@ def format_for(schema: str, wanted: str | None) -> str:
     return FORMAT_OF[schema]
 
 
+def read_options(args: argparse.Namespace) -> ShopOptions:
+    """What the logs depend on, by the command line; `Options` for text."""
+    kind = format_for(schema_file.read(args.schema).name, args.format)
+    if kind == PARQUET and args.world:
+        raise InputError(f"--world {args.world}: expected none, as the shop has one world. Leave it out.")
+    rates = {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
+    default = OF_LATENT if args.world == LATENT else DEFAULT_OF[kind]
+    return replace(default, contexts=args.contexts, seed=args.seed, list_scale=args.list_scale, **rates)
+
+
 def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
     if args.processes < 1:
         raise InputError(f"--processes: expected at least 1, found {args.processes}.")
-    kind = format_for(schema_file.read(args.schema).name, args.format)
-    rates = {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
-    options = replace(
-        DEFAULT_OF[kind], contexts=args.contexts, seed=args.seed, list_scale=args.list_scale, **rates
-    )
-    if kind == PARQUET:
-        summary = make_shop(args.out, options, args.overwrite)
-    else:
+    options = read_options(args)
+    if isinstance(options, Options):
         summary = make_logs(args.out, options, args.processes, args.overwrite)
+    else:
+        summary = make_shop(args.out, options, args.overwrite)
     for split, counts in summary["splits"].items():
         megabytes = sum(size for name, size in counts.items() if name.endswith("_bytes")) / 1e6
         print(

@@ -240,6 +240,9 @@ def logits(world, user, item, position, cross):
     for which in range(4):
         ctr += world.cross_effect[which, 0] * cross[which]
         cvr += world.cross_effect[which, 1] * cross[which]
+    for k in range(world.user_latent.shape[1]):
+        ctr += world.user_latent[user, k] * world.item_latent[item, k, 0]
+        cvr += world.user_latent[user, k] * world.item_latent[item, k, 1]
     return ctr, cvr
 
 

@@ -92,6 +92,8 @@ class PlantedWorld(NamedTuple):
     position_share: Array  # float64 [3]
     position_effect: Array  # float64 [3, 2]: CTR logit, CVR logit
     cross_effect: Array  # float64 [4, 2]: slopes of 508, 509, 702, 853 in the CTR and the CVR logit
+    user_latent: Array  # float64 [users, K]; K is 0 where the world has no latent vectors
+    item_latent: Array  # float64 [items, K, 2]: what u is multiplied with in the CTR and the CVR logit
 
     @property
     def num_users(self) -> int:
@@ -301,5 +303,7 @@ def build_world(seed: int, contexts: int, strengths: Strengths = Strengths()) ->
         position_share=np.array(POSITION_SHARE),
         position_effect=np.stack([strengths.ctr_position, strengths.cvr_position], axis=1),
         cross_effect=np.stack([strengths.ctr_cross, strengths.cvr_cross], axis=1),
+        user_latent=np.zeros((sizes.users, 0)),
+        item_latent=np.zeros((columns["item_ids"].shape[0], 0, 2)),
         **columns,
     )

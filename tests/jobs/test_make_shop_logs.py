@@ -13,14 +13,14 @@ import pytest
 
 from cli.errors import InputError
 from jobs import make_demo_logs
-from jobs.make_demo_logs import Options, format_for, make_shop
+from jobs.make_demo_logs import ShopOptions, format_for, make_shop
 from jobs.raw_tables.columns import taken_of_contexts, taken_of_impressions
 from jobs.shop_logs import draw
 from schemas import schema_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = "configs/schemas/shop.yaml"
-OPTIONS = Options(contexts=1500, seed=3, ctr=0.05, cvr=0.18)
+OPTIONS = ShopOptions(contexts=1500, seed=3, ctr=0.05, cvr=0.18)
 SPLITS = ("train", "test")
 
 
@@ -61,7 +61,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_equal_options_give_equal_bytes(tmp_path: Path) -> None:
     for name, seed in (("first", 5), ("second", 5), ("other", 6)):
-        make_shop(str(tmp_path / name), Options(contexts=40, seed=seed), overwrite=False)
+        make_shop(str(tmp_path / name), ShopOptions(contexts=40, seed=seed), overwrite=False)
     first, second, other = (digests(tmp_path / name) for name in ("first", "second", "other"))
     assert first == second
     assert len(first) == 8
@@ -72,7 +72,7 @@ def test_equal_options_give_equal_bytes(tmp_path: Path) -> None:
 def test_halves_are_cut_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (draw, make_demo_logs.shop_files):
         monkeypatch.setattr(module, "CHUNK", 30)
-    summary = make_shop(str(tmp_path / "raw"), Options(contexts=70), overwrite=False)
+    summary = make_shop(str(tmp_path / "raw"), ShopOptions(contexts=70), overwrite=False)
     names = sorted(path.name for path in (tmp_path / "raw/impressions_train").iterdir())
     assert names == [f"part-0000{number}.parquet" for number in range(3)]
     sessions = contexts(tmp_path / "raw", "train").session_id
@@ -189,19 +189,19 @@ def test_the_schema_has_twice_as_many_buckets_as_the_default_shop_has_ids(tmp_pa
 
 def test_a_demo_of_one_kind_replaces_the_other(tmp_path: Path) -> None:
     out = str(tmp_path / "raw")
-    make_demo_logs.make_logs(out, Options(contexts=4), 1, overwrite=False)
-    make_shop(out, Options(contexts=4), overwrite=True)
+    make_demo_logs.make_logs(out, make_demo_logs.Options(contexts=4), 1, overwrite=False)
+    make_shop(out, ShopOptions(contexts=4), overwrite=True)
     assert (tmp_path / "raw/impressions_train").is_dir()
     assert not (tmp_path / "raw/sample_skeleton_train.csv").exists()
-    make_demo_logs.make_logs(out, Options(contexts=4), 1, overwrite=True)
+    make_demo_logs.make_logs(out, make_demo_logs.Options(contexts=4), 1, overwrite=True)
     assert not (tmp_path / "raw/impressions_train").exists()
 
 
 def test_a_table_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> None:
-    make_shop(str(tmp_path / "raw"), Options(contexts=4), overwrite=False)
+    make_shop(str(tmp_path / "raw"), ShopOptions(contexts=4), overwrite=False)
     (tmp_path / "raw/impressions_train/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="notes.txt"):
-        make_shop(str(tmp_path / "raw"), Options(contexts=4), overwrite=True)
+        make_shop(str(tmp_path / "raw"), ShopOptions(contexts=4), overwrite=True)
 
 
 def test_only_the_two_worlds_are_drawn() -> None:
