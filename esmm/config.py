@@ -39,6 +39,9 @@ class LoaderConfig(_Section):
 
 
 class ModelConfig(_Section):
+    name: Literal["esmm"] = "esmm"
+    """Whose network it is; docs/models.md."""
+
     embedding_dim: PositiveInt = 18
     """Numbers per row of the embedding table."""
 
@@ -50,6 +53,12 @@ class ModelConfig(_Section):
 
     input_norm: bool = False
     """Layer normalisation of all that is pooled of an impression, before the first layer."""
+
+    cross_layers: NonNegativeInt = 0
+    """Cross layers of DCN-V2 between an impression's input and the first layer."""
+
+    cross_rank: PositiveInt | None = None
+    """Rank of the cross layers' matrices; null: full ones."""
 
     batch_norm: bool = False
     """Batch normalisation between each hidden layer and its ReLU, over the impressions of all workers."""
@@ -64,6 +73,12 @@ class TaskWeights(_Section):
 
     ctcvr: NonNegativeFloat = 1.0
     """Weight of the loss of conversions in the sum; one of the two has to be above 0."""
+
+    cvr: NonNegativeFloat | None = None
+    """Weight of a loss of pCVR alone, which some models have. null: the model's own."""
+
+    auxiliary: NonNegativeFloat | None = None
+    """Weight of what else a model learns by; docs/models.md. null: the model's own."""
 
     @model_validator(mode="after")
     def _not_both_zero(self) -> Self:

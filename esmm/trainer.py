@@ -61,7 +61,8 @@ class Trainer:
         self.position = state.position if state else Position.start(1)
         self.progress = state.progress if state else Progress(validated=0)
         self.guard = Guard(path, self.world)
-        self.meter = Meter(self.world, train, self.progress.window)
+        losses = list(trained.model.network.LOSSES)
+        self.meter = Meter(self.world, train, self.progress.window, losses)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
         self.total_steps = self._total_steps()
         self.lr_factor = 1.0  # of the learning rates
@@ -214,12 +215,11 @@ class Trainer:
         bar.clear()
         epoch = self.position.epoch
         log.info(
-            "epoch %d step %d/%d  loss ctr %.5f ctcvr %.5f  grad %.3g  %.0f impressions/s  loader %.0f %%%s",
+            "epoch %d step %d/%d  loss %s  grad %.3g  %.0f impressions/s  loader %.0f %%%s",
             epoch,
             sum(leg.steps for leg in self.position.legs),
             bar.total,
-            report.loss_ctr,
-            report.loss_ctcvr,
+            " ".join(f"{name} {loss:.5f}" for name, loss in report.losses.items()),
             grad_norm,
             report.impressions_per_second,
             100 * report.loader_share,
@@ -232,8 +232,7 @@ class Trainer:
                 kind="train",
                 epoch=epoch,
                 step=self.trained.step,
-                loss_ctr=report.loss_ctr,
-                loss_ctcvr=report.loss_ctcvr,
+                **{f"loss_{name}": loss for name, loss in report.losses.items()},  # type: ignore[typeddict-item]
                 impressions_per_second=report.impressions_per_second,
                 loader_share=report.loader_share,
                 skipped_impressions=report.skipped_impressions,

@@ -29,6 +29,8 @@ class LogEntry(Scores):
     # train: means over the impressions since the line before; natural logarithm
     loss_ctr: NotRequired[float]
     loss_ctcvr: NotRequired[float]
+    loss_cvr: NotRequired[float]  # of models that have one
+    loss_auxiliary: NotRequired[float]  # of models that have one
     grad_norm: NotRequired[float]  # of the last step, before it was clipped
     impressions_per_second: NotRequired[float]
     loader_share: NotRequired[float]  # of the time, in which the workers waited for data

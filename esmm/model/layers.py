@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
     """In place: the layer after it has made this gradient for nobody else."""
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
@@ -35,7 +35,7 @@ class Dense(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, output = ctx.saved_tensors
         if output is not None:
-            gradient = _relu_gradient(gradient, output)
+            gradient = relu_gradient(gradient, output)
         to_weight = (gradient.t() @ x).float()
         return gradient @ weight, to_weight, gradient.sum(0, dtype=torch.float32), None
 
@@ -60,11 +60,9 @@ class FirstLayer(Function):
         dtype: torch.dtype,
         relu: bool,
     ) -> tuple[Tensor, ...]:
-        num_impressions = context_index.shape[0]
         ctx.dim = pooled.shape[1]
-        split = pooled.shape[0] - num_impressions * (item_weight.shape[1] // ctx.dim)
-        context = pooled[:split].view(-1, context_weight.shape[1]).to(dtype)
-        item = pooled[split:].view(num_impressions, item_weight.shape[1]).to(dtype)
+        halves = split(pooled, context_index, context_weight.shape[1], item_weight.shape[1])
+        context, item = (half.to(dtype) for half in halves)
         weights = context_weight.to(dtype), item_weight.to(dtype)
         shared = torch.addmm(bias.to(dtype), context, weights[0].t())
         hidden = shared.index_select(0, context_index).addmm_(item, weights[1].t())
@@ -84,8 +82,8 @@ class FirstLayer(Function):
         for tower, gradient in enumerate(gradients):
             part = slice(tower * width, (tower + 1) * width)
             if hidden is not None:
-                gradient = _relu_gradient(gradient, hidden[:, part])
-            sums[:, part] = _sums_of_contexts(gradient, context_index, context.shape[0])
+                gradient = relu_gradient(gradient, hidden[:, part])
+            sums[:, part] = sums_of_contexts(gradient, context_index, context.shape[0])
             torch.mm(gradient.t(), item, out=to_item_weight[part])
             torch.addmm(to_item, gradient, item_weight[part], beta=float(tower), out=to_item)
         to_pooled = torch.cat([(sums @ context_weight).view(-1), to_item.view(-1)]).float().view(-1, ctx.dim)
@@ -102,12 +100,30 @@ class FirstLayer(Function):
         )
 
 
-def _sums_of_contexts(rows: Tensor, context_index: Tensor, num_contexts: int) -> Tensor:
-    """Rows [B, H] summed by ascending context_index [B] -> [U, H]; accumulated in float32."""
+def split(pooled: Tensor, context_index: Tensor, of_context: int, of_item: int) -> tuple[Tensor, Tensor]:
+    """The halves of pooled fields: [U, of_context] and [B, of_item], both parts of the same memory."""
+    num_impressions = len(context_index)
+    first = len(pooled) - num_impressions * of_item // pooled.shape[1]
+    return pooled[:first].view(-1, of_context), pooled[first:].view(num_impressions, of_item)
+
+
+def joined(pooled: Tensor, context_index: Tensor, of_context: int, of_item: int) -> Tensor:
+    """All that is pooled of each impression, [B, of_context + of_item]."""
+    context, item = split(pooled, context_index, of_context, of_item)
+    return torch.cat([context.index_select(0, context_index), item], 1)
+
+
+def sums_of_contexts(
+    rows: Tensor, context_index: Tensor, num_contexts: int, weight: Tensor | None = None
+) -> Tensor:
+    """Rows [B, H] summed by ascending context_index [B] -> [U, H]; accumulated in float32. weight: [B]."""
     num_rows = rows.shape[0]
     if num_rows == 0:
         return rows.new_zeros(num_contexts, rows.shape[1])
     contexts = torch.arange(num_contexts + 1, device=rows.device)
     starts = torch.searchsorted(context_index, contexts)
     order = torch.arange(num_rows, device=rows.device)
-    return F.embedding_bag(order, rows, starts, mode="sum", include_last_offset=True)
+    weights = None if weight is None else weight.to(rows.dtype)
+    return F.embedding_bag(
+        order, rows, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )

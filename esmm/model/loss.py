@@ -1,8 +1,38 @@
 """What the losses of the models are made of, in log space: nothing needs clamping."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from esmm.config import ClassWeights
+
+EVEN = ClassWeights()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What became of B impressions, and how much each counts.
+
+    click, conversion: float32 [B] of 0 and 1. classes: multiply the terms of positive impressions. weight:
+    float32 [B], those of each impression; None: they all count 1. Means divide by the number of impressions,
+    not by their weights: so a weight changes what its impressions count and leaves the others as they are.
+    """
+
+    click: Tensor
+    conversion: Tensor
+    classes: ClassWeights = EVEN
+    weight: Tensor | None = None
+
+    @property
+    def both(self) -> Tensor:
+        """[B]: clicked and converted."""
+        return self.click * self.conversion
+
+    def times(self, factor: Tensor) -> Tensor:
+        """[B]: the impressions' weights times a factor of a model's own."""
+        return factor if self.weight is None else factor * self.weight
 
 
 def product_logit(a: Tensor, b: Tensor) -> Tensor:
@@ -26,3 +56,19 @@ def binary_loss(
     if positive_weight != 1:
         losses = losses * (1 + (positive_weight - 1) * positive)
     return losses.sum() if weight is None else losses @ weight
+
+
+def click_loss(ctr: Tensor, labels: Labels) -> Tensor:
+    """sum BCE(click, pCTR) over all impressions, from the logit [B]."""
+    return binary_loss(ctr, labels.click, labels.classes.click, labels.weight)
+
+
+def entire_space_loss(ctr: Tensor, cvr: Tensor, labels: Labels) -> Tensor:
+    """sum BCE(click * conversion, pCTR pCVR) over all impressions, from two logits [B]: ESMM's equation 3."""
+    positive_weight = labels.classes.conversion
+    return binary_loss(product_logit(ctr, cvr), labels.both, positive_weight, labels.weight)
+
+
+def conversion_loss(cvr: Tensor, labels: Labels, times: Tensor) -> Tensor:
+    """sum times BCE(conversion, pCVR), from the logit [B]. times [B]: the click where only clicks count."""
+    return binary_loss(cvr, labels.both, labels.classes.conversion, labels.times(times))

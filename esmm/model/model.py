@@ -5,13 +5,13 @@ from torch import Tensor
 
 from esmm.batch import Batch
 from esmm.embedding.sharded_table import Lookup, ShardedEmbedding
-from esmm.model.esmm import Esmm
+from esmm.model.network import Network
 
 
 class Model:
     """A network and the embedding that it reads."""
 
-    def __init__(self, network: Esmm, embedding: ShardedEmbedding) -> None:
+    def __init__(self, network: Network, embedding: ShardedEmbedding) -> None:
         self.network = network
         self.embedding = embedding
 
@@ -20,7 +20,7 @@ class Model:
         batch: Batch,
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
-    ) -> tuple[tuple[Tensor, Tensor], Lookup]:
+    ) -> tuple[tuple[Tensor, ...], Lookup]:
         """The network's logits, each [B], and the lookup; its pooled vectors get the gradient."""
         lookup = self.embedding.lookup(batch.require_request())
         numbers = batch.numbers

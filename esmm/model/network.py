@@ -1,96 +1,148 @@
-"""What the models of this folder are made of: towers, and how they start."""
+"""What every model of this folder is: first layers over an impression's input, towers, losses.
 
-import math
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import cast
+A model says what it adds, in its own file: what joins the first layers (`join`), what ends the towers
+(`finish`), its probabilities and its losses. `models` finds it by its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
-from esmm.model.batch_norm import BatchNorm
+from cli.errors import InputError
+from esmm.config import LossConfig, ModelConfig
+from esmm.model import towers
 from esmm.model.dropout import drop_out
-from esmm.model.layers import Dense
+from esmm.model.inputs import Input, Inputs, sizes
+from esmm.model.loss import Labels
+from esmm.model.numbers import WithNumbers
 from esmm.workers.world import World
+from schemas.schema import Schema
+
+TASKS = 2  # the CTR tower and the CVR tower, in this order; further towers come after them
 
 
-class DenseLayer(nn.Linear):
-    """A linear layer, with or without ReLU, in the dtype of its input."""
+class Network(nn.Module):
+    """Pooled fields -> logits per impression; their probabilities and losses.
 
-    def __init__(self, inputs: int, outputs: int, relu: bool) -> None:
-        super().__init__(inputs, outputs)
-        self.relu = relu
+    All first layers are one matrix, W [context; item] = W_c context + W_i item. schema: says how many fields
+    a context (F_u below) and an impression (F_i) have pooled vectors of, and how many numbers (N_u, N_i).
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, Dense.apply(x, self.weight, self.bias, self.relu))
-
-
-def tower(config: ModelConfig) -> nn.Sequential:
-    """[B, h1] -> [B, 1]: the layers after the first. Checkpoints name them by even numbers: 0, 2, 4.
-
-    Where batch norm comes between a layer and its ReLU, the layer has no ReLU, and its bias, which the norm
-    takes away again, is not trained.
+    LOSSES: what `loss_sums` gives, in its order, with the weight of each in the sum unless the configuration
+    says otherwise. TABLES: how many vectors of `embedding_dim` numbers a row of the embedding holds.
     """
-    layers = [DenseLayer(*widths, relu=not config.batch_norm) for widths in pairwise(config.towers)]
-    for layer in layers:
-        layer.bias.requires_grad_(not config.batch_norm)
-    layers.append(DenseLayer(config.towers[-1], 1, relu=False))
-    return nn.Sequential(OrderedDict((str(2 * level), layer) for level, layer in enumerate(layers)))
 
+    LOSSES: ClassVar[Mapping[str, float]] = MappingProxyType({"ctr": 1.0, "ctcvr": 1.0})
+    TABLES: ClassVar[int] = 1
 
-def norms(config: ModelConfig, num_towers: int, world: World) -> nn.ModuleList:
-    """Batch norm of each hidden layer of all towers; none where the configuration has none."""
-    widths = config.towers if config.batch_norm else []
-    return nn.ModuleList(BatchNorm(num_towers, h, world, f"norm{level}") for level, h in enumerate(widths))
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__()
+        self.firsts, num_towers = self.num_first(config), self.num_towers(config)
+        width = self.firsts * config.towers[0]
+        of_context, of_item = sizes(config, schema)
+        self.context = nn.Linear(of_context, width)
+        self.item = nn.Linear(of_item, width, bias=False)
+        self.context.bias.requires_grad_(not config.batch_norm)
+        self.towers = nn.ModuleList(towers.tower(config) for _ in range(num_towers))
+        self.norms = towers.norms(config, self.firsts, num_towers, world)
+        self.inputs = Inputs(config, of_context, of_item)
+        self.dropout = config.dropout
+        self.world = world
+        self.numbers = WithNumbers(schema, config.embedding_dim) if schema.numbers else None
 
+    @classmethod
+    def num_first(cls, config: ModelConfig) -> int:
+        """First layers side by side: a tower's each, unless a model says otherwise."""
+        return cls.num_towers(config)
 
-def tower_logits(
-    towers: nn.ModuleList,
-    hidden: Sequence[Tensor],
-    norms: nn.ModuleList,
-    dropout: float,
-    generator: torch.Generator | None,
-) -> list[Tensor]:
-    """The layers after the first, level by level, so that a norm costs one exchange for all towers.
+    @classmethod
+    def num_towers(cls, config: ModelConfig) -> int:
+        """Towers, each with its logit."""
+        return TASKS
 
-    hidden: of T towers, [B, h1] each, before its ReLU where there are norms. generator: of dropout, if
-    wanted. Returns T logits, float32 [B].
-    """
-    chains = [cast(nn.Sequential, chain) for chain in towers]
-    for level in range(len(chains[0])):
-        if norms:
-            hidden = [F.relu_(x) for x in norms[level](hidden)]
-        if dropout and generator is not None:
-            hidden = [drop_out(x, dropout, generator) for x in hidden]
-        hidden = [chain[level](x) for chain, x in zip(chains, hidden, strict=True)]
-    return [logit.float().squeeze(1) for logit in hidden]
+    @classmethod
+    def loss_weights(cls, config: LossConfig) -> list[float]:
+        """The weight of each loss in the sum; `InputError` for that of a loss that this model has not."""
+        wanted = config.task_weights.model_dump(exclude_none=True)
+        for name in wanted.keys() - cls.LOSSES.keys() - {"ctr", "ctcvr"}:
+            raise InputError(
+                f"loss.task_weights.{name}: this model has no such loss; expected one of "
+                f"{', '.join(cls.LOSSES)}, found {name}. Take it out, or choose another model.name."
+            )
+        return [wanted.get(name, default) for name, default in cls.LOSSES.items()]
 
+    def initialise(self, embedding_init: float) -> None:
+        """torch's default for linear layers, from its global generator. embedding_init: of `ModelConfig`."""
+        towers.initialise_first_layer(self.context, self.item)
+        towers.initialise(self.towers.modules())
+        if self.numbers:
+            self.numbers.initialise(embedding_init)
+        known = {self.context, self.item, *self.towers.modules()}
+        towers.initialise(module for module in self.modules() if module not in known)
 
-@torch.no_grad()
-def initialise_first_layer(context: nn.Linear, item: nn.Linear) -> None:
-    """torch's default for linear layers, from its global generator; the two halves count as one.
+    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+        """Let the untrained towers predict about these rates.
 
-    Drawn on the CPU wherever the parameters lie: a GPU's generator gives other numbers.
-    """
-    fan_in = context.in_features + item.in_features
-    for parameter in (*context.parameters(), *item.parameters()):
-        parameter.copy_(torch.empty(parameter.shape).uniform_(-(fan_in**-0.5), fan_in**-0.5))
+        From 0.5, all impressions without a click would push pCVR far below its rate first, and the few
+        conversions of an epoch are too few to bring it back.
+        """
+        for tower, rate in zip(self.towers[:TASKS], (p_ctr, p_cvr), strict=True):
+            towers.start_at(tower, rate)
 
+    def forward(
+        self,
+        pooled: Tensor,
+        context_index: Tensor,
+        numbers: tuple[Tensor, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The towers' logits, each float32 [B].
 
-@torch.no_grad()
-def initialise_towers(towers: Iterable[nn.Module]) -> None:
-    """torch's default for linear layers, tower by tower, drawn on the CPU too."""
-    for layer in (module for tower in towers for module in tower.modules()):
-        if isinstance(layer, nn.Linear):
-            fresh = nn.Linear(layer.in_features, layer.out_features)
-            layer.weight.copy_(fresh.weight)
-            layer.bias.copy_(fresh.bias)
+        pooled: [U*F_u + B*F_i, D], the fields of each context, then those of each impression.
+        context_index: int64 [B], ascending. numbers: [U, N_u] and [B, N_i], where the schema has some. dtype:
+        of the matrix products. generator: of dropout, if wanted.
+        """
+        if self.numbers and numbers:
+            pooled = self.numbers(pooled, *numbers)
+        x = self.inputs(pooled, context_index, dtype)
+        hidden = x.layer(self.context, self.item, self.firsts, not self.norms)
+        hidden = self.join(self._activated(0, hidden, generator), x)
+        chains = [cast(nn.Sequential, chain) for chain in self.towers]
+        # Level by level, so that a norm costs one exchange for all towers.
+        for level in range(len(chains[0]) - 1):
+            hidden = [chain[level](h) for chain, h in zip(chains, hidden, strict=True)]
+            hidden = self._activated(level + 1, hidden, generator)
+        return tuple(logit.float().squeeze(1) for logit in self.finish(hidden))
 
+    def _activated(
+        self, level: int, hidden: Sequence[Tensor], generator: torch.Generator | None
+    ) -> Sequence[Tensor]:
+        """Layers' outputs as the next ones take them: normed, with ReLU, dropped out."""
+        if self.norms:
+            hidden = [F.relu_(x) for x in self.norms[level](hidden)]
+        if self.dropout and generator is not None:
+            hidden = [drop_out(x, self.dropout, generator) for x in hidden]
+        return hidden
 
-def start_at(tower: nn.Module, rate: float) -> None:
-    """Let an untrained tower predict about this rate: its last bias is the rate's log odds."""
-    last = cast(nn.Linear, cast(nn.Sequential, tower)[-1])
-    nn.init.constant_(last.bias, math.log(rate / (1 - rate)))
+    def join(self, hidden: Sequence[Tensor], x: Input) -> Sequence[Tensor]:
+        """First layers [B, h1] -> what each tower reads. x: for a model that looks at the input again."""
+        return hidden
+
+    def finish(self, hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The towers' last hidden layers [B, h] -> their logits [B, 1]."""
+        return [cast(nn.Sequential, chain)[-1](h) for chain, h in zip(self.towers, hidden, strict=True)]
+
+    @staticmethod
+    def probabilities(ctr: Tensor, cvr: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the logits [B]: p_ctr, p_cvr and p_ctcvr = p_ctr * p_cvr, each [B]."""
+        p_ctr = torch.sigmoid(ctr)
+        p_cvr = torch.sigmoid(cvr)
+        return p_ctr, p_cvr, p_ctr * p_cvr
+
+    def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
+        """`LOSSES`, each summed over B impressions. All ranks call it together."""
+        raise NotImplementedError

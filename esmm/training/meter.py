@@ -1,7 +1,7 @@
 """Losses and speed since the last line of the log, over all workers."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,13 +16,12 @@ from esmm.workers.world import World
 class Report(NamedTuple):
     """What the steps since the report before have been.
 
-    Mean losses, impressions/s of all workers, share of the time that the workers waited for data.
+    Mean losses by name, impressions/s of all workers, share of the time that the workers waited for data.
     skipped_impressions: of all workers, that lay in row groups that could not be read. seconds: that the
     steps took.
     """
 
-    loss_ctr: float
-    loss_ctcvr: float
+    losses: dict[str, float]
     impressions_per_second: float
     loader_share: float
     skipped_impressions: int
@@ -32,11 +31,12 @@ class Report(NamedTuple):
 class Meter:
     """The losses stay on the device between reports: reading them would make a GPU wait at every step.
 
-    window: what a checkpoint says of the steps before, where one was loaded.
+    window: what a checkpoint says of the steps before, where one was loaded. losses: their names.
     """
 
-    def __init__(self, world: World, loader: Loader, window: LogWindow) -> None:
+    def __init__(self, world: World, loader: Loader, window: LogWindow, losses: Sequence[str]) -> None:
         self.world = world
+        self.names = losses
         self.loader = loader
         self._begin(window)
 
@@ -50,8 +50,8 @@ class Meter:
 
     def _mine(self, losses: list[list[float]]) -> Tensor:
         """This rank's part of the stored sums; with another number of ranks rank 0 takes them all."""
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
-        stored = torch.tensor(losses, dtype=torch.float64).view(-1, 2)
+        sums = torch.zeros(len(self.names), dtype=torch.float64, device=self.world.device)
+        stored = torch.tensor(losses, dtype=torch.float64).view(-1, len(self.names))
         if len(losses) == self.world.size:
             sums += stored[self.world.rank].to(sums.device)
         elif self.world.is_rank_zero:
@@ -59,7 +59,7 @@ class Meter:
         return sums
 
     def add(self, losses: Tensor, impressions: int, planned: int) -> None:
-        """One step: this rank's summed losses [2] and its impressions; planned: those of all ranks."""
+        """One step: this rank's summed losses and its impressions; planned: those of all ranks."""
         self.losses += losses
         self.steps += 1
         self.impressions += impressions
@@ -79,20 +79,19 @@ class Meter:
         if rows is None:
             return LogWindow()
         seconds = time.perf_counter() - self.started
-        impressions, waited = rows[:, 2:].sum(0).tolist()
+        impressions, waited = rows[:, -2:].sum(0).tolist()
         skipped = self.planned - int(impressions)
-        return LogWindow(self.steps, int(impressions), rows[:, :2].tolist(), seconds, waited, skipped)
+        return LogWindow(self.steps, int(impressions), rows[:, :-2].tolist(), seconds, waited, skipped)
 
     def report(self) -> Report:
         """The steps since the last one; then it begins anew. All ranks call it together."""
         totals = self._totals()
         self.world.all_reduce_([totals], "report")
-        ctr, ctcvr, impressions, waited_all = totals.tolist()
+        *losses, impressions, waited_all = totals.tolist()
         seconds = time.perf_counter() - self.started
         present = max(impressions, 1.0)  # all may be missing where broken row groups are skipped
         result = Report(
-            loss_ctr=ctr / present,
-            loss_ctcvr=ctcvr / present,
+            losses={name: total / present for name, total in zip(self.names, losses, strict=True)},
             impressions_per_second=impressions / seconds,
             loader_share=waited_all / self.world.size / seconds,
             skipped_impressions=self.planned - int(impressions),
@@ -102,6 +101,6 @@ class Meter:
         return result
 
     def _totals(self) -> Tensor:
-        """This rank's losses, impressions and seconds of waiting, [4]."""
+        """This rank's losses, then its impressions and seconds of waiting."""
         others = [self.impressions, self.loader.wait_seconds - self.waited]
         return torch.cat([self.losses.cpu(), torch.tensor(others, dtype=torch.float64)])

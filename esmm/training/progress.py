@@ -10,7 +10,8 @@ from esmm.data.schedule import Position
 class LogWindow:
     """Steps since the last line of the log.
 
-    losses: summed CTR and CTCVR losses of each rank. seconds: that they took; waited: for data, by all ranks.
+    losses: summed losses of each rank, in the model's order. seconds: that they took; waited: for data, by
+    all ranks.
     skipped: impressions that they should have had, but for row groups that could not be read.
     """
 

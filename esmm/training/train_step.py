@@ -12,8 +12,9 @@ from esmm.config import Config, ModelConfig
 from esmm.embedding.optimizers import make_sparse_optimizer
 from esmm.embedding.sharded_table import ShardedEmbedding
 from esmm.model.dropout import step_generator
-from esmm.model.esmm import Esmm
+from esmm.model.loss import Labels
 from esmm.model.model import Model
+from esmm.model.models import network_class
 from esmm.workers.world import Handle, World
 from schemas.schema import Schema
 
@@ -24,8 +25,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def make_model(config: ModelConfig, schema: Schema, world: World) -> Model:
     """A model for samples of this schema, its numbers still to be filled."""
-    network = Esmm(config, schema, world)
-    return Model(network.to(world.device), ShardedEmbedding(schema.num_rows, config.embedding_dim, world))
+    kind = network_class(config.name)
+    width = kind.TABLES * config.embedding_dim
+    return Model(
+        kind(config, schema, world).to(world.device), ShardedEmbedding(schema.num_rows, width, world)
+    )
 
 
 def initialise(model: Model, config: Config) -> None:
@@ -55,8 +59,8 @@ class TrainStep:
         self.class_weights = config.loss.class_weights
         self.dropout = config.model.dropout
         self.seed = config.train.seed
-        tasks = config.loss.task_weights
-        self.task_weights = torch.tensor([tasks.ctr, tasks.ctcvr], device=world.device)
+        weights = model.network.loss_weights(config.loss)
+        self.task_weights = torch.tensor(weights, device=world.device)
         num_rows, dim = model.embedding.table.shape
         self.sparse = make_sparse_optimizer(
             config.optimizer.sparse, config.train.batch_size, num_rows, dim, world.device
@@ -91,7 +95,7 @@ class TrainStep:
             embedding.drain()
 
     def __call__(self, batch: Batch, global_impressions: int) -> Tensor:
-        """Train on this rank's batch, which may be empty; return its two summed losses, [2].
+        """Train on this rank's batch, which may be empty; return its summed losses, in the model's order.
 
         global_impressions: of all ranks in this step. Each rank divides its sum by it, so that the sum of
         the ranks' gradients is the gradient of the mean over all of them.
@@ -99,9 +103,8 @@ class TrainStep:
         self.step += 1
         with record_function("forward"):
             logits, lookup = self.model.forward(batch, self.dtype, self._generator())
-            losses = self.model.network.loss_sums(
-                *logits, batch.click, batch.conversion, self.class_weights, batch.weight
-            )
+            labels = Labels(batch.click, batch.conversion, self.class_weights, batch.weight)
+            losses = self.model.network.loss_sums(logits, labels)
         with record_function("backward"):
             self.gradient.zero_()
             (losses @ self.task_weights / global_impressions).backward()

@@ -4,8 +4,8 @@ Users have a vector u, items a vector v, and apart from the items' own biases th
 
     CTR: u . A v + b        CVR: u . B v + c        A, B: rotations, drawn apart from each other
 
-Nothing in the logs is u or v. A user's vector shows in the history, whose departments are those that the user
-leans to, and in the profile; an item's in its department, category, shop and brand. So a model gets nowhere
+Nothing in the logs is u or v. A user's vector shows in the history, whose categories are those that the user
+likes, and in the profile; an item's in its department, category, shop and brand. So a model gets nowhere
 that adds up what fields say one by one: it has to find the products.
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from jobs.demo_logs.world import (
     DEPARTMENTS,
-    LATENT_DIM,
     PREFERRED,
     Array,
     PlantedWorld,
@@ -22,12 +21,15 @@ from jobs.demo_logs.world import (
     zipf_ranks,
 )
 
+LATENT_DIM = 4
 LATENT_STREAM = 3  # separates these random numbers from the world's and the plans'
 CTR_STRENGTH, CVR_STRENGTH = 1.0, 1.0  # deviation of the bilinear part of each logit
-LEANING = 2.5  # how strongly users keep to the departments of their liking
-SHARE_OF_PROFILE = 0.3  # of the variance of u, told by gender, age, level and geography
-# Shares of the variance of v that an item has from its department, category, shop, brand, and on its own.
-ITEM_SHARES = (0.50, 0.25, 0.10, 0.10, 0.05)
+LEANING = 3.0  # how strongly users keep to the categories of their liking
+CANDIDATES = 192  # categories that a user has ever come across
+BLOCK = 4096  # users drawn at once
+SHARE_OF_PROFILE = 0.5  # of the variance of u, told by gender, age, level and geography
+# What an item's vector is made of, as shares of its variance; `item`: its own.
+SHARES = {"department": 0.55, "category": 0.25, "shop": 0.08, "brand": 0.07, "item": 0.05}
 BIASES = Strengths(
     ctr_category=0.35,
     ctr_shop=0.15,
@@ -57,12 +59,12 @@ def build_latent_world(seed: int, contexts: int) -> PlantedWorld:
     """The latent world of a seed: ids, profiles and items as in the additive one, all effects anew."""
     world = build_world(seed, contexts, BIASES)
     rng = np.random.default_rng([seed, LATENT_STREAM])
-    department = rng.normal(size=(DEPARTMENTS, LATENT_DIM))
     user = _user_vectors(rng, world.profile)
-    item = _item_vectors(rng, world, department)
+    category = _category_vectors(rng, int(world.inside[0]))
+    item = _item_vectors(rng, world, category)
     of_tasks = [strength * item @ _rotation(rng) for strength in (CTR_STRENGTH, CVR_STRENGTH)]
     return world._replace(
-        user_category=_preferred(rng, user @ department.T, int(world.inside[0])),
+        user_category=_preferred(rng, user, category),
         user_latent=user / np.sqrt(LATENT_DIM),
         item_latent=np.stack(of_tasks, axis=2),
     )
@@ -77,16 +79,22 @@ def _user_vectors(rng: np.random.Generator, profile: Array) -> Array:
     return np.sqrt(SHARE_OF_PROFILE) * told + np.sqrt(1 - SHARE_OF_PROFILE) * own
 
 
-def _item_vectors(rng: np.random.Generator, world: PlantedWorld, department: Array) -> Array:
+def _category_vectors(rng: np.random.Generator, categories: int) -> Array:
+    """float64 [categories, LATENT_DIM]: the department's part and the category's own."""
+    of_department = rng.normal(size=(DEPARTMENTS, LATENT_DIM))[np.arange(categories) % DEPARTMENTS]
+    own = rng.normal(size=(categories, LATENT_DIM))
+    return np.sqrt(SHARES["department"]) * of_department + np.sqrt(SHARES["category"]) * own
+
+
+def _item_vectors(rng: np.random.Generator, world: PlantedWorld, of_category: Array) -> Array:
     """float64 [items, LATENT_DIM], about unit variance; an item without brand has none of that part."""
     category, shop, brand = world.item_ids.T
-    _, shops, brands = world.inside[:3]
-    of_category = rng.normal(size=(int(world.inside[0]), LATENT_DIM))
-    of_shop = rng.normal(size=(int(shops), LATENT_DIM))
-    of_brand = np.concatenate([rng.normal(size=(int(brands), LATENT_DIM)), np.zeros((1, LATENT_DIM))])
-    own = rng.normal(size=(world.num_items, LATENT_DIM))
-    parts = (department[category % DEPARTMENTS], of_category[category], of_shop[shop], of_brand[brand], own)
-    return sum((np.sqrt(share) * part for share, part in zip(ITEM_SHARES, parts, strict=True)), 0 * own)
+    _, shops, brands = (int(size) for size in world.inside[:3])
+    of_shop = rng.normal(size=(shops, LATENT_DIM))
+    of_brand = np.concatenate([rng.normal(size=(brands, LATENT_DIM)), np.zeros((1, LATENT_DIM))])
+    vectors = of_category[category] + np.sqrt(SHARES["shop"]) * of_shop[shop]
+    vectors += np.sqrt(SHARES["brand"]) * of_brand[brand]
+    return vectors + np.sqrt(SHARES["item"]) * rng.normal(size=vectors.shape)
 
 
 def _rotation(rng: np.random.Generator) -> Array:
@@ -95,10 +103,16 @@ def _rotation(rng: np.random.Generator) -> Array:
     return q * np.sign(np.diag(r))
 
 
-def _preferred(rng: np.random.Generator, liking: Array, categories: int) -> Array:
-    """int64 [users, PREFERRED]: two categories of each of some departments, drawn by liking [users, D]."""
-    taste = LEANING * liking / liking.std()
-    noise = rng.gumbel(size=(liking.shape[0], PREFERRED // 2, DEPARTMENTS))
-    department = np.repeat(np.argmax(taste[:, None, :] + noise, axis=2), 2, axis=1)
-    rank = zipf_ranks(rng, np.full(department.shape, categories // DEPARTMENTS), 0.8)
-    return rng.permuted(rank * DEPARTMENTS + department, axis=1)
+def _preferred(rng: np.random.Generator, user: Array, category: Array) -> Array:
+    """int64 [users, PREFERRED]: of `CANDIDATES` popular categories each, those that suit a user's vector.
+
+    user [users, K], category [categories, K]. Gumbel noise makes it a draw without replacement by a softmax.
+    """
+    chosen = []
+    for block in np.array_split(user, -(-len(user) // BLOCK)):
+        candidates = zipf_ranks(rng, np.full((len(block), CANDIDATES), len(category)), 0.75)
+        liking = np.einsum("uk,uck->uc", block, category[candidates]) / np.sqrt(LATENT_DIM)
+        noisy = LEANING * liking + rng.gumbel(size=liking.shape)
+        best = np.argpartition(-noisy, PREFERRED, axis=1)[:, :PREFERRED]
+        chosen.append(np.take_along_axis(candidates, best, axis=1))
+    return rng.permuted(np.concatenate(chosen), axis=1)

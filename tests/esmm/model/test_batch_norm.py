@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from esmm.config import ModelConfig
 from esmm.model.batch_norm import BatchNorm
-from esmm.model.esmm import TASKS, Esmm
+from esmm.model.esmm import Esmm
+from esmm.model.network import TASKS
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from esmm.config import ClassWeights
-from esmm.model.esmm import Esmm
+from esmm.model.loss import Labels, click_loss, entire_space_loss
+from esmm.model.network import Network
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 MODERATE = [-6.0, -2.5, -0.1, 0.0, 1.3, 5.0]
@@ -22,11 +23,23 @@ def _grid(logits: list[float]) -> tuple[Tensor, ...]:
     return torch.tensor(rows, dtype=torch.float32).unbind(1)
 
 
+def _losses(
+    a: Tensor,
+    b: Tensor,
+    click: Tensor,
+    conversion: Tensor,
+    weights: ClassWeights = EQUAL,
+    weight: Tensor | None = None,
+) -> Tensor:
+    labels = Labels(click, conversion, weights, weight)
+    return torch.stack([click_loss(a, labels), entire_space_loss(a, b, labels)])
+
+
 def _gradients(
     a: Tensor, b: Tensor, click: Tensor, conversion: Tensor, weights: ClassWeights
 ) -> tuple[Tensor, Tensor, Tensor]:
     a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
-    losses = Esmm.loss_sums(a, b, click, conversion, weights)
+    losses = _losses(a, b, click, conversion, weights)
     grad_a, grad_b = torch.autograd.grad(losses.sum(), (a, b))
     return losses.detach(), grad_a, grad_b
 
@@ -76,7 +89,7 @@ def test_each_loss_alone_equals_the_paper_s_formula_with_400_digits() -> None:
     """In a sum the largest terms would hide an error of the small ones."""
     logits = [-200.0, -90.0, -30.0, -3.0, 0.0, 4.0, 30.0, 90.0, 200.0]
     for a, b, (click, conversion) in itertools.product(logits, logits, LABELS):
-        found = Esmm.loss_sums(*(torch.tensor([x]) for x in (a, b, click, conversion)))
+        found = _losses(*(torch.tensor([x]) for x in (a, b, click, conversion)))
         with mpmath.workdps(400):
             p_ctr, p_cvr = (1 / (1 + mpmath.exp(-x)) for x in (a, b))
             likelihoods = (
@@ -92,12 +105,12 @@ def test_each_loss_alone_equals_the_paper_s_formula_with_400_digits() -> None:
 def test_losses_are_sums(size: int) -> None:
     zeros = torch.zeros(size)
     half, quarter = 0.6931471805599453, 0.2876820724517809  # -ln 1/2 and -ln 3/4
-    losses = Esmm.loss_sums(zeros, zeros, zeros, zeros)
+    losses = _losses(zeros, zeros, zeros, zeros)
     torch.testing.assert_close(losses, size * torch.tensor([half, quarter]))
 
 
 def test_probabilities_multiply() -> None:
-    p_ctr, p_cvr, p_ctcvr = Esmm.probabilities(torch.tensor([0.0, 2.0]), torch.tensor([0.0, -1.0]))
+    p_ctr, p_cvr, p_ctcvr = Network.probabilities(torch.tensor([0.0, 2.0]), torch.tensor([0.0, -1.0]))
     torch.testing.assert_close(p_ctr, torch.tensor([0.5, 0.8807971]))
     torch.testing.assert_close(p_cvr, torch.tensor([0.5, 0.2689414]))
     torch.testing.assert_close(p_ctcvr, p_ctr * p_cvr)
@@ -108,5 +121,5 @@ def test_a_weight_multiplies_the_terms_of_its_impression(weights: ClassWeights) 
     inputs = _grid(MODERATE)
     times = torch.arange(len(inputs[0])) % 4  # none, once, twice, three times
     repeated = [tensor.repeat_interleave(times) for tensor in inputs]
-    found = Esmm.loss_sums(*inputs, weights, times.float())
-    torch.testing.assert_close(found, Esmm.loss_sums(*repeated, weights), rtol=1e-5, atol=0)
+    found = _losses(*inputs, weights, times.float())
+    torch.testing.assert_close(found, _losses(*repeated, weights), rtol=1e-5, atol=0)

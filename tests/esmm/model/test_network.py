@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from esmm.batch import Batch
 from esmm.config import Config
-from esmm.model import input_norm
+from esmm.model.input_norm import NormedFirstLayer
+from esmm.model.loss import Labels
 from esmm.model.model import Model
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.training_run import base_rates
@@ -66,7 +67,7 @@ def test_forward_and_loss_equal_a_calculation_by_hand(model: Model) -> None:
     (ctr, cvr), _ = model.forward(batch)
     logits, losses = _by_hand(model, plain)
     np.testing.assert_allclose(torch.stack([ctr, cvr], 1).detach().numpy(), logits, rtol=1e-4, atol=1e-6)
-    found = model.network.loss_sums(ctr, cvr, batch.click, batch.conversion).detach().numpy()
+    found = model.network.loss_sums((ctr, cvr), Labels(batch.click, batch.conversion)).detach().numpy()
     np.testing.assert_allclose(found, losses, rtol=1e-6)
 
 
@@ -88,7 +89,7 @@ def test_input_norm_has_the_gradients_of_layer_norm() -> None:
     bias, slope = torch.randn(6, requires_grad=True), torch.randn(5, 6)
     parameters = (pooled, context, bias, item)
     for relu in (False, True):
-        towers = input_norm.first_layer(pooled, index, context, bias, item, 2, torch.float32, relu)
+        towers = NormedFirstLayer.apply(pooled, index, context, bias, item, 2, torch.float32, relu)
         found = torch.autograd.grad((torch.cat(towers, 1) * slope).sum(), parameters)
         x = torch.cat([pooled[:6].view(2, 12)[index], pooled[6:].view(5, 8)], 1)
         y = F.linear(F.layer_norm(x, (20,)), torch.cat([context, item], 1), bias)
@@ -131,7 +132,7 @@ def _empty() -> Batch:
 def test_an_empty_batch_has_zero_gradients(model: Model) -> None:
     (ctr, cvr), lookup = model.forward(_empty())
     batch = _empty()
-    model.network.loss_sums(ctr, cvr, batch.click, batch.conversion).sum().backward()
+    model.network.loss_sums((ctr, cvr), Labels(batch.click, batch.conversion)).sum().backward()
     assert ctr.shape == cvr.shape == (0,)
     assert lookup.pooled.grad is not None and lookup.pooled.grad.shape == (0, DIM)
     for name, parameter in model.network.named_parameters():

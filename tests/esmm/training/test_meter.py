@@ -18,23 +18,23 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Loader:
 
 
 def test_steps_count_by_their_impressions(loader: Loader) -> None:
-    meter = Meter(ONE_WORKER, loader, LogWindow())
+    meter = Meter(ONE_WORKER, loader, LogWindow(), ("ctr", "ctcvr"))
     meter.add(torch.tensor([6.0, 2.0]), 8, 8)
     meter.add(torch.tensor([4.0, 0.5]), 2, 8)  # six of this batch lay in a broken row group
     found = meter.report()
     assert found.skipped_impressions == 6
-    assert (found.loss_ctr, found.loss_ctcvr) == (1.0, 0.25)
+    assert found.losses == {"ctr": 1.0, "ctcvr": 0.25}
     meter.add(torch.zeros(2), 0, 8)  # all of them
-    assert meter.report().loss_ctr == 0.0
+    assert meter.report().losses["ctr"] == 0.0
 
 
 def test_a_resumed_meter_goes_on(loader: Loader) -> None:
-    first = Meter(ONE_WORKER, loader, LogWindow())
+    first = Meter(ONE_WORKER, loader, LogWindow(), ("ctr", "ctcvr"))
     first.add(torch.tensor([6.0, 2.0]), 8, 9)
     window = first.window()
     assert (window.steps, window.impressions, window.skipped) == (1, 8, 1)
-    second = Meter(ONE_WORKER, loader, window)
+    second = Meter(ONE_WORKER, loader, window, ("ctr", "ctcvr"))
     second.add(torch.tensor([4.0, 0.5]), 2, 2)
     assert second.steps == 2
     found = second.report()
-    assert (found.loss_ctr, found.skipped_impressions) == (1.0, 1)
+    assert (found.losses["ctr"], found.skipped_impressions) == (1.0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from esmm.batch import Batch
 from esmm.config import Config
 from esmm.model.esmm import Esmm
+from esmm.model.loss import Labels
 from esmm.training.train_step import TrainStep, initialise, make_model
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.plain_batches import few_rows, random_batch, to_batch
@@ -64,7 +65,7 @@ class DenseModel(nn.Module):
         matrix.index_put_((bag_of_token, pooling.ids.long()), pooling.weights, accumulate=True)
         ctr, cvr = self.network(matrix @ self.table, batch.context_index)
         weights = _config().loss.class_weights
-        losses = self.network.loss_sums(ctr, cvr, batch.click, batch.conversion, weights)
+        losses = self.network.loss_sums((ctr, cvr), Labels(batch.click, batch.conversion, weights))
         touched = self.table[pooling.rows.long()]
         return (losses[0] + 2 * losses[1]) / IMPRESSIONS + self.l2 / 2 * touched.square().sum()
 

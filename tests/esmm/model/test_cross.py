@@ -1,0 +1,52 @@
+"""Cross layers against the paper's equations, element by element, and under the network's own layers."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from esmm.config import ModelConfig
+from esmm.model.cross import Cross
+from esmm.model.esmm import Esmm
+from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
+from tests.fixtures.workers import ONE_WORKER
+
+DIM = 4
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_layers_are_the_paper_s(rank: int | None) -> None:
+    torch.manual_seed(2)
+    cross = Cross(6, 2, rank)
+    x = torch.randn(5, 6)
+    expected = []
+    for x0 in x.double().numpy():
+        y = x0
+        for level, layer in enumerate(cross.weights):
+            weight = layer.weight.detach().double().numpy()
+            if rank:
+                weight = weight @ cross.down[level].weight.detach().double().numpy()
+            y = x0 * (weight @ y + layer.bias.detach().double().numpy()) + y
+        expected.append(y)
+    np.testing.assert_allclose(cross(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("input_norm", [False, True])
+def test_the_towers_read_what_the_cross_layers_give(input_norm: bool) -> None:
+    config = ModelConfig(embedding_dim=DIM, towers=[6], input_norm=input_norm, cross_layers=2, cross_rank=5)
+    torch.manual_seed(3)
+    network = Esmm(config, ALI_CCP, ONE_WORKER)
+    network.initialise(config.embedding_init)
+    contexts, impressions, index = 3, 7, torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    user = torch.randn(contexts, len(USER_FIELDS) * DIM)
+    item = torch.randn(impressions, len(IMPRESSION_FIELDS) * DIM)
+    ctr, cvr = network(torch.cat([user.view(-1, DIM), item.view(-1, DIM)]), index)
+    x = torch.cat([user[index], item], 1)
+    if input_norm:
+        x = F.layer_norm(x, x.shape[1:])
+    assert network.inputs.cross is not None
+    x = network.inputs.cross(x)
+    first = torch.cat([network.context.weight, network.item.weight], 1)
+    hidden = F.relu(F.linear(x, first, network.context.bias)).chunk(2, 1)
+    for found, h, tower in zip((ctr, cvr), hidden, network.towers, strict=True):
+        torch.testing.assert_close(found, tower(h).squeeze(1), rtol=1e-5, atol=1e-6)
