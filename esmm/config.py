@@ -38,9 +38,36 @@ class LoaderConfig(_Section):
     """Share of the impressions that may be left out with broken row groups; more stop the run."""
 
 
+# Models that have an option, where not all have it.
+MODELS_WITH = {
+    "conversions": ("esmm", "shared_bottom", "mmoe", "ple", "dbmtl"),
+    "experts": ("mmoe", "ple"),
+    "levels": ("ple",),
+    "negative_rate": ("aman",),
+    "positive_times": ("oversampling",),
+}
+
+
 class ModelConfig(_Section):
-    name: Literal["esmm"] = "esmm"
-    """Whose network it is; docs/models.md."""
+    name: Literal[
+        "esmm",
+        "esmm_ns",
+        "base",
+        "aman",
+        "oversampling",
+        "unbias",
+        "division",
+        "shared_bottom",
+        "mmoe",
+        "ple",
+        "dbmtl",
+        "aitm",
+        "escm2_ips",
+        "escm2_dr",
+        "dcmt",
+        "ddpo",
+    ] = "esmm"
+    """Whose model it is; docs/models.md says what each one does."""
 
     embedding_dim: PositiveInt = 18
     """Numbers per row of the embedding table."""
@@ -65,6 +92,31 @@ class ModelConfig(_Section):
 
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of each hidden layer's outputs that a training step leaves out."""
+
+    conversions: Literal["entire_space", "clicks"] | None = None
+    """What pCVR is learnt from, of esmm, shared_bottom, mmoe, ple, dbmtl. null: entire_space, as in ESMM."""
+
+    experts: PositiveInt | None = None
+    """Experts of mmoe, or of each task and of the shared group of ple. null: 4 and 2."""
+
+    levels: PositiveInt | None = None
+    """Levels of experts of ple. null: 1."""
+
+    negative_rate: float | None = Field(None, gt=0, le=1)
+    """How much an unclicked impression counts as a negative of aman. null: 0.2."""
+
+    positive_times: float | None = Field(None, ge=1)
+    """How often a converted click counts in oversampling. null: 5."""
+
+    @model_validator(mode="after")
+    def _options_of_this_model(self) -> Self:
+        for option, models in MODELS_WITH.items():
+            if getattr(self, option) is not None and self.name not in models:
+                raise ValueError(
+                    f"{option} is an option of {', '.join(models)}, found it with name {self.name}; "
+                    "take it out, or choose another name"
+                )
+        return self
 
 
 class TaskWeights(_Section):

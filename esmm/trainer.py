@@ -61,7 +61,7 @@ class Trainer:
         self.position = state.position if state else Position.start(1)
         self.progress = state.progress if state else Progress(validated=0)
         self.guard = Guard(path, self.world)
-        losses = list(trained.model.network.LOSSES)
+        losses = list(trained.model.network.losses)
         self.meter = Meter(self.world, train, self.progress.window, losses)
         self.pulse = Pulse(self.world, config.train.checkpoint_minutes)
         self.total_steps = self._total_steps()

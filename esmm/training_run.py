@@ -111,8 +111,7 @@ class Job:
         model = make_model(self.config.model, self.train.schema, self.world)
         initialise(model, self.config)
         model.network.start_at(*base_rates(self.train.manifest["counts"]))
-        if model.network.numbers:
-            model.network.numbers.set_statistics(self.train.manifest["numbers"])
+        model.network.set_statistics(self.train.manifest.get("numbers", {}))
         return TrainStep(self.config, model, self.world)
 
 

@@ -31,25 +31,28 @@ class Sgd:
 
 
 class RowwiseAdagrad:
-    """Adagrad with one accumulator per row instead of one per number.
+    """Adagrad with one accumulator per row, or per part of it that is one of several tables', not per number.
 
     s += mean(g^2); w -= lr * g / (sqrt(s) + eps), as FBGEMM's EXACT_ROWWISE_ADAGRAD.
     """
 
     def __init__(
-        self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device
+        self, num_rows: int, dim: int, learning_rate: float, eps: float, device: torch.device, tables: int = 1
     ) -> None:
         self.learning_rate = learning_rate
         self.eps = eps
-        self.state = {"squares": torch.zeros(num_rows, device=device)}
+        self.tables = tables
+        shape = (num_rows,) if tables == 1 else (num_rows, tables)
+        self.state = {"squares": torch.zeros(shape, device=device)}
 
     def update(self, table: Tensor, rows: Tensor, gradient: Tensor, step: int, scale: float) -> None:
         rows = rows.long()
         squares = self.state["squares"]
-        total = squares.index_select(0, rows).add_(gradient.square().mean(1))
+        parts = gradient if self.tables == 1 else gradient.unflatten(1, (self.tables, -1))
+        total = squares.index_select(0, rows).add_(parts.square().mean(-1))
         squares.index_copy_(0, rows, total)
-        inverse = total.sqrt_().add_(self.eps).reciprocal_().unsqueeze(1)
-        _subtract(table, rows, gradient * inverse, self.learning_rate / scale)
+        inverse = total.sqrt_().add_(self.eps).reciprocal_().unsqueeze(-1)
+        _subtract(table, rows, (parts * inverse).view_as(gradient), self.learning_rate / scale)
 
 
 class LazyAdam:
@@ -93,14 +96,20 @@ def _subtract(table: Tensor, rows: Tensor, change: Tensor, factor: float) -> Non
 
 
 def make_sparse_optimizer(
-    config: SparseOptimizerConfig, batch_size: int, num_rows: int, dim: int, device: torch.device
+    config: SparseOptimizerConfig,
+    batch_size: int,
+    num_rows: int,
+    dim: int,
+    device: torch.device,
+    tables: int = 1,
 ) -> Sgd | RowwiseAdagrad | LazyAdam:
-    """The configured optimiser with empty state for a shard of a table.
+    """The configured optimiser with empty state for a shard of a table, or of several whose rows are one.
 
     batch_size: impressions that a step's gradient is the mean over. With it the default eps shrinks, as the
     gradients do: how a row moves does not depend on how many impressions without it share its step.
     """
-    kinds: dict[str, type[Sgd | RowwiseAdagrad | LazyAdam]]
-    kinds = {"rowwise_adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam, "sgd": Sgd}
     eps = EPS / batch_size if config.eps is None else config.eps
-    return kinds[config.name](num_rows, dim, config.learning_rate, eps, device)
+    if config.name == "rowwise_adagrad":
+        return RowwiseAdagrad(num_rows, dim, config.learning_rate, eps, device, tables)
+    kind = LazyAdam if config.name == "lazy_adam" else Sgd
+    return kind(num_rows, dim, config.learning_rate, eps, device)

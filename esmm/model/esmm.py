@@ -11,22 +11,35 @@ and both are learnt from all impressions, clicked or not:
     L = sum BCE(click, pCTR) + sum BCE(click * conversion, pCTCVR)             (equation 3)
 
 No term has pCVR alone. It is what leads from pCTR to pCTCVR, so it is learnt on the impressions that it is
-asked about, not on clicked ones only.
+asked about, not on clicked ones only. `model.conversions: clicks` has the other way to compare with,
+
+    L = sum BCE(click, pCTR) + sum over clicks BCE(conversion, pCVR)
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from esmm.model.loss import Labels, click_loss, entire_space_loss
-from esmm.model.network import Network
+from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
+from esmm.model.network import ON_CLICKS
+from esmm.model.shared_towers import SharedTowers
 
 
-class Esmm(Network):
-    """Two towers over one embedding; both losses over all impressions."""
+class Esmm(SharedTowers):
+    """Two towers over one embedding. Models that change what lies below the losses are made from it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.config.conversions == "clicks":
+            self.losses = ON_CLICKS
 
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
-        """[2]: BCE(click, pCTR) and BCE(click * conversion, pCTCVR), each summed over B impressions."""
+        """[2]: of clicks, and of conversions over all impressions, or over clicks."""
         ctr, cvr = logits
-        return torch.stack([click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)])
+        if self.losses is ON_CLICKS:
+            of_conversions = conversion_loss(cvr, labels, labels.click)
+        else:
+            of_conversions = entire_space_loss(ctr, cvr, labels)
+        return torch.stack([click_loss(ctr, labels), of_conversions])

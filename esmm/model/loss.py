@@ -52,10 +52,16 @@ def binary_loss(
 
     positive_weight: of all positives; weight [B]: of each term beside.
     """
+    losses = binary_terms(logit, positive, positive_weight)
+    return losses.sum() if weight is None else losses @ weight
+
+
+def binary_terms(logit: Tensor, positive: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """The terms of `binary_loss`, [B]."""
     losses = F.softplus((1 - 2 * positive) * logit)
     if positive_weight != 1:
         losses = losses * (1 + (positive_weight - 1) * positive)
-    return losses.sum() if weight is None else losses @ weight
+    return losses
 
 
 def click_loss(ctr: Tensor, labels: Labels) -> Tensor:

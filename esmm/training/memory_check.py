@@ -8,6 +8,7 @@ import torch
 from cli.errors import InputError
 from esmm.config import Config, SparseOptimizerConfig
 from esmm.embedding.optimizers import make_sparse_optimizer
+from esmm.model.models import network_class
 from esmm.workers import control_groups
 from esmm.workers.world import World
 
@@ -17,25 +18,27 @@ GIB = 1 << 30
 
 def require_room(config: Config, num_rows: int, training: bool, world: World) -> None:
     """Stop where the rows of the workers that share a memory, with their optimiser state, exceed it."""
-    dim = config.model.embedding_dim
-    state = state_numbers_per_row(config.optimizer.sparse, dim) if training else 0
+    tables = network_class(config.model.name).TABLES
+    dim = tables * config.model.embedding_dim
+    state = state_numbers_per_row(config.optimizer.sparse, dim, tables) if training else 0
     available, sharing = room(world)
     rows = -(-num_rows // world.size) * sharing
     needed = rows * (dim + state) * BYTES
     if needed <= available:
         return
+    apart = f"Model {config.model.name} has a table for each of {tables} tasks. " if tables > 1 else ""
     least = math.ceil(num_rows * (dim + state) * BYTES / max(available, 1) * sharing)
     raise InputError(
         f"the embedding table does not fit: {num_rows} rows x ({dim} numbers + {state} of "
         f"optimizer.sparse) x {BYTES} bytes / {world.size} worker(s) x {sharing} sharing this memory = "
-        f"{needed / GIB:.1f} GiB; available: {available / GIB:.1f} GiB. Take a smaller model.embedding_dim, "
-        f"samples with fewer buckets, or about {least} workers on machines like this one."
+        f"{needed / GIB:.1f} GiB; available: {available / GIB:.1f} GiB. {apart}Take a smaller "
+        f"model.embedding_dim, samples with fewer buckets, or about {least} workers on such machines."
     )
 
 
-def state_numbers_per_row(config: SparseOptimizerConfig, dim: int) -> int:
+def state_numbers_per_row(config: SparseOptimizerConfig, dim: int, tables: int = 1) -> int:
     """Numbers that the sparse optimiser keeps for each row."""
-    one_row = make_sparse_optimizer(config, 1, 1, dim, torch.device("cpu"))
+    one_row = make_sparse_optimizer(config, 1, 1, dim, torch.device("cpu"), tables)
     return sum(tensor.numel() for tensor in one_row.state.values())
 
 

@@ -35,7 +35,7 @@ def make_model(config: ModelConfig, schema: Schema, world: World) -> Model:
 def initialise(model: Model, config: Config) -> None:
     """Start values that depend on the seed, and neither on the number of workers nor on their devices."""
     torch.manual_seed(config.train.seed)
-    model.network.initialise(config.model.embedding_init)
+    model.network.initialise()
     world = model.embedding.world
     world.broadcast_([parameter.data for parameter in model.network.parameters()], "network")
     model.embedding.initialise(config.train.seed, config.model.embedding_init)
@@ -63,7 +63,12 @@ class TrainStep:
         self.task_weights = torch.tensor(weights, device=world.device)
         num_rows, dim = model.embedding.table.shape
         self.sparse = make_sparse_optimizer(
-            config.optimizer.sparse, config.train.batch_size, num_rows, dim, world.device
+            config.optimizer.sparse,
+            config.train.batch_size,
+            num_rows,
+            dim,
+            world.device,
+            model.network.TABLES,
         )
         self.parameters = list(model.network.parameters())
         self.gradient = _one_gradient(self.parameters)

@@ -13,7 +13,6 @@ import numpy as np
 
 from jobs.demo_logs.world import (
     DEPARTMENTS,
-    PREFERRED,
     Array,
     PlantedWorld,
     Strengths,
@@ -25,11 +24,12 @@ LATENT_DIM = 4
 LATENT_STREAM = 3  # separates these random numbers from the world's and the plans'
 CTR_STRENGTH, CVR_STRENGTH = 1.0, 1.0  # deviation of the bilinear part of each logit
 LEANING = 3.0  # how strongly users keep to the categories of their liking
+PREFERRED = 24  # preferred categories of a user
 CANDIDATES = 192  # categories that a user has ever come across
 BLOCK = 4096  # users drawn at once
-SHARE_OF_PROFILE = 0.5  # of the variance of u, told by gender, age, level and geography
+SHARE_OF_PROFILE = 0.2  # of the variance of u, told by gender, age, level and geography
 # What an item's vector is made of, as shares of its variance; `item`: its own.
-SHARES = {"department": 0.55, "category": 0.25, "shop": 0.08, "brand": 0.07, "item": 0.05}
+SHARES = {"department": 0.60, "category": 0.30, "shop": 0.05, "brand": 0.03, "item": 0.02}
 BIASES = Strengths(
     ctr_category=0.35,
     ctr_shop=0.15,

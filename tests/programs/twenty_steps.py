@@ -8,12 +8,12 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from esmm.batch import Batch
 from esmm.checkpoints import writing
 from esmm.checkpoints.writing import Origin
-from esmm.config import Config
+from esmm.config import Config, ModelConfig
 from esmm.data.schedule import Position
 from esmm.training.progress import Progress
 from esmm.training.train_step import TrainStep, initialise, make_model
@@ -27,7 +27,9 @@ MANIFEST = manifest.build(
 )
 STEPS, STEPS_OF_ALL = 20, 15  # after STEPS_OF_ALL only rank 0 has impressions left
 IMPRESSIONS = 24  # of a step
-CASES = ("rowwise_adagrad", "lazy_adam", "sgd", "sgd clipped", "sgd clipped unannounced")
+OPTIMIZERS = ("rowwise_adagrad", "lazy_adam", "sgd", "sgd clipped", "sgd clipped unannounced")
+MODELS = tuple(f"model {name}" for name in get_args(ModelConfig.model_fields["name"].annotation))
+CASES = (*OPTIMIZERS, *MODELS)
 
 
 def make_config(case: str) -> Config:
@@ -36,6 +38,15 @@ def make_config(case: str) -> Config:
     Lazy Adam with batch norm, whose statistics are those of all workers.
     """
     optimizer, *more = case.split()
+    if optimizer == "model":
+        small = {
+            "name": more[0],
+            "embedding_dim": 6,
+            "towers": [16, 8],
+            "input_norm": True,
+            "cross_layers": 1,
+        }
+        return Config.model_validate({"model": small})
     sparse: dict[str, Any] = {"name": optimizer, "learning_rate": 0.02}
     options: dict[str, Any] = {"sparse": sparse}
     if optimizer == "sgd":

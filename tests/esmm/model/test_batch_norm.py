@@ -118,7 +118,7 @@ def _network() -> Esmm:
     config = ModelConfig(embedding_dim=DIM, towers=TOWERS, batch_norm=True)
     torch.manual_seed(5)
     network = Esmm(config, ALI_CCP, ONE_WORKER)
-    network.initialise(config.embedding_init)
+    network.initialise()
     return network
 
 

@@ -36,7 +36,7 @@ def test_the_towers_read_what_the_cross_layers_give(input_norm: bool) -> None:
     config = ModelConfig(embedding_dim=DIM, towers=[6], input_norm=input_norm, cross_layers=2, cross_rank=5)
     torch.manual_seed(3)
     network = Esmm(config, ALI_CCP, ONE_WORKER)
-    network.initialise(config.embedding_init)
+    network.initialise()
     contexts, impressions, index = 3, 7, torch.tensor([0, 0, 1, 1, 1, 2, 2])
     user = torch.randn(contexts, len(USER_FIELDS) * DIM)
     item = torch.randn(impressions, len(IMPRESSION_FIELDS) * DIM)

@@ -1,0 +1,61 @@
+"""A network and a table of its own for each task: what models are compared with that share nothing."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from esmm.config import ModelConfig
+from esmm.model.network import TASKS, Network
+from esmm.model.shared_towers import SharedTowers
+from esmm.workers.world import World
+from schemas.numbers import Statistics
+from schemas.schema import Schema
+
+
+class OneTower(SharedTowers):
+    """One task's network."""
+
+    TOWERS = 1
+
+
+class Apart(Network):
+    """A row of the embedding holds a vector for each task, which its network alone reads and changes."""
+
+    TABLES = TASKS
+
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
+        self.tasks = nn.ModuleList(OneTower(config, schema, world) for _ in range(TASKS))
+
+    def initialise(self) -> None:
+        for task in self._networks():
+            task.initialise()
+
+    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+        for task, rate in zip(self._networks(), self.starts(p_ctr, p_cvr), strict=True):
+            task.start_at(rate, rate)
+
+    def starts(self, p_ctr: float, p_cvr: float) -> tuple[float, float]:
+        """What the networks predict of samples with these rates."""
+        return p_ctr, p_cvr
+
+    def set_statistics(self, found: Mapping[str, Statistics]) -> None:
+        for task in self._networks():
+            task.set_statistics(found)
+
+    def forward(
+        self,
+        pooled: Tensor,
+        context_index: Tensor,
+        numbers: tuple[Tensor, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        logits: list[Tensor] = []
+        for task, part in zip(self.tasks, pooled.chunk(TASKS, 1), strict=True):
+            logits += task(part.contiguous(), context_index, numbers, dtype, generator)
+        return tuple(logits)
+
+    def _networks(self) -> list[OneTower]:
+        return [task for task in self.tasks if isinstance(task, OneTower)]

@@ -1,0 +1,109 @@
+"""Towers over one embedding: the first layers over an impression's input, what joins them, and the towers."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esmm.config import ModelConfig
+from esmm.model import towers
+from esmm.model.dropout import drop_out
+from esmm.model.inputs import Input, Inputs, sizes
+from esmm.model.network import TASKS, Network
+from esmm.model.numbers import WithNumbers
+from esmm.workers.world import World
+from schemas.numbers import Statistics
+from schemas.schema import Schema
+
+
+class SharedTowers(Network):
+    """A model says what it adds: what comes between first layers and towers, and after the towers.
+
+    All first layers are one matrix, W [context; item] = W_c context + W_i item. TOWERS: each with its logit.
+    """
+
+    TOWERS: ClassVar[int] = TASKS
+
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
+        self.firsts = self.num_firsts(config)
+        width = self.firsts * config.towers[0]
+        self.sizes = sizes(config, schema)
+        self.context = nn.Linear(self.sizes[0], width)
+        self.item = nn.Linear(self.sizes[1], width, bias=False)
+        self.context.bias.requires_grad_(not config.batch_norm)
+        self.towers = nn.ModuleList(towers.tower(config) for _ in range(self.TOWERS))
+        self.norms = towers.norms(config, self.firsts, self.TOWERS, world)
+        self.inputs = Inputs(config, *self.sizes)
+        self.numbers = WithNumbers(schema, config.embedding_dim) if schema.numbers else None
+
+    @classmethod
+    def num_firsts(cls, config: ModelConfig) -> int:
+        """First layers side by side: one for each tower, unless a model says otherwise."""
+        return cls.TOWERS
+
+    def initialise(self) -> None:
+        """torch's default for linear layers."""
+        towers.initialise_first_layer(self.context, self.item)
+        towers.initialise(self.towers.modules())
+        if self.numbers:
+            self.numbers.initialise(self.config.embedding_init)
+        known = {self.context, self.item, *self.towers.modules()}
+        towers.initialise(module for module in self.modules() if module not in known)
+
+    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+        """The last bias of each tower is the log odds of what it predicts."""
+        for tower, rate in zip(self.towers, self.starts(p_ctr, p_cvr), strict=False):
+            towers.start_at(tower, rate)
+
+    def starts(self, p_ctr: float, p_cvr: float) -> Sequence[float]:
+        """What the first towers predict of samples with these rates."""
+        return p_ctr, p_cvr
+
+    def set_statistics(self, found: Mapping[str, Statistics]) -> None:
+        if self.numbers:
+            self.numbers.set_statistics(found)
+
+    def forward(
+        self,
+        pooled: Tensor,
+        context_index: Tensor,
+        numbers: tuple[Tensor, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ...]:
+        if self.numbers and numbers:
+            pooled = self.numbers(pooled, *numbers)
+        x = self.inputs(pooled, context_index, dtype)
+        hidden = x.layer(self.context, self.item, self.firsts, not self.norms)
+        hidden = self.join(self._activated(0, hidden, generator), x)
+        chains = [cast(nn.Sequential, chain) for chain in self.towers]
+        # Level by level, so that a norm costs one exchange for all towers.
+        for level in range(len(chains[0]) - 1):
+            hidden = [chain[level](h) for chain, h in zip(chains, hidden, strict=True)]
+            hidden = self._activated(level + 1, hidden, generator)
+        return tuple(logit.float().squeeze(1) for logit in self.finish(hidden))
+
+    def _activated(
+        self, level: int, hidden: Sequence[Tensor], generator: torch.Generator | None
+    ) -> Sequence[Tensor]:
+        """Layers' outputs as the next ones take them: normed, with ReLU, dropped out."""
+        if self.norms:
+            hidden = [F.relu_(x) for x in self.norms[level](hidden)]
+        if self.config.dropout and generator is not None:
+            hidden = [drop_out(x, self.config.dropout, generator) for x in hidden]
+        return hidden
+
+    def join(self, hidden: Sequence[Tensor], x: Input) -> Sequence[Tensor]:
+        """First layers [B, h1] -> what each tower reads. x: for a model that looks at the input again."""
+        return hidden
+
+    def finish(self, hidden: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The towers' last hidden layers [B, h] -> their logits [B, 1]."""
+        return [self.last(place)(h) for place, h in enumerate(hidden)]
+
+    def last(self, place: int) -> nn.Module:
+        """The last layer of a tower, [B, h] -> [B, 1]."""
+        return cast(nn.Sequential, self.towers[place])[-1]
