@@ -7,6 +7,10 @@ SCHEMA ?= ali_ccp
 RAW ?= raw/ali_ccp
 OUT ?= samples
 WORKERS ?= 1
+SEEDS ?= 3
+CONTEXTS ?= 24000
+TRAIN ?= $(OUT)/split=train
+TEST ?= $(OUT)/split=test
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYSPARK_PYTHON := $(CURDIR)/.venv/bin/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
@@ -104,6 +108,15 @@ bench-choices: setup ## AUC and speed for three shuffle windows, and bf16 agains
 .PHONY: bench-long
 bench-long: setup ## Train ten million impressions on two workers, with a table of 2^24 rows, and watch the memory
 	@.venv/bin/python -m benchmarks.training.long_run
+
+.PHONY: compare
+compare: setup ## Train all models of configs/models on a planted world, and compare them (SEEDS=3 CONTEXTS=24000)
+	@.venv/bin/python -m benchmarks.models.compare --seeds $(SEEDS) --contexts $(CONTEXTS)
+
+.PHONY: paper
+paper: setup ## The same on samples of the real logs (TRAIN=samples/split=train TEST=samples/split=test)
+	@.venv/bin/python -m benchmarks.models.compare --seeds $(SEEDS) --train '$(TRAIN)' --test '$(TEST)' \
+		--config configs/ali_ccp.yaml --out build/paper
 
 .PHONY: profile
 profile: setup ## Where the time of a training step goes (WORKERS=2 for two workers)

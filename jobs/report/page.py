@@ -31,7 +31,12 @@ def report(run: Run) -> str:
         run_sections.data_section(run.profiles),
         run_sections.run_section(metrics, run.texts, run.stages),
     ]
-    return _render("report.html", title=f"Report of {run.path}", sections=[one for one in found if one])
+    return page(f"Report of {run.path}", [one for one in found if one])
+
+
+def page(title: str, found: Sequence[Section]) -> str:
+    """A page of sections, one below the other."""
+    return _render("report.html", title=title, sections=found)
 
 
 @dataclass(frozen=True)

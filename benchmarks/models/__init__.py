@@ -1,0 +1,1 @@
+"""Models beside each other, on the same samples with the same seeds."""
