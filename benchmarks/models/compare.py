@@ -19,12 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from benchmarks.common.machine import machine
 from benchmarks.models import summary
 from benchmarks.models.page import compare_page
 from benchmarks.models.presets import REFERENCE, Preset, read_presets
 from benchmarks.models.runs import Compared, Data, Settings, compared
 from cli.arguments import CommandParser
+from cli.config_files import read_yaml
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
@@ -33,6 +36,7 @@ from storage.json_files import write_json, write_text
 
 LOG = logging.getLogger("benchmarks.models.compare")
 FIRST_SEED = 42
+VALID_SHARE = 0.02
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,10 +67,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def draw_world(args: argparse.Namespace, out: Path) -> Data:
     """Logs and samples of a planted world; the validation is a part of the training half."""
-    raw, samples = out / "raw", out / "samples"
+    raw, samples, config = out / "raw", out / "samples", out / "samples.yaml"
     drawn = ["--world", args.world, "--seed", str(args.world_seed), "--contexts", str(args.contexts)]
     if not publishing.is_complete(str(raw)):
         _job("jobs.make_demo_logs", "--out", str(raw), *drawn)
+    of_samples = read_yaml(args.config)["samples"]
+    write_text(str(config), yaml.safe_dump({"samples": {**of_samples, "valid_share": VALID_SHARE}}))
     for split in ("train", "test"):
         target = samples / f"split={split}"
         if publishing.is_complete(str(target)):
@@ -74,7 +80,7 @@ def draw_world(args: argparse.Namespace, out: Path) -> Data:
         logs = ["--skeleton", f"{raw}/sample_skeleton_{split}.csv"]
         logs += ["--common", f"{raw}/common_features_{split}.csv"]
         apart = ["--valid-out", str(samples / "split=valid")] if split == "train" else []
-        _job("jobs.build_samples", *logs, "--out", str(target), "--config", args.config, *apart)
+        _job("jobs.build_samples", *logs, "--out", str(target), "--config", str(config), *apart)
     train, valid, test = (str(samples / f"split={split}") for split in ("train", "valid", "test"))
     return Data(train, valid, test, str(raw / "truth_test.csv"))
 
