@@ -14,26 +14,25 @@ from tests.fixtures.workers import ONE_WORKER
 DIM = 4
 
 
-@pytest.mark.parametrize("rank", [None, 3])
-def test_layers_are_the_paper_s(rank: int | None) -> None:
+def test_layers_are_the_paper_s() -> None:
     torch.manual_seed(2)
-    cross = Cross(6, 2, rank)
+    cross = Cross(2, 4, 3)
     x = torch.randn(5, 6)
+    first = torch.cat([cross.context.weight, cross.item.weight], 1).detach()
+    weights = [(first, cross.context.bias), *((layer.weight, layer.bias) for layer in cross.later)]
     expected = []
     for x0 in x.double().numpy():
         y = x0
-        for level, layer in enumerate(cross.weights):
-            weight = layer.weight.detach().double().numpy()
-            if rank:
-                weight = weight @ cross.down[level].weight.detach().double().numpy()
-            y = x0 * (weight @ y + layer.bias.detach().double().numpy()) + y
+        for weight, bias in weights:
+            y = x0 * (weight.detach().double().numpy() @ y + bias.detach().double().numpy()) + y
         expected.append(y)
-    np.testing.assert_allclose(cross(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    found = cross(x, F.linear(x, first, cross.context.bias))
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("input_norm", [False, True])
-def test_the_towers_read_what_the_cross_layers_give(input_norm: bool) -> None:
-    config = ModelConfig(embedding_dim=DIM, towers=[6], input_norm=input_norm, cross_layers=2, cross_rank=5)
+@pytest.mark.parametrize("field_norm", [False, True])
+def test_the_towers_read_what_the_cross_layers_give(field_norm: bool) -> None:
+    config = ModelConfig(embedding_dim=DIM, towers=[6], field_norm=field_norm, cross_layers=2)
     torch.manual_seed(3)
     network = Esmm(config, ALI_CCP, ONE_WORKER)
     network.initialise()
@@ -42,10 +41,12 @@ def test_the_towers_read_what_the_cross_layers_give(input_norm: bool) -> None:
     item = torch.randn(impressions, len(IMPRESSION_FIELDS) * DIM)
     ctr, cvr = network(torch.cat([user.view(-1, DIM), item.view(-1, DIM)]), index)
     x = torch.cat([user[index], item], 1)
-    if input_norm:
-        x = F.layer_norm(x, x.shape[1:])
-    assert network.inputs.cross is not None
-    x = network.inputs.cross(x)
+    if field_norm:
+        x = F.layer_norm(x.view(impressions, -1, DIM), (DIM,), eps=1e-6).flatten(1)
+    cross = network.inputs.cross
+    assert cross is not None
+    product = F.linear(x, torch.cat([cross.context.weight, cross.item.weight], 1), cross.context.bias)
+    x = cross(x, product)
     first = torch.cat([network.context.weight, network.item.weight], 1)
     hidden = F.relu(F.linear(x, first, network.context.bias)).chunk(2, 1)
     for found, h, tower in zip((ctr, cvr), hidden, network.towers, strict=True):
