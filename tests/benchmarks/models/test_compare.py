@@ -1,0 +1,81 @@
+"""Comparing models: presets are read, runs become tables and a page, and a small comparison really runs."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from benchmarks.models import compare, runs, summary
+from benchmarks.models.page import compare_page
+from benchmarks.models.presets import FOLDER, read_presets
+from benchmarks.models.runs import Compared
+from cli.errors import InputError
+from esmm.config import Config, ModelConfig
+from tests.fixtures.metrics_v2 import drawn_metrics
+
+
+def _run(model: str, seed: int, auc: float) -> Compared:
+    metrics = drawn_metrics(truth=True, against=True)
+    metrics["ctr"]["auc"]["value"] = auc
+    return Compared(model=model, seed=seed, train_seconds=10.0 * seed, parameters=1000, metrics=metrics)
+
+
+def test_every_preset_is_a_configuration_and_every_model_has_one() -> None:
+    presets = read_presets([])
+    assert presets[0].name == "esmm"
+    for preset in presets:
+        config = Config.load(str(FOLDER / f"{preset.name}.yaml"), [])
+        assert Config.load("configs/demo.yaml", list(preset.settings)).model == config.model
+        assert preset.about and not preset.about.startswith("#")
+    names = {Config.load(str(FOLDER / f"{preset.name}.yaml"), []).model.name for preset in presets}
+    assert names == set(get_args(ModelConfig.model_fields["name"].annotation))
+
+
+def test_a_model_that_is_not_there_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"--models mmoee: .*did you mean mmoe"):
+        read_presets(["mmoee"])
+
+
+def test_the_reference_is_trained_first_whatever_is_asked_for() -> None:
+    assert [preset.name for preset in read_presets(["ple", "base"])] == ["esmm", "ple", "base"]
+
+
+def test_a_row_has_mean_and_deviation_over_seeds() -> None:
+    found = [_run("esmm", 1, 0.70), _run("esmm", 2, 0.74), _run("base", 1, 0.65)]
+    column = summary.COLUMNS[0]
+    assert summary.rows(found, [column]) == [["esmm", "0.7200 ± 0.0283"], ["base", "0.6500"]]
+    assert summary.means(found, column)["esmm"] == pytest.approx((0.72, 0.0282843), rel=1e-4)
+
+
+def test_an_undefined_figure_of_one_seed_is_not_averaged_away() -> None:
+    broken = _run("esmm", 2, 0.7)
+    broken["metrics"]["ctr"]["auc"]["value"] = None
+    assert summary.rows([_run("esmm", 1, 0.7), broken], summary.COLUMNS[:1]) == [["esmm", "undefined"]]
+
+
+def test_the_page_shows_every_model_and_what_was_frozen() -> None:
+    found = [_run("esmm", 1, 0.70), _run("base", 1, 0.65)]
+    page = compare_page(found, '{"seeds": [1]}', {"esmm": "Of the paper", "base": "Of clicks"}, "A note.")
+    assert "<script" not in page
+    for text in ("0.7000", "0.6500", "Of clicks", "A note.", "&#34;seeds&#34;: [1]"):
+        assert text in page
+
+
+@pytest.mark.slow
+def test_a_small_comparison_runs_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--models", "base", "--seeds", "1", "--contexts", "60", "--out", str(tmp_path / "out")]
+    arguments += ["--set", "train.batch_size=256"]
+    monkeypatch.setattr("sys.argv", ["compare", *arguments])
+    compare.main()
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [run["model"] for run in content["runs"]] == ["esmm", "base"]
+    assert content["runs"][1]["metrics"]["against"]["run"].endswith("esmm-42")
+    assert content["runs"][1]["parameters"] > 400_000
+    frozen = json.loads((tmp_path / "out" / "frozen.json").read_text())
+    assert frozen["models"]["base"]["settings"] == ['model.name="base"']
+    monkeypatch.setattr(runs, "_train", lambda *_: pytest.fail("trained again"))
+    compare.main()
+    assert "AUC pCVR, all" in (tmp_path / "out" / "compare.md").read_text()
