@@ -8,8 +8,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.models.page import compare_page
 from jobs.make_report import write_index, write_report
-from tests.fixtures.report_runs import make_run
+from tests.fixtures.report_runs import compared_runs, make_run
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "report-screenshots"
 SECTIONS = ("verdict", "metrics", "curves", "calibration", "spaces", "slices", "training", "data", "run")
@@ -35,12 +36,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     full = make_run(folder / "1 full", **EVERYTHING)
     bare = make_run(folder / "2 without clicks", clicks=False, truth=True, slices=True)
     found = {"report": Path(write_report(str(full), [])), "undefined": Path(write_report(str(bare), []))}
-    return found | {"index": Path(write_index(str(folder)))}
+    compared = folder / "compare.html"
+    compared.write_text(compare_page(compared_runs(), "{}", {"esmm": "ESMM", "base": "BASE"}, "A note."))
+    return found | {"index": Path(write_index(str(folder))), "compare": compared}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("name", ["report", "undefined", "index"])
+@pytest.mark.parametrize("name", ["report", "undefined", "index", "compare"])
 def test_page(browser: Browser, pages: dict[str, Path], name: str, width: int, theme: str):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
     said: list[str] = []

@@ -9,16 +9,9 @@ import pytest
 from benchmarks.models import compare, runs, summary
 from benchmarks.models.page import compare_page
 from benchmarks.models.presets import FOLDER, read_presets
-from benchmarks.models.runs import Compared
 from cli.errors import InputError
 from esmm.config import Config, ModelConfig
-from tests.fixtures.metrics_v2 import drawn_metrics
-
-
-def _run(model: str, seed: int, auc: float) -> Compared:
-    metrics = drawn_metrics(truth=True, against=True)
-    metrics["ctr"]["auc"]["value"] = auc
-    return Compared(model=model, seed=seed, train_seconds=10.0 * seed, parameters=1000, metrics=metrics)
+from tests.fixtures.report_runs import compared_run
 
 
 def test_every_preset_is_a_configuration_and_every_model_has_one() -> None:
@@ -42,20 +35,22 @@ def test_the_reference_is_trained_first_whatever_is_asked_for() -> None:
 
 
 def test_a_row_has_mean_and_deviation_over_seeds() -> None:
-    found = [_run("esmm", 1, 0.70), _run("esmm", 2, 0.74), _run("base", 1, 0.65)]
+    found = [compared_run("esmm", 1, 0.70), compared_run("esmm", 2, 0.74), compared_run("base", 1, 0.65)]
     column = summary.COLUMNS[0]
     assert summary.rows(found, [column]) == [["esmm", "0.7200 ± 0.0283"], ["base", "0.6500"]]
     assert summary.means(found, column)["esmm"] == pytest.approx((0.72, 0.0282843), rel=1e-4)
 
 
 def test_an_undefined_figure_of_one_seed_is_not_averaged_away() -> None:
-    broken = _run("esmm", 2, 0.7)
+    broken = compared_run("esmm", 2, 0.7)
     broken["metrics"]["ctr"]["auc"]["value"] = None
-    assert summary.rows([_run("esmm", 1, 0.7), broken], summary.COLUMNS[:1]) == [["esmm", "undefined"]]
+    assert summary.rows([compared_run("esmm", 1, 0.7), broken], summary.COLUMNS[:1]) == [
+        ["esmm", "undefined"]
+    ]
 
 
 def test_the_page_shows_every_model_and_what_was_frozen() -> None:
-    found = [_run("esmm", 1, 0.70), _run("base", 1, 0.65)]
+    found = [compared_run("esmm", 1, 0.70), compared_run("base", 1, 0.65)]
     page = compare_page(found, '{"seeds": [1]}', {"esmm": "Of the paper", "base": "Of clicks"}, "A note.")
     assert "<script" not in page
     for text in ("0.7000", "0.6500", "Of clicks", "A note.", "&#34;seeds&#34;: [1]"):
