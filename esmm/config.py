@@ -108,7 +108,7 @@ class ModelConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _without_input_norm(cls, values: Any) -> Any:
-        """Runs of 0.10 name an option that field_norm has taken the place of; most of them as off."""
+        """An option that no release had, and that field_norm has taken the place of: runs of then name it."""
         if isinstance(values, dict) and values.get("input_norm") is False:
             return {option: value for option, value in values.items() if option != "input_norm"}
         return values
@@ -155,6 +155,9 @@ class ClassWeights(_Section):
 class LossConfig(_Section):
     task_weights: TaskWeights = TaskWeights()
     class_weights: ClassWeights = ClassWeights()
+
+    epsilon: float = Field(0.0, ge=0, lt=0.5)
+    """Added to the probability in every logarithm, as PaddlePaddle's log_loss adds 1e-4; docs/models.md."""
 
 
 class ScheduleConfig(_Section):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from esmm.config import ModelConfig
-from esmm.model.loss import Labels, binary_loss, click_loss
+from esmm.model.loss import Labels, both_loss, click_loss
 from esmm.model.network import by_division
 from esmm.model.shared_towers import SharedTowers
 from esmm.model.towers import DenseLayer
@@ -49,6 +49,5 @@ class Aitm(SharedTowers):
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[3]: BCE(click, pCTR), BCE(click * conversion, pCTCVR) and the calibrator's."""
         ctr, ctcvr = logits
-        of_conversions = binary_loss(ctcvr, labels.both, labels.classes.conversion, labels.weight)
         excess = (torch.sigmoid(ctcvr) - torch.sigmoid(ctr)).clamp(min=0)
-        return torch.stack([click_loss(ctr, labels), of_conversions, labels.times(excess).sum()])
+        return torch.stack([click_loss(ctr, labels), both_loss(ctcvr, labels), labels.times(excess).sum()])

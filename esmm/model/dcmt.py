@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from esmm.model.escm2_ips import propensity
-from esmm.model.loss import Labels, binary_loss, click_loss, conversion_loss, entire_space_loss
+from esmm.model.loss import Labels, binary_terms, click_loss, conversion_loss, entire_space_loss
 from esmm.model.network import TASKS
 from esmm.model.shared_towers import SharedTowers
 
@@ -36,7 +36,7 @@ class Dcmt(SharedTowers):
         chance = propensity(ctr)
         of_clicks = conversion_loss(cvr, labels, labels.click / chance)
         unclicked = labels.times((1 - labels.click) / (1 - chance))
-        of_others = binary_loss(counterfactual, 1 - labels.both, weight=unclicked)
+        of_others = binary_terms(counterfactual, 1 - labels.both) @ unclicked
         apart = (torch.sigmoid(cvr) + torch.sigmoid(counterfactual) - 1).abs()
         own = click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)
         return torch.stack([*own, of_clicks + of_others, labels.times(apart).sum()])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from esmm.model.apart import Apart
-from esmm.model.loss import Labels, binary_loss, click_loss
+from esmm.model.loss import Labels, both_loss, click_loss
 from esmm.model.network import by_division
 
 
@@ -26,5 +26,4 @@ class Division(Apart):
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[2]: BCE(click, pCTR) and BCE(click * conversion, pCTCVR)."""
         ctr, ctcvr = logits
-        of_conversions = binary_loss(ctcvr, labels.both, labels.classes.conversion, labels.weight)
-        return torch.stack([click_loss(ctr, labels), of_conversions])
+        return torch.stack([click_loss(ctr, labels), both_loss(ctcvr, labels)])

@@ -18,12 +18,14 @@ class Labels:
     click, conversion: float32 [B] of 0 and 1. classes: multiply the terms of positive impressions. weight:
     float32 [B], those of each impression; None: they all count 1. Means divide by the number of impressions,
     not by their weights: so a weight changes what its impressions count and leaves the others as they are.
+    epsilon: see `binary_terms`.
     """
 
     click: Tensor
     conversion: Tensor
     classes: ClassWeights = EVEN
     weight: Tensor | None = None
+    epsilon: float = 0.0
 
     @property
     def both(self) -> Tensor:
@@ -45,20 +47,16 @@ def product_logit(a: Tensor, b: Tensor) -> Tensor:
     return -torch.logaddexp(F.softplus(-b) - a, -b)
 
 
-def binary_loss(
-    logit: Tensor, positive: Tensor, positive_weight: float = 1.0, weight: Tensor | None = None
+def binary_terms(
+    logit: Tensor, positive: Tensor, positive_weight: float = 1.0, epsilon: float = 0.0
 ) -> Tensor:
-    """Binary cross entropy: the sum of -log s(logit) over positives and -log s(-logit) over others.
+    """Binary cross entropy, [B]: -log s(logit) of positives and -log s(-logit) of others.
 
-    positive_weight: of all positives; weight [B]: of each term beside.
+    epsilon: added to the probability that the logarithm is of, as PaddlePaddle's log_loss does; with it the
+    best prediction of a rate q is q - epsilon (1 - 2 q).
     """
-    losses = binary_terms(logit, positive, positive_weight)
-    return losses.sum() if weight is None else losses @ weight
-
-
-def binary_terms(logit: Tensor, positive: Tensor, positive_weight: float = 1.0) -> Tensor:
-    """The terms of `binary_loss`, [B]."""
-    losses = F.softplus((1 - 2 * positive) * logit)
+    toward = (1 - 2 * positive) * logit
+    losses = -torch.log(torch.sigmoid(-toward) + epsilon) if epsilon else F.softplus(toward)
     if positive_weight != 1:
         losses = losses * (1 + (positive_weight - 1) * positive)
     return losses
@@ -66,15 +64,25 @@ def binary_terms(logit: Tensor, positive: Tensor, positive_weight: float = 1.0) 
 
 def click_loss(ctr: Tensor, labels: Labels) -> Tensor:
     """sum BCE(click, pCTR) over all impressions, from the logit [B]."""
-    return binary_loss(ctr, labels.click, labels.classes.click, labels.weight)
+    losses = binary_terms(ctr, labels.click, labels.classes.click, labels.epsilon)
+    return _sum(losses, labels.weight)
+
+
+def both_loss(ctcvr: Tensor, labels: Labels) -> Tensor:
+    """sum BCE(click * conversion, pCTCVR) over all impressions, from the logit [B]."""
+    return _sum(binary_terms(ctcvr, labels.both, labels.classes.conversion, labels.epsilon), labels.weight)
 
 
 def entire_space_loss(ctr: Tensor, cvr: Tensor, labels: Labels) -> Tensor:
     """sum BCE(click * conversion, pCTR pCVR) over all impressions, from two logits [B]: ESMM's equation 3."""
-    positive_weight = labels.classes.conversion
-    return binary_loss(product_logit(ctr, cvr), labels.both, positive_weight, labels.weight)
+    return both_loss(product_logit(ctr, cvr), labels)
 
 
 def conversion_loss(cvr: Tensor, labels: Labels, times: Tensor) -> Tensor:
     """sum times BCE(conversion, pCVR), from the logit [B]. times [B]: the click where only clicks count."""
-    return binary_loss(cvr, labels.both, labels.classes.conversion, labels.times(times))
+    losses = binary_terms(cvr, labels.both, labels.classes.conversion, labels.epsilon)
+    return losses @ labels.times(times)
+
+
+def _sum(losses: Tensor, weight: Tensor | None) -> Tensor:
+    return losses.sum() if weight is None else losses @ weight

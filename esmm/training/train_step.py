@@ -57,6 +57,7 @@ class TrainStep:
         if config.train.precision == "bf16" and not _computes_bf16(world.device):
             log.warning("this processor has no bf16 instructions: train.precision fp32 is faster on it")
         self.class_weights = config.loss.class_weights
+        self.epsilon = config.loss.epsilon
         self.dropout = config.model.dropout
         self.seed = config.train.seed
         weights = model.network.loss_weights(config.loss)
@@ -108,7 +109,7 @@ class TrainStep:
         self.step += 1
         with record_function("forward"):
             logits, lookup = self.model.forward(batch, self.dtype, self._generator())
-            labels = Labels(batch.click, batch.conversion, self.class_weights, batch.weight)
+            labels = Labels(batch.click, batch.conversion, self.class_weights, batch.weight, self.epsilon)
             losses = self.model.network.loss_sums(logits, labels)
         with record_function("backward"):
             self.gradient.zero_()

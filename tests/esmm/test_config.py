@@ -102,6 +102,7 @@ def test_a_file_without_the_later_options_trains_as_it_did(tmp_path: Path) -> No
     assert config.loss.model_dump() == {
         "task_weights": {"ctr": 1, "ctcvr": 1, "cvr": None, "auxiliary": None},
         "class_weights": {"click": 1, "conversion": 1},
+        "epsilon": 0,
     }
     optimizer = config.optimizer
     assert (optimizer.schedule.warmup_steps, optimizer.schedule.decay, optimizer.clip_grad_norm) == (

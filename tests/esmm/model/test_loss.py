@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esmm.config import ClassWeights
-from esmm.model.loss import Labels, click_loss, entire_space_loss
+from esmm.model.loss import Labels, binary_terms, click_loss, entire_space_loss
 from esmm.model.network import Network
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
@@ -123,3 +123,25 @@ def test_a_weight_multiplies_the_terms_of_its_impression(weights: ClassWeights) 
     repeated = [tensor.repeat_interleave(times) for tensor in inputs]
     found = _losses(*inputs, weights, times.float())
     torch.testing.assert_close(found, _losses(*repeated, weights), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("rate", [2.14e-4, 0.3])
+def test_epsilon_moves_the_best_prediction_as_paddlepaddle_s_does(rate: float) -> None:
+    """The minimum of -q log(p + e) - (1 - q) log(1 - p + e) is at p = q - e (1 - 2 q)."""
+    epsilon = 1e-4
+    p = torch.linspace(rate / 3, 1.5 * rate, 20_001, dtype=torch.float64)
+    logit = torch.logit(p)
+    terms = rate * binary_terms(logit, torch.ones_like(p), epsilon=epsilon)
+    terms += (1 - rate) * binary_terms(logit, torch.zeros_like(p), epsilon=epsilon)
+    assert p[terms.argmin()].item() == pytest.approx(rate - epsilon * (1 - 2 * rate), rel=2e-3)
+
+
+def test_epsilon_stands_in_all_losses_of_the_configuration() -> None:
+    a, b, click, conversion = _grid(MODERATE)
+    labels = Labels(click, conversion, epsilon=1e-3)
+    p, q = torch.sigmoid(a).double(), (torch.sigmoid(a) * torch.sigmoid(b)).double()
+    both = click * conversion
+    of_clicks = -torch.log(torch.where(click > 0, p, 1 - p) + 1e-3).sum()
+    of_both = -torch.log(torch.where(both > 0, q, 1 - q) + 1e-3).sum()
+    assert click_loss(a, labels).item() == pytest.approx(of_clicks.item(), rel=1e-5)
+    assert entire_space_loss(a, b, labels).item() == pytest.approx(of_both.item(), rel=1e-5)
