@@ -92,6 +92,10 @@ class Network(nn.Module):
 
 
 def by_division(*logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """p_ctr, p_cvr = p_ctcvr / p_ctr, bounded by 1, and p_ctcvr: of the logits of pCTR and pCTCVR."""
+    """p_ctr, p_cvr = p_ctcvr / p_ctr and p_ctcvr, of the logits of pCTR and pCTCVR.
+
+    Nothing keeps the second from being above the first: there it is taken for it, so that p_cvr is 1.
+    """
     p_ctr, p_ctcvr = (torch.sigmoid(logit) for logit in logits[:TASKS])
-    return p_ctr, (p_ctcvr / p_ctr).clamp(max=1.0), p_ctcvr
+    p_ctcvr = torch.minimum(p_ctcvr, p_ctr)
+    return p_ctr, p_ctcvr / p_ctr, p_ctcvr
