@@ -9,7 +9,6 @@ it from exceeding pCTR: 0.6 sum max(pCTCVR - pCTR, 0).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,8 @@ from esmm.model.loss import Labels, both_loss, click_loss
 from esmm.model.network import by_division
 from esmm.model.shared_towers import SharedTowers
 from esmm.model.towers import DenseLayer
+from esmm.workers.world import World
+from schemas.schema import Schema
 
 LOSSES = {"ctr": 1.0, "ctcvr": 1.0, "auxiliary": 0.6}
 
@@ -29,8 +30,8 @@ class Aitm(SharedTowers):
     losses = LOSSES
     probabilities = staticmethod(by_division)
 
-    def __init__(self, config: ModelConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
         width = config.towers[-1]
         self.transfer = DenseLayer(width, width, relu=True)
         self.query, self.key, self.value = (DenseLayer(width, width, relu=False) for _ in range(3))

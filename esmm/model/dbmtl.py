@@ -6,7 +6,6 @@ Over a shared bottom, a later target also reads what an earlier one has come to:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +13,15 @@ from torch import Tensor
 from esmm.config import ModelConfig
 from esmm.model.shared_bottom import SharedBottom
 from esmm.model.towers import DenseLayer
+from esmm.workers.world import World
+from schemas.schema import Schema
 
 
 class Dbmtl(SharedBottom):
     """A shared bottom whose CVR tower ends in a layer over both towers."""
 
-    def __init__(self, config: ModelConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
         width = config.towers[-1]
         self.relation = DenseLayer(2 * width, width, relu=True)
 

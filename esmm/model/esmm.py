@@ -17,22 +17,24 @@ asked about, not on clicked ones only. `model.conversions: clicks` has the other
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from esmm.config import ModelConfig
 from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
 from esmm.model.network import ON_CLICKS
 from esmm.model.shared_towers import SharedTowers
+from esmm.workers.world import World
+from schemas.schema import Schema
 
 
 class Esmm(SharedTowers):
     """Two towers over one embedding. Models that change what lies below the losses are made from it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self.config.conversions == "clicks":
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
+        if config.conversions == "clicks":
             self.losses = ON_CLICKS
 
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:

@@ -6,7 +6,6 @@ Experts e_i are first layers that all tasks share, h_k is the tower of task k.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +13,8 @@ from esmm.config import ModelConfig
 from esmm.model.esmm import Esmm
 from esmm.model.inputs import Input
 from esmm.model.mixture import Gates, mixed
+from esmm.workers.world import World
+from schemas.schema import Schema
 
 EXPERTS = 4
 
@@ -21,8 +22,8 @@ EXPERTS = 4
 class Mmoe(Esmm):
     """ESMM's towers and losses over a mixture of experts for each task."""
 
-    def __init__(self, config: ModelConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
         self.gates = Gates(self.sizes, self.TOWERS, self.firsts)
 
     @classmethod

@@ -9,7 +9,7 @@ and the next level's experts and gates read what the level before has mixed; tho
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ from esmm.model.inputs import Input
 from esmm.model.mixture import Gates, mixed
 from esmm.model.network import TASKS
 from esmm.model.towers import DenseLayer
+from esmm.workers.world import World
+from schemas.schema import Schema
 
 EXPERTS, LEVELS = 2, 1  # experts: of each task, and of the shared group
 GROUPS = TASKS + 1  # the shared group is the last
@@ -27,8 +29,8 @@ GROUPS = TASKS + 1  # the shared group is the last
 class Ple(Esmm):
     """ESMM's towers and losses over levels of experts."""
 
-    def __init__(self, config: ModelConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
+        super().__init__(config, schema, world)
         experts, levels = self.firsts // GROUPS, config.levels or LEVELS
         # The last level needs no mixture of the shared group.
         self.gates = Gates(self.sizes, TASKS, 2 * experts)
