@@ -78,8 +78,8 @@ class ModelConfig(_Section):
     towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)
     """Widths of the hidden layers of each tower, from the embedding to the output."""
 
-    field_norm: bool = False
-    """Each field's pooled vector gets mean 0 and variance 1, so that long lists say as much as single ids."""
+    input_norm: bool = False
+    """Layer normalisation of all that is pooled of an impression, before the first layer."""
 
     cross_layers: NonNegativeInt = 0
     """Cross layers of DCN-V2 between an impression's input and the first layer."""
@@ -104,14 +104,6 @@ class ModelConfig(_Section):
 
     positive_times: float | None = Field(None, ge=1)
     """How often a converted click counts in oversampling. null: 5."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_input_norm(cls, values: Any) -> Any:
-        """An option that no release had, and that field_norm has taken the place of: runs of then name it."""
-        if isinstance(values, dict) and values.get("input_norm") is False:
-            return {option: value for option, value in values.items() if option != "input_norm"}
-        return values
 
     @model_validator(mode="after")
     def _options_of_this_model(self) -> Self:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esmm.config import ModelConfig
 from esmm.model.cross import Cross
+from esmm.model.input_norm import NormedFirstLayer, normalised
 from esmm.model.layers import Dense, FirstLayer, joined
 from schemas.schema import Schema
 
@@ -32,10 +32,12 @@ class SharedInput:
     pooled: Tensor
     context_index: Tensor
     dtype: torch.dtype
+    normed: bool
 
     def layer(self, context: nn.Linear, item: nn.Linear, parts: int, relu: bool) -> Sequence[Tensor]:
+        function = NormedFirstLayer if self.normed else FirstLayer
         parameters = (context.weight, context.bias, item.weight)
-        outputs: tuple[Tensor, ...] = FirstLayer.apply(
+        outputs: tuple[Tensor, ...] = function.apply(
             self.pooled, self.context_index, *parameters, parts, self.dtype, relu
         )
         return outputs
@@ -58,32 +60,18 @@ class Inputs(nn.Module):
     def __init__(self, config: ModelConfig, of_context: int, of_item: int) -> None:
         super().__init__()
         self.sizes = of_context, of_item
-        self.field_norm = config.field_norm
+        self.normed = config.input_norm
         layers = config.cross_layers
         self.cross = Cross(of_context, of_item, layers) if layers else None
 
     def forward(self, pooled: Tensor, context_index: Tensor, dtype: torch.dtype) -> Input:
         """pooled: [U*F_u + B*F_i, D]; context_index: int64 [B], ascending. dtype: of the products."""
-        if self.field_norm:
-            pooled = normalised(pooled)
-        shared = SharedInput(pooled, context_index, dtype)
+        shared = SharedInput(pooled, context_index, dtype, self.normed)
         if self.cross is None:
             return shared
         (product,) = shared.layer(self.cross.context, self.cross.item, 1, False)
-        whole = joined(pooled, context_index, *self.sizes).to(dtype)
-        return WholeInput(self.cross(whole, product))
-
-
-def normalised(pooled: Tensor) -> Tensor:
-    """Each field's vector [D] with mean 0 and variance 1: Ba, Kiros and Hinton, 2016, without gain and shift.
-
-    A list is the mean of its ids' vectors, which shrinks with its length, and rows start small: without it a
-    history of a hundred ids says a tenth of what a single id says. What is missing stays 0.
-    """
-    return F.layer_norm(pooled, pooled.shape[1:], eps=EPS)
-
-
-EPS = 1e-6  # about the variance of the mean of a thousand rows as they start
+        whole = normalised if self.normed else joined
+        return WholeInput(self.cross(whole(pooled, context_index, *self.sizes).to(dtype), product))
 
 
 def sizes(config: ModelConfig, schema: Schema) -> tuple[int, int]:

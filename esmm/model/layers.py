@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
+def relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:
     """In place: the layer after it has made this gradient for nobody else."""
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
@@ -35,7 +35,7 @@ class Dense(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, output = ctx.saved_tensors
         if output is not None:
-            gradient = _relu_gradient(gradient, output)
+            gradient = relu_gradient(gradient, output)
         to_weight = (gradient.t() @ x).float()
         return gradient @ weight, to_weight, gradient.sum(0, dtype=torch.float32), None
 
@@ -82,8 +82,8 @@ class FirstLayer(Function):
         for tower, gradient in enumerate(gradients):
             part = slice(tower * width, (tower + 1) * width)
             if hidden is not None:
-                gradient = _relu_gradient(gradient, hidden[:, part])
-            sums[:, part] = _sums_of_contexts(gradient, context_index, context.shape[0])
+                gradient = relu_gradient(gradient, hidden[:, part])
+            sums[:, part] = sums_of_contexts(gradient, context_index, context.shape[0])
             torch.mm(gradient.t(), item, out=to_item_weight[part])
             torch.addmm(to_item, gradient, item_weight[part], beta=float(tower), out=to_item)
         to_pooled = torch.cat([(sums @ context_weight).view(-1), to_item.view(-1)]).float().view(-1, ctx.dim)
@@ -113,12 +113,17 @@ def joined(pooled: Tensor, context_index: Tensor, of_context: int, of_item: int)
     return torch.cat([context.index_select(0, context_index), item], 1)
 
 
-def _sums_of_contexts(rows: Tensor, context_index: Tensor, num_contexts: int) -> Tensor:
-    """Rows [B, H] summed by ascending context_index [B] -> [U, H]; accumulated in float32."""
+def sums_of_contexts(
+    rows: Tensor, context_index: Tensor, num_contexts: int, weight: Tensor | None = None
+) -> Tensor:
+    """Rows [B, H] summed by ascending context_index [B] -> [U, H]; accumulated in float32. weight: [B]."""
     num_rows = rows.shape[0]
     if num_rows == 0:
         return rows.new_zeros(num_contexts, rows.shape[1])
     contexts = torch.arange(num_contexts + 1, device=rows.device)
     starts = torch.searchsorted(context_index, contexts)
     order = torch.arange(num_rows, device=rows.device)
-    return F.embedding_bag(order, rows, starts, mode="sum", include_last_offset=True)
+    weights = None if weight is None else weight.to(rows.dtype)
+    return F.embedding_bag(
+        order, rows, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )

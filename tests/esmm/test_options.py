@@ -15,7 +15,7 @@ from tests.fixtures.workers import ONE_WORKER
 ALL = (
     "model.dropout=0.2",
     "model.batch_norm=true",
-    "model.field_norm=true",
+    "model.input_norm=true",
     "loss.task_weights={ctr: 0.5, ctcvr: 2}",
     "loss.class_weights={click: 3, conversion: 5}",
     "optimizer.schedule={warmup_steps: 3, decay: linear, final_factor: 0.1}",
@@ -77,7 +77,7 @@ def test_prediction_uses_the_running_statistics_and_no_dropout(
     [
         "model.dropout=0.5",
         "model.batch_norm=true",
-        "model.field_norm=true",
+        "model.input_norm=true",
         "loss.task_weights.ctr=0.1",
         "loss.class_weights.click=4",
         "loss.class_weights.conversion=4",

@@ -43,7 +43,7 @@ def make_config(case: str) -> Config:
             "name": more[0],
             "embedding_dim": 6,
             "towers": [16, 8],
-            "field_norm": True,
+            "input_norm": True,
             "cross_layers": 1,
         }
         return Config.model_validate({"model": small})
@@ -55,7 +55,7 @@ def make_config(case: str) -> Config:
     if "clipped" in more:
         options |= {"clip_grad_norm": 0.05}
     model = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
-    model["field_norm"] = optimizer == "rowwise_adagrad"
+    model["input_norm"] = optimizer == "rowwise_adagrad"
     return Config.model_validate({"model": model, "optimizer": options})
 
 

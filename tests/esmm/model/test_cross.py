@@ -30,9 +30,9 @@ def test_layers_are_the_paper_s() -> None:
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("field_norm", [False, True])
-def test_the_towers_read_what_the_cross_layers_give(field_norm: bool) -> None:
-    config = ModelConfig(embedding_dim=DIM, towers=[6], field_norm=field_norm, cross_layers=2)
+@pytest.mark.parametrize("input_norm", [False, True])
+def test_the_towers_read_what_the_cross_layers_give(input_norm: bool) -> None:
+    config = ModelConfig(embedding_dim=DIM, towers=[6], input_norm=input_norm, cross_layers=2)
     torch.manual_seed(3)
     network = Esmm(config, ALI_CCP, ONE_WORKER)
     network.initialise()
@@ -41,8 +41,8 @@ def test_the_towers_read_what_the_cross_layers_give(field_norm: bool) -> None:
     item = torch.randn(impressions, len(IMPRESSION_FIELDS) * DIM)
     ctr, cvr = network(torch.cat([user.view(-1, DIM), item.view(-1, DIM)]), index)
     x = torch.cat([user[index], item], 1)
-    if field_norm:
-        x = F.layer_norm(x.view(impressions, -1, DIM), (DIM,), eps=1e-6).flatten(1)
+    if input_norm:
+        x = F.layer_norm(x, x.shape[1:])
     cross = network.inputs.cross
     assert cross is not None
     product = F.linear(x, torch.cat([cross.context.weight, cross.item.weight], 1), cross.context.bias)

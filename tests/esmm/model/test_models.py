@@ -159,7 +159,7 @@ def _x(network: Network) -> tuple[Tensor, SharedInput]:
     pooled, index = _input()
     split = CONTEXTS * len(USER_FIELDS)
     user, item = pooled[:split].view(CONTEXTS, -1), pooled[split:].view(IMPRESSIONS, -1)
-    return torch.cat([user[index], item], 1), SharedInput(pooled, index, torch.float32)
+    return torch.cat([user[index], item], 1), SharedInput(pooled, index, torch.float32, False)
 
 
 def _firsts(network: Mmoe | Ple | Dbmtl | Aitm) -> tuple[Tensor, ...]:

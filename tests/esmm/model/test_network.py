@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from esmm.batch import Batch
 from esmm.config import Config
+from esmm.model.input_norm import NormedFirstLayer
 from esmm.model.loss import Labels
 from esmm.model.model import Model
 from esmm.training.train_step import TrainStep, initialise, make_model
@@ -42,10 +44,9 @@ def _by_hand(
     logits, losses = [], [0.0, 0.0]
     for impression in plain.impressions:
         bags = plain.contexts[impression.context] + impression.fields
-        fields = [sum((w * table[row] for row, w in bag), np.zeros(DIM)) for bag in bags]
+        x = np.concatenate([sum((w * table[row] for row, w in bag), np.zeros(DIM)) for bag in bags])
         if normalised:
-            fields = [(v - v.mean()) / np.sqrt(v.var() + 1e-6) for v in fields]
-        x = np.concatenate(fields)
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
         towers = []
         for task in range(2):
             rows = slice(task * TOWERS[0], (task + 1) * TOWERS[0])
@@ -70,13 +71,31 @@ def test_forward_and_loss_equal_a_calculation_by_hand(model: Model) -> None:
     np.testing.assert_allclose(found, losses, rtol=1e-6)
 
 
-def test_field_norm_equals_a_calculation_by_hand() -> None:
-    made = make_model(CONFIG.model.model_copy(update={"field_norm": True}), few_rows(NUM_ROWS), ONE_WORKER)
+def test_input_norm_equals_a_calculation_by_hand() -> None:
+    made = make_model(CONFIG.model.model_copy(update={"input_norm": True}), few_rows(NUM_ROWS), ONE_WORKER)
     initialise(made, CONFIG)
     plain = random_batch(random.Random(0), num_contexts=6, num_impressions=40, num_rows=NUM_ROWS)
     (ctr, cvr), _ = made.forward(to_batch(plain, NUM_ROWS))
     logits, _ = _by_hand(made, plain, normalised=True)
     np.testing.assert_allclose(torch.stack([ctr, cvr], 1).detach().numpy(), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_input_norm_has_the_gradients_of_layer_norm() -> None:
+    """Of torch's own, before one plain layer; the fields of a context are those of all its impressions."""
+    torch.manual_seed(1)
+    pooled = torch.randn(2 * 3 + 5 * 2, 4, requires_grad=True)  # 2 contexts of 3 fields, 5 impressions of 2
+    index = torch.tensor([0, 0, 0, 1, 1])
+    context, item = torch.randn(6, 12, requires_grad=True), torch.randn(6, 8, requires_grad=True)
+    bias, slope = torch.randn(6, requires_grad=True), torch.randn(5, 6)
+    parameters = (pooled, context, bias, item)
+    for relu in (False, True):
+        towers = NormedFirstLayer.apply(pooled, index, context, bias, item, 2, torch.float32, relu)
+        found = torch.autograd.grad((torch.cat(towers, 1) * slope).sum(), parameters)
+        x = torch.cat([pooled[:6].view(2, 12)[index], pooled[6:].view(5, 8)], 1)
+        y = F.linear(F.layer_norm(x, (20,)), torch.cat([context, item], 1), bias)
+        expected = torch.autograd.grad(((F.relu(y) if relu else y) * slope).sum(), parameters)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_layer_starts_like_one_layer_over_all_fields(model: Model) -> None:
