@@ -103,7 +103,8 @@ def help_text(sections: "dict[str, type[BaseModel]]") -> str:
     for section, model in sections.items():
         lines = [f"{section}:"]
         for option in options_of(section, model):
-            lines.append(f"  {option.name} = {option.default}    ({option.values})")
+            head = f"{option.name} = {option.default}    ({option.values})"
+            lines += textwrap.wrap(head, WIDTH, initial_indent=" " * 2, subsequent_indent=" " * 6)
             lines += textwrap.wrap(
                 option.meaning, WIDTH - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
