@@ -17,6 +17,7 @@ from esmm.checkpoints.state import DamagedError, State, UnfitError
 from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
+from esmm.model.models import network_class
 from esmm.trainer import Trainer, describe
 from esmm.training import tracking
 from esmm.training.determinism import set_deterministic
@@ -89,6 +90,7 @@ class Job:
         train, valid = (SampleSet(loader.folder, loader.manifest) for loader in (self.train, self.valid))
         manifest.require_same(train, valid)
         manifest.require_apart(train, valid)
+        network_class(self.config.model.name).loss_weights(self.config.model, self.config.loss)
         require_room(self.config, self.train.num_rows, training=True, world=self.world)
         if self.config.train.early_stopping_patience and not valid.manifest["counts"]["conversions"]:
             raise InputError(

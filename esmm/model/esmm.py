@@ -16,26 +16,23 @@ asked about, not on clicked ones only. `model.conversions: clicks` has the other
     L = sum BCE(click, pCTR) + sum over clicks BCE(conversion, pCVR)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from esmm.config import ModelConfig
 from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
-from esmm.model.network import ON_CLICKS
+from esmm.model.network import ENTIRE_SPACE, ON_CLICKS
 from esmm.model.shared_towers import SharedTowers
-from esmm.workers.world import World
-from schemas.schema import Schema
 
 
 class Esmm(SharedTowers):
     """Two towers over one embedding. Models that change what lies below the losses are made from it."""
 
-    def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
-        super().__init__(config, schema, world)
-        if config.conversions == "clicks":
-            self.losses = ON_CLICKS
+    @classmethod
+    def losses_of(cls, config: ModelConfig) -> Mapping[str, float]:
+        return ON_CLICKS if config.conversions == "clicks" else ENTIRE_SPACE
 
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[2]: of clicks, and of conversions over all impressions, or over clicks."""

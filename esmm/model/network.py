@@ -35,8 +35,14 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
         """schema: of the samples. world: the workers, which some layers have to ask."""
         super().__init__()
+        self.losses = self.losses_of(config)
         self.config = config
         self.world = world
+
+    @classmethod
+    def losses_of(cls, config: ModelConfig) -> Mapping[str, float]:
+        """`losses`, where they depend on options."""
+        return cls.losses
 
     def initialise(self) -> None:
         """Start values, from torch's global generator."""
@@ -80,15 +86,17 @@ class Network(nn.Module):
         """`losses`, each summed over B impressions. All ranks call it together."""
         raise NotImplementedError
 
-    def loss_weights(self, config: LossConfig) -> list[float]:
+    @classmethod
+    def loss_weights(cls, config: ModelConfig, told: LossConfig) -> list[float]:
         """The weight of each loss in the sum; `InputError` for that of a loss that this model has not."""
-        wanted = config.task_weights.model_dump(exclude_none=True)
-        for name in sorted(wanted.keys() - self.losses.keys() - ENTIRE_SPACE.keys()):
+        losses = cls.losses_of(config)
+        wanted = told.task_weights.model_dump(exclude_none=True)
+        for name in sorted(wanted.keys() - losses.keys() - ENTIRE_SPACE.keys()):
             raise InputError(
-                f"loss.task_weights.{name}: model {self.config.name} has no such loss, it has "
-                f"{' and '.join(self.losses)}. Take it out, or choose another model.name."
+                f"loss.task_weights.{name}: model {config.name} has no such loss, it has "
+                f"{' and '.join(losses)}. Take it out, or choose another model.name."
             )
-        return [wanted.get(name, default) for name, default in self.losses.items()]
+        return [wanted.get(name, default) for name, default in losses.items()]
 
 
 def by_division(*logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -60,7 +60,7 @@ class TrainStep:
         self.epsilon = config.loss.epsilon
         self.dropout = config.model.dropout
         self.seed = config.train.seed
-        weights = model.network.loss_weights(config.loss)
+        weights = model.network.loss_weights(config.model, config.loss)
         self.task_weights = torch.tensor(weights, device=world.device)
         num_rows, dim = model.embedding.table.shape
         self.sparse = make_sparse_optimizer(

@@ -13,7 +13,7 @@ from jobs.report.numbers import MISSING, number
 from schemas.metrics import Metrics
 from schemas.profile import FieldProfile, Profile
 
-LOSSES = {"loss_ctr": "CTR", "loss_ctcvr": "CTCVR"}
+LOSSES = {"loss_ctr": "CTR", "loss_ctcvr": "CTCVR", "loss_cvr": "CVR"}
 SCORES = {"auc_ctr": "CTR", "auc_cvr": "CVR", "auc_ctcvr": "CTCVR"}
 COLOURS = (ACCENT, OTHER, INK)
 

@@ -65,3 +65,11 @@ def test_a_checkpoint_of_another_model_is_named(inputs: Inputs, tmp_path: Path) 
 def test_a_model_that_does_not_exist_is_told_with_those_that_do(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.name: .*'mmoe'.*found 'mmoo'"):
         train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=mmoo"))
+
+
+def test_a_weight_of_a_loss_that_the_model_has_not_is_refused_before_anything_is_written(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"loss\.task_weights\.cvr: model esmm has no such loss"):
+        train(ONE_WORKER, inputs.options(tmp_path / "run", "loss.task_weights.cvr=1"))
+    assert not (tmp_path / "run").exists()

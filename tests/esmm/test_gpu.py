@@ -84,7 +84,7 @@ def test_numbers_on_a_gpu_are_those_of_the_cpu_and_nothing_waits(tmp_path: Path)
     for world in (ONE_WORKER, GPU):
         model = make_model(config.model, SHOP_OF_NUMBERS, world)
         initialise(model, config)
-        model.network.numbers.set_statistics(loader.manifest["numbers"])
+        model.network.set_statistics(loader.manifest["numbers"])
         runs.append(TrainStep(config, model, world))
     on_gpu = [batch.to(GPU.device) for batch in batches]
     torch.testing.assert_close(runs[0](batches[0], 64), runs[1](on_gpu[0], 64).cpu(), rtol=1e-4, atol=1e-4)

@@ -248,11 +248,11 @@ def test_options_of_other_models_are_refused() -> None:
     with pytest.raises(ValidationError, match="negative_rate is an option of aman"):
         ModelConfig(name="base", negative_rate=0.5)
     with pytest.raises(InputError, match=r"loss\.task_weights\.cvr: model esmm has no such loss"):
-        _network("esmm").loss_weights(LossConfig.model_validate({"task_weights": {"cvr": 0.2}}))
+        Network.loss_weights(ModelConfig(), LossConfig.model_validate({"task_weights": {"cvr": 0.2}}))
 
 
 def test_weights_of_losses_are_the_model_s_unless_told() -> None:
     network = _network("escm2_dr")
-    assert network.loss_weights(LossConfig()) == [1.0, 1.0, 0.1, 0.1]
+    assert network.loss_weights(network.config, LossConfig()) == [1.0, 1.0, 0.1, 0.1]
     told = LossConfig.model_validate({"task_weights": {"ctcvr": 3.0, "auxiliary": 0.5}})
-    assert network.loss_weights(told) == [1.0, 3.0, 0.1, 0.5]
+    assert network.loss_weights(network.config, told) == [1.0, 3.0, 0.1, 0.5]
