@@ -10,7 +10,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from jobs.make_demo_logs import Options, make_shop
+from jobs.make_demo_logs import ShopOptions, make_shop
 from storage.filesystems import filesystem
 from storage.json_files import read_json
 from tests.cluster.conftest import Logs, WithIds, in_local_mode
@@ -114,7 +114,7 @@ def cluster_samples(yarn: Yarn) -> str:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tables of a small shop and, built in local mode, their samples."""
     folder = tmp_path_factory.mktemp("shop") / "raw"
-    make_shop(str(folder), Options(contexts=400, seed=2), overwrite=False)
+    make_shop(str(folder), ShopOptions(contexts=400, seed=2), overwrite=False)
     arguments = ["--schema", "configs/schemas/shop.yaml", "--config", "configs/shop.yaml"]
     for name in ("impressions", "contexts"):
         arguments += [f"--{name}", str(folder / f"{name}_train")]

@@ -19,7 +19,7 @@ from esmm import train as train_command
 from esmm.predict import predict
 from esmm.training_run import train
 from jobs import build_samples, propose_schema
-from jobs.make_demo_logs import Options, make_shop
+from jobs.make_demo_logs import ShopOptions, make_shop
 from jobs.raw_tables.source import TableLogs
 from jobs.samples_config import SamplesConfig
 from jobs.schema_proposal.proposal import Proposal
@@ -38,7 +38,7 @@ TEXT, WHOLE = pa.string(), pa.int64()
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop") / "raw"
-    make_shop(str(folder), Options(contexts=120, seed=3), overwrite=False)
+    make_shop(str(folder), ShopOptions(contexts=120, seed=3), overwrite=False)
     return folder
 
 
