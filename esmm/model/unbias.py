@@ -1,8 +1,8 @@
 """UNBIAS: clicks are sampled so that they look like impressions (Zhang et al., KDD 2016; ESMM paper, 3.2).
 
 A click with the chance pCTR stands for 1 / pCTR impressions like it, so rejection sampling accepts it with a
-chance of c / pCTR. Here it counts as much as it would be accepted, which is the draws' expectation; c is the
-lower of two: 1 and `FLOOR`, below which a pCTR is taken for it, so that no click counts for more than one.
+chance of c / pCTR. Here it counts as much as it would be accepted, which is the draws' expectation. c is
+`FLOOR`, and a lower pCTR is taken for it, so that no click counts for more than one.
 """
 
 import torch

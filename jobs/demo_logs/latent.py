@@ -9,6 +9,9 @@ likes, and in the profile; an item's in its department, category, shop and brand
 that adds up what fields say one by one: it has to find the products.
 """
 
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 
 from jobs.demo_logs.world import (
@@ -30,29 +33,21 @@ BLOCK = 4096  # users drawn at once
 SHARE_OF_PROFILE = 0.2  # of the variance of u, told by gender, age, level and geography
 # What an item's vector is made of, as shares of its variance; `item`: its own.
 SHARES = {"department": 0.60, "category": 0.30, "shop": 0.05, "brand": 0.03, "item": 0.02}
-BIASES = Strengths(
-    ctr_category=0.35,
-    ctr_shop=0.15,
-    ctr_brand=0.10,
-    ctr_item=0.10,
-    ctr_user=0.0,
-    ctr_profile=0.0,
-    ctr_appeal=0.0,
-    ctr_latent=0.0,
-    ctr_position=(0.0, 0.0, 0.0),
-    ctr_cross=(0.0, 0.0, 0.0, 0.0),
-    cvr_category=0.30,
-    cvr_click_bait=0.0,
-    cvr_shop=0.10,
-    cvr_brand=0.10,
-    cvr_item=0.05,
-    cvr_user=0.0,
-    cvr_profile=0.0,
-    cvr_appeal=0.0,
-    cvr_price=0.0,
-    cvr_position=(0.0, 0.0, 0.0),
-    cvr_cross=(0.0, 0.0, 0.0, 0.0),
-)
+NO_EFFECTS: dict[str, Any] = {
+    each.name: (0.0,) * len(each.default) if isinstance(each.default, tuple) else 0.0
+    for each in fields(Strengths)
+}
+OF_ITEMS = {
+    "ctr_category": 0.35,
+    "ctr_shop": 0.15,
+    "ctr_brand": 0.10,
+    "ctr_item": 0.10,
+    "cvr_category": 0.30,
+    "cvr_shop": 0.10,
+    "cvr_brand": 0.10,
+    "cvr_item": 0.05,
+}
+BIASES = Strengths(**(NO_EFFECTS | OF_ITEMS))
 
 
 def build_latent_world(seed: int, contexts: int) -> PlantedWorld:
