@@ -9,7 +9,7 @@ from torch import Tensor
 from esmm.embedding.bags import Bags
 from esmm.embedding.row_request import Request, encode_requests
 
-TENSORS = ("context_index", "click", "conversion", "user_numbers", "impression_numbers", "weight")
+TENSORS = ("context_index", "click", "conversion", "user_numbers", "impression_numbers", "weight", "action")
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Batch:
     request: which rows of the embedding table the bags need, for a given number of workers.
     user_numbers, impression_numbers: float32 [U, N_u] and [B, N_i], NaN where missing; None where the samples
     have neither. weight: float32 [B], how much each impression counts in training; None: they all count 1.
+    action: float32 [B], 0 or 1, what led from clicks to conversions; None where the samples do not tell.
     keys: only when predicting; columns sample_id, context_id, user_id, click, conversion, B rows.
     """
 
@@ -35,6 +36,7 @@ class Batch:
     user_numbers: Tensor | None = None
     impression_numbers: Tensor | None = None
     weight: Tensor | None = None
+    action: Tensor | None = None
     keys: pa.Table | None = None
 
     @property

@@ -66,6 +66,7 @@ class ModelConfig(_Section):
         "escm2_dr",
         "dcmt",
         "ddpo",
+        "esm2",
     ] = "esmm"
     """Whose model it is; docs/models.md says what each one does."""
 
@@ -125,6 +126,9 @@ class TaskWeights(_Section):
 
     cvr: NonNegativeFloat | None = None
     """Weight of a loss of pCVR alone, which some models have. null: the model's own."""
+
+    ctavr: NonNegativeFloat | None = None
+    """Weight of the loss of clicks with an action, of esm2. null: the model's own."""
 
     auxiliary: NonNegativeFloat | None = None
     """Weight of what else a model learns by; docs/models.md. null: the model's own."""

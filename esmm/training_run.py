@@ -18,6 +18,7 @@ from esmm.checkpoints.writing import Origin
 from esmm.config import Config
 from esmm.data.loader import Loader
 from esmm.model.models import network_class
+from esmm.model.network import Rates
 from esmm.trainer import Trainer, describe
 from esmm.training import tracking
 from esmm.training.determinism import set_deterministic
@@ -90,7 +91,10 @@ class Job:
         train, valid = (SampleSet(loader.folder, loader.manifest) for loader in (self.train, self.valid))
         manifest.require_same(train, valid)
         manifest.require_apart(train, valid)
-        network_class(self.config.model.name).loss_weights(self.config.model, self.config.loss)
+        network = network_class(self.config.model.name)
+        network.loss_weights(self.config.model, self.config.loss)
+        if network.ACTIONS:
+            self._require_actions()
         require_room(self.config, self.train.num_rows, training=True, world=self.world)
         if self.config.train.early_stopping_patience and not valid.manifest["counts"]["conversions"]:
             raise InputError(
@@ -103,6 +107,15 @@ class Job:
                 raise InputError(f"--warm-start {other}: expected another run than --run.")
             newest_checkpoint(other)
 
+    def _require_actions(self) -> None:
+        if not self.train.schema.has_actions:
+            raise InputError(
+                f"{self.train.folder}: model {self.config.model.name} learns from what leads to a "
+                "conversion, such as putting into a cart; expected a column action, found none. Name such "
+                "columns under tables.actions of the schema (docs/own_logs.md) and build the samples anew, "
+                "or choose another model.name."
+            )
+
     @property
     def origin(self) -> Origin:
         """What the run's checkpoints have in common."""
@@ -112,7 +125,7 @@ class Job:
         """A model with its start values."""
         model = make_model(self.config.model, self.train.schema, self.world)
         initialise(model, self.config)
-        model.network.start_at(*base_rates(self.train.manifest["counts"]))
+        model.network.start_at(base_rates(self.train.manifest["counts"]))
         model.network.set_statistics(self.train.manifest.get("numbers", {}))
         return TrainStep(self.config, model, self.world)
 
@@ -211,9 +224,11 @@ def _recording(config: Config, folder: RunFolder | None, step: int) -> Iterator[
         yield record
 
 
-def base_rates(counts: dict[str, int]) -> tuple[float, float]:
-    """CTR, and CVR of clicks, of samples; by Laplace's rule, so neither 0 nor 1 where nothing was counted."""
-    impressions = counts["impressions"]
+def base_rates(counts: dict[str, int]) -> Rates:
+    """Those of samples; by Laplace's rule, so neither 0 nor 1 where nothing was counted."""
     clicks = counts["clicks"]
-    conversions = counts["conversions"]
-    return (clicks + 1) / (impressions + 2), (conversions + 1) / (clicks + 2)
+    return Rates(
+        ctr=(clicks + 1) / (counts["impressions"] + 2),
+        cvr=(counts["conversions"] + 1) / (clicks + 2),
+        action=(counts.get("actions", 0) + 1) / (clicks + 2),
+    )

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from cli.arguments import CommandParser
@@ -24,8 +24,9 @@ from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
 from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
 from jobs.demo_logs.latent import build_latent_world
+from jobs.demo_logs.options import ADDITIVE, LATENT, Options, ShopOptions
 from jobs.demo_logs.plan import Plan, draw_plan
-from jobs.demo_logs.world import MAX_CONTEXTS, PlantedWorld, build_world
+from jobs.demo_logs.world import PlantedWorld, build_world
 from jobs.shop_logs import files as shop_files
 from schemas import schema_file, truth
 from storage import outputs, staging
@@ -43,44 +44,8 @@ OUTPUT = outputs.Kind(
 )
 TEXT, PARQUET = "text", "parquet"
 FORMAT_OF = {"ali_ccp": TEXT, "shop": PARQUET}  # by the name of the schema whose logs are drawn
-ADDITIVE, LATENT = "additive", "latent"
 WORLDS = {ADDITIVE: build_world, LATENT: build_latent_world}  # of Ali-CCP's fields
-
-
-@dataclass(frozen=True)
-class ShopOptions:
-    """What the shop's logs depend on; equal options give equal bytes."""
-
-    contexts: int = 8000  # common records of the training half; the test half has half as many
-    seed: int = 1
-    ctr: float = 0.04  # clicks per impression
-    cvr: float = 0.15  # conversions per click
-    list_scale: float = 1.0  # scales the lengths of the histories
-
-    def check(self) -> None:
-        """Raise one `InputError` that names every option out of its range."""
-        wrong = []
-        if not 2 <= self.contexts <= MAX_CONTEXTS:
-            wrong.append(f"--contexts: expected 2 to {MAX_CONTEXTS}, found {self.contexts}")
-        if self.seed < 0:
-            wrong.append(f"--seed: expected a whole number >= 0, found {self.seed}")
-        for name, rate in (("--ctr", self.ctr), ("--cvr", self.cvr)):
-            if not 0.0 < rate < 1.0:
-                wrong.append(f"{name}: expected a share between 0 and 1 (0.04 is 4 %), found {rate}")
-        if not 0.0 <= self.list_scale <= 4.0:
-            wrong.append(f"--list-scale: expected 0 to 4, found {self.list_scale}")
-        if wrong:
-            raise InputError("; ".join(wrong) + ". See --help.")
-
-
-@dataclass(frozen=True)
-class Options(ShopOptions):
-    """What the logs of Ali-CCP's fields depend on; world: one of `WORLDS`."""
-
-    world: str = ADDITIVE
-
-
-DEFAULT_OF = {TEXT: Options(), PARQUET: ShopOptions(ctr=0.05, cvr=0.18)}
+OF_TEXT, OF_SHOP = Options(), ShopOptions(ctr=0.05, cvr=0.18)
 OF_LATENT = Options(ctr=0.05, cvr=0.10, world=LATENT)
 
 
@@ -204,7 +169,7 @@ def largest_id(world: PlantedWorld) -> int:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
-    default, latent, of_shop = DEFAULT_OF[TEXT], OF_LATENT, DEFAULT_OF[PARQUET]
+    default, latent, of_shop = OF_TEXT, OF_LATENT, OF_SHOP
     parser = CommandParser("jobs.make_demo_logs", __doc__)
     parser.add_argument("--out", required=True, help="folder to make")
     schema_file.add_option(parser)
@@ -218,6 +183,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         choices=WORLDS,
         help="additive: most effects add up, as in the demo (default); latent: the logits are products of "
         "hidden vectors of users and items, on which models differ more; for ali_ccp",
+    )
+    parser.add_argument(
+        "--actions",
+        action="store_true",
+        help="with columns carted and wished, what leads from clicks to conversions; for shop",
     )
     parser.add_argument(
         "--contexts",
@@ -269,14 +239,18 @@ def format_for(schema: str, wanted: str | None) -> str:
     return FORMAT_OF[schema]
 
 
-def read_options(args: argparse.Namespace) -> ShopOptions:
+def read_options(args: argparse.Namespace) -> Options | ShopOptions:
     """What the logs depend on, by the command line; `Options` for text."""
     kind = format_for(schema_file.read(args.schema).name, args.format)
     if kind == PARQUET and args.world:
         raise InputError(f"--world {args.world}: expected none, as the shop has one world. Leave it out.")
-    rates = {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
-    default = OF_LATENT if args.world == LATENT else DEFAULT_OF[kind]
-    return replace(default, contexts=args.contexts, seed=args.seed, list_scale=args.list_scale, **rates)
+    if kind == TEXT and args.actions:
+        raise InputError("--actions: the text of Ali-CCP has no place for them; expected a schema of tables.")
+    told: dict[str, Any] = {name: getattr(args, name) for name in ("contexts", "seed", "list_scale")}
+    told |= {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
+    if kind == PARQUET:
+        return replace(OF_SHOP, **told, actions=args.actions)
+    return replace(OF_LATENT if args.world == LATENT else OF_TEXT, **told)
 
 
 def main() -> None:

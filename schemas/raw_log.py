@@ -38,13 +38,14 @@ QUARANTINE_REASONS: tuple[str, ...] = (
     "bad_weight",
     "id_too_long",
     "other_context_row",
+    "action_without_click",
 )
 
 REASON_MEANING: dict[str, str] = {
     "wrong_column_count": "expected 6 (skeleton) or 3 (common) comma-separated columns",
     "bad_number": "sample_id or feature_num is not a whole number below 10^18; in a table, a sample_id or "
     "user_id that is to be kept as a number is negative, or a numeric field is infinite or no number",
-    "bad_label": "click or conversion is neither 0 nor 1",
+    "bad_label": "click, conversion or an action is neither 0 nor 1",
     "conversion_without_click": "click=0 with conversion=1 contradicts the definition of CVR",
     "bad_context_id": "common_feature_index is not 16 hexadecimal digits",
     "empty_id": "a feature, or an element of a list, without an id",
@@ -64,4 +65,5 @@ REASON_MEANING: dict[str, str] = {
     "bad_weight": "a weight that is null, negative, infinite or no number",
     "id_too_long": "an id of more than 1 MiB",
     "other_context_row": "a context that another row of a table describes in another way",
+    "action_without_click": "click=0 with an action of 1, such as putting into a cart",
 }

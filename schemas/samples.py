@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "_manifest.json"
 WEIGHT = "weight"  # of impressions
+ACTION = "action"  # of clicked impressions, on the way to a conversion
 
 ColumnType = Literal["int64", "int32", "int8", "float32", "string"]
 
@@ -70,6 +71,8 @@ def _impression_columns(schema: Schema) -> list[Column]:
         Column("click", "int8", True, "0 or 1"),
         Column("conversion", "int8", True, "0 or 1; 1 only where click is 1"),
     ]
+    if schema.has_actions:
+        columns.append(Column(ACTION, "int8", True, "0 or 1; 1 only where click is 1: any of the actions"))
     if schema.has_weights:
         columns.append(Column(WEIGHT, "float32", True, "how much each impression counts in training"))
     for field in schema.impression_fields:
@@ -124,7 +127,8 @@ def fingerprint(schema: Schema, hash_seed: int, id_table: str | None = None) -> 
     """
     contract: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
-        "columns": [(c.name, c.type, c.is_list) for c in columns(schema)],
+        # Not of actions, which only training asks for.
+        "columns": [(c.name, c.type, c.is_list) for c in columns(schema) if c.name != ACTION],
         "hash": HASH_NAME,
         "hash_seed": hash_seed,
         "buckets": schema.buckets,

@@ -24,7 +24,8 @@ class Tables:
 
     Impressions name their context by the column context_id, which the contexts have too. sample_id_type,
     user_id_type: whether samples and predictions keep these ids as whole numbers of at least 0 or as text.
-    weight: of impressions, how much each counts in training; None: they all count 1.
+    weight: of impressions, how much each counts in training; None: they all count 1. actions: of clicked
+    impressions, what leads to a conversion, such as putting into a cart; samples keep whether there was any.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # for schemas.schema_file
@@ -34,6 +35,7 @@ class Tables:
     click: str = "click"
     conversion: str = "conversion"
     weight: str | None = None
+    actions: tuple[str, ...] = ()
     sample_id_type: IdType = "int64"
     user_id_type: IdType = "int64"
 
@@ -99,6 +101,11 @@ class Schema:
         """Whether impressions have weights."""
         return self.tables is not None and self.tables.weight is not None
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether clicked impressions have actions."""
+        return self.tables is not None and bool(self.tables.actions)
+
     @cached_property
     def index(self) -> dict[str, int]:
         """Place of each field in `fields`, by name."""
@@ -123,15 +130,20 @@ class Schema:
         """As JSON takes it; `from_dict` makes the schema of it again."""
         content = asdict(self)
         numbers = [{**one, "clip": one["clip"] and list(one["clip"])} for one in content["numbers"]]
-        return {**content, "fields": list(content["fields"]), "numbers": numbers}
+        tables = content["tables"] and {**content["tables"], "actions": list(content["tables"]["actions"])}
+        return {**content, "fields": list(content["fields"]), "numbers": numbers, "tables": tables}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The schema that `to_dict` has described."""
         fields = tuple(Field(**field) for field in content["fields"])
         numbers = tuple(Number(**number) for number in content.get("numbers", ()))
-        tables = Tables(**content["tables"]) if content.get("tables") else None
+        tables = _tables(content["tables"]) if content.get("tables") else None
         return cls(**{**content, "fields": fields, "numbers": numbers, "tables": tables})
+
+
+def _tables(content: Mapping[str, Any]) -> Tables:
+    return Tables(**{**content, "actions": tuple(content.get("actions", ()))})
 
 
 def differences(old: Schema, new: Schema) -> list[str]:

@@ -30,6 +30,7 @@ class LogEntry(Scores):
     loss_ctr: NotRequired[float]
     loss_ctcvr: NotRequired[float]
     loss_cvr: NotRequired[float]  # of models that have one
+    loss_ctavr: NotRequired[float]  # of models that learn from actions
     loss_auxiliary: NotRequired[float]  # of models that have one
     grad_norm: NotRequired[float]  # of the last step, before it was clipped
     impressions_per_second: NotRequired[float]

@@ -16,7 +16,7 @@ import torch
 
 from esmm.batch import Batch
 from esmm.data.gather_kernel import Side, gather_bags, gather_labels, gather_numbers
-from esmm.data.row_group import Rows, key_schema, number_columns
+from esmm.data.row_group import Rows, key_schema, label_columns, number_columns
 from esmm.embedding.bags import Bags, field_offsets
 from schemas.schema import Schema
 
@@ -140,6 +140,7 @@ class Gatherer:
         self.num_impression_fields = len(schema.impression_fields)
         self.num_user_numbers = len(schema.user_numbers)
         self.num_numbers = len(number_columns(schema))
+        self.num_labels = len(label_columns(schema))
         self.has_weights = schema.has_weights
         self.keys = key_schema(schema) if with_keys else None
         self.pin_memory = pin_memory
@@ -150,7 +151,7 @@ class Gatherer:
         if not readable.all():
             ranges = ranges.only(readable[ranges.part]).without_idle_parts()
         context_index = np.repeat(np.arange(len(ranges.count)), ranges.count)
-        click, conversion = (self._labels(ranges, label) for label in (0, 1))
+        click, conversion, *others = (self._labels(ranges, label) for label in range(self.num_labels))
         return Batch(
             context_index=self._tensor(context_index),
             click=self._tensor(click),
@@ -159,6 +160,7 @@ class Gatherer:
             num_user_fields=self.num_user_fields,
             num_impression_fields=self.num_impression_fields,
             **(self._numbers(ranges) if self.num_numbers else {}),
+            action=self._tensor(others[0]) if others else None,
             keys=_gather_keys(self.keys, ranges, context_index, click, conversion) if self.keys else None,
         )
 

@@ -67,6 +67,11 @@ def number_columns(schema: Schema) -> tuple[str, ...]:
     return (*(number.column for number in schema.numbers), *weights)
 
 
+def label_columns(schema: Schema) -> tuple[str, ...]:
+    """Columns of the labels."""
+    return ("click", "conversion", *((samples.ACTION,) if schema.has_actions else ()))
+
+
 def key_schema(schema: Schema) -> pa.Schema:
     """KEYS, one value of each per impression."""
     types = {column.name: pa.type_for_alias(column.type) for column in samples.columns(schema)}
@@ -80,7 +85,7 @@ class Rows:
     starts: int32 [R + 1]; context r owns impressions starts[r] to starts[r + 1].
     fields: int64 [F, 3], addresses of a field's ids (int32), weights (float32; 0: all are 1) and bounds
     (int32; 0: one id per owner): owner n, a context or an impression, owns values bounds[n] to
-    bounds[n + 1]. labels: int64 [2], addresses of click and conversion (int8). numbers: int64 [N], addresses
+    bounds[n + 1]. labels: int64 [L], addresses of `label_columns` (int8). numbers: int64 [N], addresses
     of `number_columns` (float32, one per owner). owned: whatever holds the memory at the addresses; None: the
     row group could not be read, has no addresses, and its impressions are left out.
     keys: sample_id, context_id and user_id of each impression, only when predicting.
@@ -119,7 +124,8 @@ def from_table(table: pa.Table, layout: RowLayout) -> Rows:
     fields = layout.schema.fields
     columns = _read_columns(table, layout)
     starts = _offsets(columns["click"])
-    for name in ("click", "conversion"):
+    labels = label_columns(layout.schema)
+    for name in labels:
         _require_labels(name, columns[name], starts)
     for name in layout.numbers:
         _require_numbers(name, columns[name], starts)
@@ -134,7 +140,7 @@ def from_table(table: pa.Table, layout: RowLayout) -> Rows:
     return Rows(
         starts=starts,
         fields=_field_addresses(described, bounds, layout.per_impression),
-        labels=np.array([places["click"][1], places["conversion"][1]]),
+        labels=np.array([places[name][1] for name in labels]),
         numbers=np.array([places[name][1] for name in layout.numbers], np.int64),
         owned=(columns, bounds),  # not the table: of several chunks `columns` has made new arrays
         keys=_read_keys(columns, starts, layout.keys) if layout.with_keys else None,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from esmm.config import ModelConfig
 from esmm.model.loss import Labels, both_loss, click_loss
-from esmm.model.network import by_division
+from esmm.model.network import Rates, by_division
 from esmm.model.shared_towers import SharedTowers
 from esmm.model.towers import DenseLayer
 from esmm.workers.world import World
@@ -36,8 +36,8 @@ class Aitm(SharedTowers):
         self.transfer = DenseLayer(width, width, relu=True)
         self.query, self.key, self.value = (DenseLayer(width, width, relu=False) for _ in range(3))
 
-    def starts(self, p_ctr: float, p_cvr: float) -> Sequence[float]:
-        return p_ctr, p_ctr * p_cvr
+    def starts(self, rates: Rates) -> Sequence[float]:
+        return rates.ctr, rates.ctr * rates.cvr
 
     def finish(self, hidden: Sequence[Tensor]) -> Sequence[Tensor]:
         click, conversion = hidden

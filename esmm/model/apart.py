@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from esmm.config import ModelConfig
-from esmm.model.network import TASKS, Network
+from esmm.model.network import TASKS, Network, Rates
 from esmm.model.shared_towers import SharedTowers
 from esmm.workers.world import World
 from schemas.numbers import Statistics
@@ -32,13 +32,13 @@ class Apart(Network):
         for task in self._networks():
             task.initialise()
 
-    def start_at(self, p_ctr: float, p_cvr: float) -> None:
-        for task, rate in zip(self._networks(), self.starts(p_ctr, p_cvr), strict=True):
-            task.start_at(rate, rate)
+    def start_at(self, rates: Rates) -> None:
+        for task, rate in zip(self._networks(), self.starts(rates), strict=True):
+            task.start_at(Rates(rate, rate))
 
-    def starts(self, p_ctr: float, p_cvr: float) -> tuple[float, float]:
+    def starts(self, rates: Rates) -> tuple[float, float]:
         """What the networks predict of samples with these rates."""
-        return p_ctr, p_cvr
+        return rates.ctr, rates.cvr
 
     def set_statistics(self, found: Mapping[str, Statistics]) -> None:
         for task in self._networks():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from esmm.model.escm2_ips import propensity
 from esmm.model.loss import Labels, binary_terms, click_loss, conversion_loss, entire_space_loss
-from esmm.model.network import TASKS
+from esmm.model.network import TASKS, Rates
 from esmm.model.shared_towers import SharedTowers
 
 LOSSES = {"ctr": 1.0, "ctcvr": 1.0, "cvr": 1.0, "auxiliary": 0.001}
@@ -27,8 +27,8 @@ class Dcmt(SharedTowers):
     TOWERS = TASKS + 1
     losses = LOSSES
 
-    def starts(self, p_ctr: float, p_cvr: float) -> Sequence[float]:
-        return p_ctr, p_cvr, 1 - p_cvr
+    def starts(self, rates: Rates) -> Sequence[float]:
+        return rates.ctr, rates.cvr, 1 - rates.cvr
 
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[4]: L_ctr, L_ctcvr, L_cvr and L_constraint."""

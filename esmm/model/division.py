@@ -12,7 +12,7 @@ from torch import Tensor
 
 from esmm.model.apart import Apart
 from esmm.model.loss import Labels, both_loss, click_loss
-from esmm.model.network import by_division
+from esmm.model.network import Rates, by_division
 
 
 class Division(Apart):
@@ -20,8 +20,8 @@ class Division(Apart):
 
     probabilities = staticmethod(by_division)
 
-    def starts(self, p_ctr: float, p_cvr: float) -> tuple[float, float]:
-        return p_ctr, p_ctr * p_cvr
+    def starts(self, rates: Rates) -> tuple[float, float]:
+        return rates.ctr, rates.ctr * rates.cvr
 
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[2]: BCE(click, pCTR) and BCE(click * conversion, pCTCVR)."""

@@ -18,7 +18,7 @@ class Labels:
     click, conversion: float32 [B] of 0 and 1. classes: multiply the terms of positive impressions. weight:
     float32 [B], those of each impression; None: they all count 1. Means divide by the number of impressions,
     not by their weights: so a weight changes what its impressions count and leaves the others as they are.
-    epsilon: see `binary_terms`.
+    epsilon: see `binary_terms`. action: float32 [B] of 0 and 1, where the model has `ACTIONS`.
     """
 
     click: Tensor
@@ -26,6 +26,7 @@ class Labels:
     classes: ClassWeights = EVEN
     weight: Tensor | None = None
     epsilon: float = 0.0
+    action: Tensor | None = None
 
     @property
     def both(self) -> Tensor:
@@ -76,6 +77,14 @@ def both_loss(ctcvr: Tensor, labels: Labels) -> Tensor:
 def entire_space_loss(ctr: Tensor, cvr: Tensor, labels: Labels) -> Tensor:
     """sum BCE(click * conversion, pCTR pCVR) over all impressions, from two logits [B]: ESMM's equation 3."""
     return both_loss(product_logit(ctr, cvr), labels)
+
+
+def action_loss(ctr: Tensor, action: Tensor, labels: Labels) -> Tensor:
+    """sum BCE(click * action, pCTR pAction) over all impressions, from two logits [B]; ESM2's equation 9."""
+    if labels.action is None:
+        raise ValueError("expected labels of actions, found none")
+    losses = binary_terms(product_logit(ctr, action), labels.click * labels.action, epsilon=labels.epsilon)
+    return _sum(losses, labels.weight)
 
 
 def conversion_loss(cvr: Tensor, labels: Labels, times: Tensor) -> Tensor:

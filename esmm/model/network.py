@@ -5,7 +5,7 @@ A model is the file of its name: `models.network_class` finds it. Most are tower
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,24 @@ ENTIRE_SPACE = {"ctr": 1.0, "ctcvr": 1.0}  # losses over all impressions, as ESM
 ON_CLICKS = {"ctr": 1.0, "cvr": 1.0}  # each task's own: pCVR over the clicked impressions
 
 
+class Rates(NamedTuple):
+    """What untrained models predict: clicks of impressions, conversions and actions of clicks."""
+
+    ctr: float
+    cvr: float
+    action: float = 0.5
+
+
 class Network(nn.Module):
     """Pooled fields -> logits per impression; their probabilities and losses.
 
-    TABLES: how many vectors of `embedding_dim` numbers a row of the embedding holds. losses: what `loss_sums`
+    TABLES: how many vectors of `embedding_dim` numbers a row of the embedding holds. ACTIONS: whether the
+    losses ask for `Labels.action`, so that samples must have it. losses: what `loss_sums`
     gives, in its order, with the weight of each in the sum unless the configuration says otherwise.
     """
 
     TABLES: ClassVar[int] = 1
+    ACTIONS: ClassVar[bool] = False
     losses: Mapping[str, float] = ENTIRE_SPACE
 
     def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
@@ -48,7 +58,7 @@ class Network(nn.Module):
         """Start values, from torch's global generator."""
         raise NotImplementedError
 
-    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+    def start_at(self, rates: Rates) -> None:
         """Let the untrained model predict about these rates.
 
         From 0.5, all impressions without a click would push pCVR far below its rate first, and the few

@@ -11,7 +11,7 @@ from esmm.config import ModelConfig
 from esmm.model import towers
 from esmm.model.dropout import drop_out
 from esmm.model.inputs import Input, Inputs, sizes
-from esmm.model.network import TASKS, Network
+from esmm.model.network import TASKS, Network, Rates
 from esmm.model.numbers import WithNumbers
 from esmm.workers.world import World
 from schemas.numbers import Statistics
@@ -53,14 +53,14 @@ class SharedTowers(Network):
         known = {self.context, self.item, *self.towers.modules()}
         towers.initialise(module for module in self.modules() if module not in known)
 
-    def start_at(self, p_ctr: float, p_cvr: float) -> None:
+    def start_at(self, rates: Rates) -> None:
         """The last bias of each tower is the log odds of what it predicts."""
-        for tower, rate in zip(self.towers, self.starts(p_ctr, p_cvr), strict=False):
+        for tower, rate in zip(self.towers, self.starts(rates), strict=False):
             towers.start_at(tower, rate)
 
-    def starts(self, p_ctr: float, p_cvr: float) -> Sequence[float]:
+    def starts(self, rates: Rates) -> Sequence[float]:
         """What the first towers predict of samples with these rates."""
-        return p_ctr, p_cvr
+        return rates.ctr, rates.cvr
 
     def set_statistics(self, found: Mapping[str, Statistics]) -> None:
         if self.numbers:

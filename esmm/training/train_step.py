@@ -109,7 +109,9 @@ class TrainStep:
         self.step += 1
         with record_function("forward"):
             logits, lookup = self.model.forward(batch, self.dtype, self._generator())
-            labels = Labels(batch.click, batch.conversion, self.class_weights, batch.weight, self.epsilon)
+            labels = Labels(
+                batch.click, batch.conversion, self.class_weights, batch.weight, self.epsilon, batch.action
+            )
             losses = self.model.network.loss_sums(logits, labels)
         with record_function("backward"):
             self.gradient.zero_()

@@ -8,7 +8,7 @@ what else there may be.
 
     context record   user_id (2 words, -1 if absent), then texts and the user fields
     impression       sample_id (2 words; of one that is text half of its hash), byte offset in its file
-                     (2 words), click | conversion << 1, then texts and the impression fields
+                     (2 words), click | conversion << 1 | action << 2, then texts and the impression fields
     quarantined      reason code, number of bytes, the line padded with zeros to whole words
 
 `order` is `file number << OFFSET_BITS | byte offset of the line`: sorting by (key, kind, order)

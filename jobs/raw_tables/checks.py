@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from schemas.fields import Field
 from schemas.raw_log import QUARANTINE_REASONS
-from schemas.samples import WEIGHT
+from schemas.samples import ACTION, WEIGHT
 from schemas.schema import Schema
 
 LONGEST_ID = 1 << 20  # bytes
@@ -37,7 +37,7 @@ def _judgements(columns: dict[str, pa.Array], schema: Schema) -> Iterator[tuple[
         yield "null_key", missing(columns["sample"])
         yield "id_too_long", _too_long(columns["sample"])
         yield "bad_number", _negative(columns["sample"])
-        yield from _judge_labels(columns["click"], columns["conversion"])
+        yield from _judge_labels(columns)
     for place, field in enumerate(schema.fields):
         ids = columns.get(f"ids_{place}")
         if ids is not None:
@@ -51,11 +51,14 @@ def _judgements(columns: dict[str, pa.Array], schema: Schema) -> Iterator[tuple[
         yield "bad_weight", _no_weights(columns[WEIGHT])
 
 
-def _judge_labels(click: pa.Array, conversion: pa.Array) -> Iterator[tuple[str, Rows]]:
-    labels = [label.fill_null(-1).to_numpy(zero_copy_only=False) for label in (click, conversion)]
-    for label in labels:
+def _judge_labels(columns: dict[str, pa.Array]) -> Iterator[tuple[str, Rows]]:
+    names = [name for name in ("click", "conversion", ACTION) if name in columns]
+    labels = {name: _to_numpy(columns[name].fill_null(-1)) for name in names}
+    for label in labels.values():
         yield "bad_label", (label < 0) | (label > 1)
-    yield "conversion_without_click", labels[1] > labels[0]
+    click, *others = labels.values()
+    for reason, label in zip(("conversion_without_click", "action_without_click"), others, strict=False):
+        yield reason, label > click
 
 
 def _judge_field(field: Field, ids: pa.Array, weights: pa.Array | None) -> Iterator[tuple[str, Rows]]:

@@ -1,12 +1,14 @@
 """What a schema takes of a table, as Spark columns of few types: ids are long or string, weights float.
 
 key                     of the context
-sample, click, conversion of an impression
+sample, click, conversion of an impression, and action: whether there was any; -1 where one is no label
 ids_N, weights_N        of the N-th field of the schema; arrays where it is multi-valued
 others                  numbers, named as the columns of the samples that they go to
 """
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import and_
 from typing import NamedTuple
 
 from pyspark.errors import AnalysisException
@@ -18,7 +20,7 @@ from cli.errors import InputError
 from cli.nearest import did_you_mean
 from schemas.fields import Field
 from schemas.numbers import Number
-from schemas.samples import WEIGHT
+from schemas.samples import ACTION, WEIGHT
 from schemas.schema import Schema, Tables
 
 WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
@@ -77,6 +79,7 @@ class _Reader:
         if labels:
             parts += [self._sample_id(tables), self._label("click", tables.click)]
             parts += [self._label("conversion", tables.conversion)]
+            parts += [self._actions(tables.actions)] if tables.actions else []
             parts += [self._number(WEIGHT, tables.weight)] if tables.weight else []
         for part in parts:
             try:
@@ -97,6 +100,12 @@ class _Reader:
 
     def _sample_id(self, tables: Tables) -> Iterator[Taken]:
         yield Taken("sample", tables.sample_id, self._kept_id(tables.sample_id, tables.sample_id_type))
+
+    def _actions(self, sources: Sequence[str]) -> Iterator[Taken]:
+        labels = [one.column for source in sources for one in self._label(ACTION, source)]
+        are_labels = reduce(and_, (label.isin(0, 1) for label in labels))
+        any_of = reduce(Column.bitwiseOR, labels)
+        yield Taken(ACTION, ", ".join(sources), F.when(are_labels, any_of).otherwise(-1).cast("long"))
 
     def _label(self, name: str, source: str) -> Iterator[Taken]:
         kind = self._type(source)

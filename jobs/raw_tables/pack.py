@@ -17,6 +17,7 @@ from jobs.raw_tables.checks import find_reasons
 from jobs.raw_tables.field_values import NO_WEIGHTS, FieldValues, field_values, hash_ids, text_buffers
 from jobs.raw_tables.pack_kernel import Slots
 from schemas.hashing import POSITIVE, SPARK_SEED
+from schemas.samples import ACTION
 from schemas.schema import Schema
 
 Ints = npt.NDArray[Any]
@@ -85,7 +86,9 @@ class Packer:
         ids = _kept_ids(columns["sample"])
         header = np.zeros((len(ids), packed_rows.IMPRESSION_HEADER), np.int32)
         header[:, :2] = ids.view(np.int32).reshape(len(ids), 2)
-        header[:, 4] = columns["click"].to_numpy() | (columns["conversion"].to_numpy() << 1)
+        for bit, name in enumerate(("click", "conversion", ACTION)):
+            if name in columns:
+                header[:, 4] |= columns[name].to_numpy().astype(np.int32) << bit
         return header
 
     def _values(self, slot: Slot, columns: dict[str, pa.Array]) -> Values:

@@ -9,7 +9,7 @@ from jobs.raw_logs.packed_rows import frozen, slot_arrays, slots
 from jobs.sample_writer import unpack_kernel
 from jobs.sample_writer.unpack_kernel import ColumnBuffers, RowPlan
 from schemas.fields import Field
-from schemas.samples import arrow_schema
+from schemas.samples import ACTION, arrow_schema
 from schemas.schema import Schema
 
 
@@ -60,6 +60,7 @@ def _buffers(totals: np.ndarray, weighted: np.ndarray, num_rows: int, num_impres
         sample_id=np.empty(num_impressions, np.int64),
         click=np.empty(num_impressions, np.int8),
         conversion=np.empty(num_impressions, np.int8),
+        action=np.empty(num_impressions, np.int8),
     )
 
 
@@ -72,12 +73,11 @@ def _row_columns(
         ids["user_id"] = pa.array(buffers.user_id, mask=buffers.user_id < 0)
     if types.field("sample_id").type.value_type == pa.int64():
         ids["sample_id"] = _list(types, "sample_id", per_row, buffers.sample_id)
-    return {
-        **ids,
-        "context_id": _hexadecimal(keys),
-        "click": _list(types, "click", per_row, buffers.click),
-        "conversion": _list(types, "conversion", per_row, buffers.conversion),
+    labels = {"click": buffers.click, "conversion": buffers.conversion, ACTION: buffers.action}
+    found = {
+        name: _list(types, name, per_row, values) for name, values in labels.items() if name in types.names
     }
+    return {**ids, "context_id": _hexadecimal(keys), **found}
 
 
 def _field_columns(

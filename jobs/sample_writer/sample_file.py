@@ -36,8 +36,8 @@ class SampleFile:
     """A file of samples, cut into row groups of equal numbers of rows. `close` completes it; leaving its
     block closes it in any case.
 
-    rows, impressions: per row group written. counts: rows, impressions, clicks, conversions. numbers: of the
-    numeric fields.
+    rows, impressions: per row group written. counts: rows, impressions, clicks, conversions and, where
+    impressions have them, actions. numbers: of the numeric fields.
     """
 
     def __init__(self, path: str, schema: Schema, rows_per_row_group: int) -> None:
@@ -86,6 +86,7 @@ class SampleFile:
             impressions=num_impressions,
             clicks=_total(group, "click"),
             conversions=_total(group, "conversion"),
+            **({"actions": _total(group, samples.ACTION)} if samples.ACTION in group.column_names else {}),
         )
 
 

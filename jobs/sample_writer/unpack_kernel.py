@@ -64,7 +64,7 @@ class ColumnBuffers(NamedTuple):
 
     ids int32, weights float32: all columns end to end; field f begins at begin[f], weight_begin[f].
     row_ends: int32 [F, R + 1], list offsets of the multi-valued fields. lengths: int32 [F, K], values per
-    impression. user_id: int64 [R]. sample_id: int64 [K]. click, conversion: int8 [K].
+    impression. user_id: int64 [R]. sample_id: int64 [K]. click, conversion, action: int8 [K].
     """
 
     begin: np.ndarray
@@ -77,6 +77,7 @@ class ColumnBuffers(NamedTuple):
     sample_id: np.ndarray
     click: np.ndarray
     conversion: np.ndarray
+    action: np.ndarray
 
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
@@ -270,7 +271,8 @@ def _fill_impression(layout, words, floats, position, k, columns, cursor):
     last = len(layout.multi)
     columns.sample_id[k] = _read_int64(words, position)
     columns.click[k] = words[position + 4] & 1
-    columns.conversion[k] = words[position + 4] >> 1
+    columns.conversion[k] = words[position + 4] >> 1 & 1
+    columns.action[k] = words[position + 4] >> 2
     for field in range(first, last):
         columns.lengths[field, k] = -cursor[field]
     _copy_fields(layout, words, floats, position + layout.impression_header, first, last, columns, cursor)

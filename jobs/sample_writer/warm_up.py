@@ -14,6 +14,7 @@ from jobs.raw_logs.source import Parser
 from jobs.raw_tables.pack import Packer
 from jobs.sample_writer.unpack import Unpacker
 from schemas.fields import Field
+from schemas.samples import ACTION
 from schemas.schema import Schema
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def _of_tables(schema: Schema, id_table: IdTable | None) -> Iterator[pa.RecordBa
             if table == IMPRESSIONS:
                 is_text = schema.sample_id_type == "string"
                 columns |= {"sample": pa.array(["one"] if is_text else [1])}
-                columns |= dict.fromkeys(("click", "conversion"), pa.array([0]))
+                columns |= dict.fromkeys(("click", "conversion", ACTION), pa.array([0]))
             for field in fields:
                 is_kept = field.name == schema.user_id and schema.user_id_type == "int64"
                 values = pa.array([1]) if is_kept else one

@@ -19,6 +19,9 @@ SHARE_BY_TASTE = 0.5  # of the impressions; popularity decides on the others
 POPULARITY = 0.75  # of products in their category: the density is about 1 / (rank + 1)^this
 DIRTY_SHARE = 0.0001  # of the impressions, for each of the two kinds of dirt
 SESSIONS_STREAM = 2
+ACTIONS_STREAM = 3
+OF_BUYERS = {"carted": 0.75, "wished": 0.3}  # share of the clicks with a conversion that had it before
+OF_OTHERS = {"carted": 0.5, "wished": -0.4}  # of other clicks: what is added to the CVR logit
 
 
 class Sessions(NamedTuple):
@@ -51,6 +54,7 @@ class Labels(NamedTuple):
     bought: Array  # bool [M]
     contradicts: Array  # bool [M]: dirt, bought without a click
     lost: Array  # bool [M]: dirt, nobody knows of which session
+    actions: dict[str, Array]  # bool [M] each: carted, wished
 
     @property
     def good(self) -> Array:
@@ -80,7 +84,9 @@ class Drawing(NamedTuple):
         shown = _draw_shown(rng, self.shop, drawn)
         effects = (self.shop.ctr, self.shop.cvr)
         logits = [_logit(self.shop, effect, drawn, shown) for effect in effects] + self.intercepts[:, None]
-        return Chunk(drawn, shown, _draw_labels(rng, *logits))
+        labels = _draw_labels(rng, *logits)
+        apart = np.random.default_rng([self.seed, ACTIONS_STREAM, split, number])
+        return Chunk(drawn, shown, labels._replace(actions=_draw_actions(apart, labels, logits[1])))
 
 
 def _draw_sessions(rng: np.random.Generator, shop: Shop, num: int, list_scale: float) -> Sessions:
@@ -153,7 +159,16 @@ def _draw_labels(rng: np.random.Generator, ctr_logit: Array, cvr_logit: Array) -
     rows = rng.choice(num, 2 * dirty, replace=False)
     contradicts[rows[:dirty]] = True
     lost[rows[dirty:]] = True
-    return Labels(p_ctr, p_cvr, clicked, bought, contradicts, lost)
+    return Labels(p_ctr, p_cvr, clicked, bought, contradicts, lost, {})
+
+
+def _draw_actions(rng: np.random.Generator, labels: Labels, cvr_logit: Array) -> dict[str, Array]:
+    """Of clicks, and likelier where conversions are: they tell of pCVR more often than these."""
+    found = {}
+    for name, of_buyers in OF_BUYERS.items():
+        p = np.where(labels.bought, of_buyers, sigmoid(cvr_logit + OF_OTHERS[name]))
+        found[name] = labels.clicked & ~labels.contradicts & (rng.random(len(p)) < p)
+    return found
 
 
 def calibrated(drawing: Drawing, contexts: int, ctr: float, cvr: float) -> Drawing:

@@ -22,16 +22,19 @@ NAMES = r"(contexts|impressions)_(train|test)(/part-\d{5}\.parquet)?"
 
 
 def write_shop(
-    folder: str, seed: int, contexts: int, list_scale: float, ctr: float, cvr: float
+    folder: str, seed: int, contexts: int, list_scale: float, ctr: float, cvr: float, actions: bool = False
 ) -> dict[str, Any]:
     """Draw both halves into an empty folder; returns the world and the counts per split.
 
-    contexts: sessions of the training half; the test half has half as many.
+    contexts: sessions of the training half; the test half has half as many. actions: whether impressions
+    tell what led to a conversion.
     """
     shop = build_shop(seed, contexts)
     drawing = calibrated(Drawing(shop, seed, list_scale, np.zeros(2)), contexts, ctr, cvr)
     halves = (range(contexts), range(contexts, contexts + contexts // 2))
-    counts = {SPLITS[split]: _write_half(folder, drawing, split, half) for split, half in enumerate(halves)}
+    counts = {
+        SPLITS[split]: _write_half(folder, drawing, split, half, actions) for split, half in enumerate(halves)
+    }
     return {"world": _describe(shop), "splits": counts}
 
 
@@ -40,7 +43,7 @@ def _describe(shop: Shop) -> dict[str, int]:
     return {"customers": len(shop.segment), "products": shop.num_products, **kinds}
 
 
-def _write_half(folder: str, drawing: Drawing, split: int, sessions: range) -> dict[str, int]:
+def _write_half(folder: str, drawing: Drawing, split: int, sessions: range, actions: bool) -> dict[str, int]:
     """The files of a half, a chunk after the other. sessions: their numbers in all of the shop's logs."""
     name = SPLITS[split]
     fs, path = filesystem(folder)
@@ -53,7 +56,7 @@ def _write_half(folder: str, drawing: Drawing, split: int, sessions: range) -> d
             chunk = drawing.chunk(split, number, min(CHUNK, sessions.stop - first))
             part = f"{name}/part-{number:05d}.parquet"
             contexts = contexts_table(drawing.shop, chunk.sessions, first)
-            impressions = impressions_table(drawing.shop, chunk, first)
+            impressions = impressions_table(drawing.shop, chunk, first, actions)
             counts["contexts_bytes"] += _write(fs, f"{path}/contexts_{part}", contexts)
             counts["impressions_bytes"] += _write(fs, f"{path}/impressions_{part}", impressions)
             stream.write(truth_lines(chunk, first))

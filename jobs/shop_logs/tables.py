@@ -48,8 +48,8 @@ def _seen_categories(visits: Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends), pairs)
 
 
-def impressions_table(shop: Shop, chunk: Chunk, first: int) -> pa.Table:
-    """A row per impression, with the dirt."""
+def impressions_table(shop: Shop, chunk: Chunk, first: int, actions: bool) -> pa.Table:
+    """A row per impression, with the dirt. actions: whether it has their columns."""
     shown, labels = chunk.shown, chunk.labels
     product = shown.product
     category = product % CATEGORIES
@@ -60,6 +60,7 @@ def impressions_table(shop: Shop, chunk: Chunk, first: int) -> pa.Table:
             "session_id": pc.if_else(pa.array(labels.lost), None, session_ids(first, shown.session)),
             "clicked": labels.clicked & ~labels.contradicts,
             "bought": labels.bought | labels.contradicts,
+            **(labels.actions if actions else {}),
             "product_id": numbered("p", product, 6),
             "product_category": numbered("k", category, 3),
             "product_brand": numbered("b", shop.brand[product], 4, shop.brand[product] >= 0),

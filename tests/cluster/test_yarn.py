@@ -10,7 +10,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from jobs.make_demo_logs import ShopOptions, make_shop
+from jobs.demo_logs.options import ShopOptions
+from jobs.make_demo_logs import make_shop
 from storage.filesystems import filesystem
 from storage.json_files import read_json
 from tests.cluster.conftest import Logs, WithIds, in_local_mode

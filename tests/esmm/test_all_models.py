@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,9 @@ from cli.errors import InputError
 from esmm.config import ModelConfig
 from esmm.model.models import network_class
 from esmm.training_run import train
+from schemas.schema import Tables
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, predictions_of
+from tests.fixtures.sample_files import TEST_SCHEMA
 from tests.fixtures.workers import ONE_WORKER
 
 NAMES = get_args(ModelConfig.model_fields["name"].annotation)
@@ -30,8 +33,17 @@ def _entries(run: Path) -> list[dict[str, float]]:
     return [entry for entry in lines if entry["kind"] == "train"]
 
 
+@pytest.fixture(scope="module")
+def with_actions(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    schema = replace(TEST_SCHEMA, tables=Tables(actions=("cart", "wish")))
+    return Inputs(tmp_path_factory.mktemp("with_actions"), schema)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_learns_resumes_and_predicts(name: str, inputs: Inputs, tmp_path: Path) -> None:
+def test_a_model_learns_resumes_and_predicts(
+    name: str, inputs: Inputs, with_actions: Inputs, tmp_path: Path
+) -> None:
+    inputs = with_actions if network_class(name).ACTIONS else inputs
     run, settings = tmp_path / "run", (f"model.name={name}", *STEPS)
     train(ONE_WORKER, inputs.options(run, *settings))
     entries = _entries(run)
@@ -65,6 +77,12 @@ def test_a_checkpoint_of_another_model_is_named(inputs: Inputs, tmp_path: Path) 
 def test_a_model_that_does_not_exist_is_told_with_those_that_do(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.name: .*'mmoe'.*found 'mmoo'"):
         train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=mmoo"))
+
+
+def test_esm2_refuses_samples_without_actions(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model esm2 .* expected a column action, found none"):
+        train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=esm2"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_weight_of_a_loss_that_the_model_has_not_is_refused_before_anything_is_written(

@@ -54,7 +54,7 @@ def test_a_run_folder_tells_what_made_it(run: Path, inputs: Inputs) -> None:
         "loader_share", "skipped_impressions", "learning_rate_dense", "learning_rate_sparse",
     }  # fmt: skip
     written = {key for entry in entries for key in entry}
-    of_other_models = {"loss_cvr", "loss_auxiliary"}
+    of_other_models = {"loss_cvr", "loss_ctavr", "loss_auxiliary"}
     assert {entry["kind"] for entry in entries} == {"train", "epoch"}
     assert written | of_other_models == set(LogEntry.__annotations__)
 

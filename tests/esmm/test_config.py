@@ -100,7 +100,7 @@ def test_a_file_without_the_later_options_trains_as_it_did(tmp_path: Path) -> No
     config = Config.load(_write(tmp_path, OLD_FILE), [])
     assert (config.model.batch_norm, config.model.dropout) == (False, 0)
     assert config.loss.model_dump() == {
-        "task_weights": {"ctr": 1, "ctcvr": 1, "cvr": None, "auxiliary": None},
+        "task_weights": {"ctr": 1, "ctcvr": 1, "cvr": None, "ctavr": None, "auxiliary": None},
         "class_weights": {"click": 1, "conversion": 1},
         "epsilon": 0,
     }

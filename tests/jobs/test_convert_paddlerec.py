@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cli.errors import InputError
 from jobs import convert_paddlerec
 from jobs.convert_paddlerec import BadLineError, Sides, convert, find_files, write_logs
-from jobs.make_demo_logs import Options, make_logs
+from jobs.demo_logs.options import Options
+from jobs.make_demo_logs import make_logs
 from tests.fixtures.ali_ccp import ALI_CCP
 
 SIDES = Sides.of(ALI_CCP)

@@ -18,9 +18,10 @@ from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from jobs import make_demo_logs
 from jobs.demo_logs.chunks import Sampler, calibrate, sigmoid, solve_intercept
+from jobs.demo_logs.options import Options
 from jobs.demo_logs.plan import draw_impressions, draw_plan
 from jobs.demo_logs.world import LARGEST_ID, build_world
-from jobs.make_demo_logs import Options, make_logs
+from jobs.make_demo_logs import make_logs
 from tests.fixtures.ali_ccp import ALI_CCP, FIELDS
 
 OPTIONS = Options(contexts=400, seed=3, cvr=0.2)

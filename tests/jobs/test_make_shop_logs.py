@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from cli.errors import InputError
 from jobs import make_demo_logs
-from jobs.make_demo_logs import ShopOptions, format_for, make_shop
+from jobs.demo_logs.options import ShopOptions
+from jobs.make_demo_logs import format_for, make_shop
 from jobs.raw_tables.columns import taken_of_contexts, taken_of_impressions
 from jobs.shop_logs import draw
 from schemas import schema_file
@@ -219,4 +221,28 @@ def test_the_command_takes_the_shops_rates_where_none_are_given(tmp_path: Path) 
     done = subprocess.run([*command, *arguments], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "train: " in done.stdout and " contexts, " in done.stdout
     options = json.loads((tmp_path / "raw/demo_logs.json").read_text())["options"]
-    assert options == {"contexts": 30, "seed": 1, "ctr": 0.05, "cvr": 0.3, "list_scale": 1.0}
+    assert options == {
+            "contexts": 30, "seed": 1, "ctr": 0.05, "cvr": 0.3, "list_scale": 1.0, "actions": False
+        }  # fmt: skip
+
+
+def test_actions_are_columns_beside_the_same_impressions(logs: Path, tmp_path: Path) -> None:
+    make_shop(str(tmp_path / "raw"), replace(OPTIONS, actions=True), overwrite=False)
+    for split in SPLITS:
+        rows, plain = impressions(tmp_path / "raw", split), impressions(logs, split)
+        pd.testing.assert_frame_equal(rows.drop(columns=["carted", "wished"]), plain)
+        assert not ((rows.carted | rows.wished) & ~rows.clicked).any()
+    rows = good(rows)
+    bought, others = rows[rows.clicked & rows.bought], rows[rows.clicked & ~rows.bought]
+    assert bought.carted.mean() == pytest.approx(draw.OF_BUYERS["carted"], abs=0.05)
+    assert others.carted.mean() < 0.6 * bought.carted.mean()
+    # What else has an action is likelier to convert, so that actions tell of pCVR.
+    judged = with_truth(tmp_path / "raw", "test")
+    clicked = judged[judged.clicked & ~judged.bought]
+    assert clicked[clicked.carted].p_cvr.mean() > 1.1 * clicked[~clicked.carted].p_cvr.mean()
+
+
+def test_the_text_of_ali_ccp_has_no_place_for_actions() -> None:
+    args = make_demo_logs.parse_arguments(["--out", "x", "--actions"])
+    with pytest.raises(InputError, match="--actions: the text of Ali-CCP has no place for them"):
+        make_demo_logs.read_options(args)

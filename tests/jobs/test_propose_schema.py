@@ -19,7 +19,8 @@ from esmm import train as train_command
 from esmm.predict import predict
 from esmm.training_run import train
 from jobs import build_samples, propose_schema
-from jobs.make_demo_logs import ShopOptions, make_shop
+from jobs.demo_logs.options import ShopOptions
+from jobs.make_demo_logs import make_shop
 from jobs.raw_tables.source import TableLogs
 from jobs.samples_config import SamplesConfig
 from jobs.schema_proposal.proposal import Proposal

@@ -55,7 +55,8 @@ def schemas(draw: st.DrawFn) -> Schema:
         st.lists(st.builds(_number, st.sampled_from(SIDES), CLIPS, st.booleans(), PARTS), max_size=3)
     )
     numbered = tuple(replace(number, name=f"{number.name}{place}") for place, number in enumerate(numbers))
-    tables = draw(st.none() | st.builds(Tables, weight=st.none() | st.text(min_size=1)))
+    names_of = st.lists(st.text(min_size=1), max_size=2).map(tuple)
+    tables = draw(st.none() | st.builds(Tables, weight=st.none() | st.text(min_size=1), actions=names_of))
     single = {side: [f.name for f in fields if f.side == side and not f.multi] for side in ("user", "item")}
     roles = {f"{side}_id": draw(st.sampled_from([None, *found])) for side, found in single.items()}
     return Schema(draw(st.text()), tuple(fields), **roles, tables=tables, numbers=numbered)

@@ -44,7 +44,7 @@ def test_the_same_fields_do_not_differ_whatever_they_are_said_to_mean() -> None:
             ["fields removed: tastes, tags", "user_id_type int64 -> string"],
         ),
         (
-            replace(SHOP, numbers=(AGE, PRICE), tables=Tables(weight="importance")),
+            replace(SHOP, numbers=(AGE, PRICE), tables=Tables(weight="importance", actions=("cart",))),
             ["numbers added: age, price", "has_weights False -> True"],
         ),
     ],

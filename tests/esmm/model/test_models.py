@@ -14,12 +14,13 @@ from cli.errors import InputError
 from esmm.config import LossConfig, ModelConfig
 from esmm.model.aitm import Aitm
 from esmm.model.dbmtl import Dbmtl
+from esmm.model.esm2 import mixture_logit
 from esmm.model.inputs import SharedInput
 from esmm.model.loss import Labels
 from esmm.model.mixture import mixed
 from esmm.model.mmoe import Mmoe
 from esmm.model.models import network_class
-from esmm.model.network import Network
+from esmm.model.network import Network, Rates
 from esmm.model.ple import Level, Ple
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
@@ -30,6 +31,7 @@ DIM, WIDTH, LAST = 3, 6, 4
 CONTEXTS, IMPRESSIONS = 3, 9
 CLICK = torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0, 0])
 CONVERSION = torch.tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0])
+ACTION = torch.tensor([1.0, 0, 1, 0, 0, 0, 0, 0, 0])
 WEIGHT = torch.tensor([1.0, 2, 0.5, 1, 1, 3, 1, 0, 1])
 
 
@@ -90,6 +92,11 @@ def expected_losses(name: str, logits: list[Tensor], network: Network) -> list[f
     if name == "dcmt":
         dual = o / chance * _bce(both, b) + (1 - o) / (1 - chance) * _bce(1 - both, third[0])
         return [*own, (w * dual).sum(), (w * abs(b + third[0] - 1)).sum()]
+    if name == "esm2":
+        y1, y2, y3, y4 = a, b, *third
+        pays = (1 - y2) * y4 + y2 * y3
+        actions = (w * _bce(o * ACTION.double().numpy(), y1 * y2)).sum()
+        return [own[0], actions, (w * _bce(both, y1 * pays)).sum()]
     if name == "ddpo":
         inverse, other = o / chance, (1 - o) / (1 - chance)
         clicked = inverse / inverse.sum() * _bce(np.minimum(1, both + third[0]), b)
@@ -104,7 +111,7 @@ def test_losses_are_the_paper_s(name: str) -> None:
     network = _network(name)
     outputs = network(*_input(network.TABLES))
     logits = _logits(len(outputs))
-    found = network.loss_sums(logits, Labels(CLICK, CONVERSION, weight=WEIGHT))
+    found = network.loss_sums(logits, Labels(CLICK, CONVERSION, weight=WEIGHT, action=ACTION))
     assert len(found) == len(network.losses)
     np.testing.assert_allclose(found.double(), expected_losses(name, logits, network), rtol=1e-5)
 
@@ -121,13 +128,24 @@ def test_conversions_can_be_learnt_from_clicks_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_belong_together_and_start_at_the_rates(name: str) -> None:
     network = _network(name)
-    network.start_at(0.04, 0.1)
+    network.start_at(Rates(0.04, 0.1, 0.3))
     pooled, index = _input(network.TABLES)
     p_ctr, p_cvr, p_ctcvr = network.probabilities(*network(0.02 * pooled, index))
     assert (p_ctr * p_cvr).tolist() == pytest.approx(p_ctcvr.tolist(), rel=1e-5)
     assert p_ctr.mean().item() == pytest.approx(0.04, rel=0.5)
     assert p_cvr.mean().item() == pytest.approx(0.1, rel=0.9)
     assert (p_cvr <= 1).all()
+
+
+def test_esm2_s_pcvr_is_a_mixture_of_what_follows_an_action_and_what_does_not() -> None:
+    logits = [*_logits(4), torch.tensor([90.0, -90]).repeat(5)[:IMPRESSIONS]]
+    y1, y2, y3, y4 = (_s(logit) for logit in logits[:4])
+    found = _network("esm2").probabilities(*logits[:4])
+    expected = y1, (1 - y2) * y4 + y2 * y3, y1 * ((1 - y2) * y4 + y2 * y3)
+    for tensor, values in zip(found, expected, strict=True):
+        np.testing.assert_allclose(tensor.double(), values, rtol=1e-5)
+    far = mixture_logit(logits[4], logits[1], logits[2]).double()  # nothing underflows far from 0
+    np.testing.assert_allclose(far, torch.where(logits[4] > 0, logits[1], logits[2]).double(), rtol=1e-5)
 
 
 def test_pcvr_is_at_most_1_where_it_is_a_quotient() -> None:

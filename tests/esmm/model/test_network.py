@@ -162,7 +162,7 @@ def test_untrained_towers_predict_the_rates_of_the_samples() -> None:
     config = Config.model_validate({"model": {"embedding_dim": DIM, "towers": list(TOWERS)}})
     model = make_model(config.model, few_rows(NUM_ROWS), ONE_WORKER)
     initialise(model, config)
-    model.network.start_at(*base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
+    model.network.start_at(base_rates({"impressions": 1000, "clicks": 40, "conversions": 0}))
     plain = random_batch(random.Random(4), num_contexts=20, num_impressions=300, num_rows=NUM_ROWS)
     (ctr, cvr), _ = model.forward(to_batch(plain, NUM_ROWS))
     p_ctr, p_cvr, p_ctcvr = model.network.probabilities(ctr, cvr)

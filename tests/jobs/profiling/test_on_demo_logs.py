@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from jobs import build_samples, profile_samples
-from jobs.make_demo_logs import Options, make_logs
+from jobs.demo_logs.options import Options
+from jobs.make_demo_logs import make_logs
 from jobs.profiling.config import load_profile_config
 from jobs.raw_logs import files
 from jobs.raw_logs.text_logs import TextLogs

@@ -1,11 +1,13 @@
 """Rows of tables through packing and unpacking, against plain Python and against the same logs as text."""
 
 from collections.abc import Iterator
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import xxhash
 from hypothesis import given, settings
@@ -49,6 +51,9 @@ def taken(rows: TableRows, table: str) -> pa.Table:
     if table == "impressions":
         numbers = rows.schema.impression_numbers
         columns |= {"weight": found["importance"].cast("float")} if rows.schema.has_weights else {}
+        if names := table_logs.actions_of(rows.schema):
+            either = reduce(pc.bit_wise_or, (found[name] for name in names))
+            columns["action"] = either.cast("int64")
     columns |= {number.column: found[str(number.source)].cast("float") for number in numbers}
     return pa.table(columns)
 
@@ -154,12 +159,12 @@ SCHEMA = Schema(
     ),
     user_id="customer",
     item_id="product",
-    tables=Tables("context", "impression", "clicked", "bought", "importance"),
+    tables=Tables("context", "impression", "clicked", "bought", "importance", ("carted",)),
     numbers=(Number("age", "user", source="n_age"), Number("price", "item", source="n_price")),
 )
 CONTEXT = {"context": "a", "customer": 5, "seen": [1, 2], "w_seen": [0.5, 1.5], "n_age": 5.0}
 IMPRESSION = {
-    "context": "a", "impression": 7, "clicked": True, "bought": 0,
+    "context": "a", "impression": 7, "clicked": True, "bought": 0, "carted": 1,
     "product": 3, "tags": [1], "match": 4, "w_match": 2.0, "n_price": 9.5, "importance": 1.0,
 }  # fmt: skip
 
@@ -180,6 +185,9 @@ def rows_of(contexts: list[dict[str, Any]], impressions: list[dict[str, Any]]) -
         ({"clicked": None}, "bad_label"),
         ({"bought": 2}, "bad_label"),
         ({"clicked": False, "bought": 1}, "conversion_without_click"),
+        ({"clicked": False}, "action_without_click"),
+        ({"carted": 2}, "bad_label"),
+        ({"carted": None}, "bad_label"),
         ({"tags": [1, None]}, "empty_id"),
         ({"w_match": None}, "bad_weight"),
         ({"w_match": -0.5}, "bad_weight"),
