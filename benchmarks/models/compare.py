@@ -12,26 +12,21 @@ tuned: all take the options of --config and --set, each those of its file in con
 import argparse
 import json
 import logging
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from benchmarks.common.machine import machine
 from benchmarks.models import summary
 from benchmarks.models.page import compare_page
 from benchmarks.models.presets import REFERENCE, Preset, read_presets
 from benchmarks.models.runs import Compared, Data, Settings, compared
+from benchmarks.models.study import read_studies
+from benchmarks.models.world import draw_world
 from cli.arguments import CommandParser
-from cli.config_files import read_yaml
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
-from storage import publishing
 from storage.json_files import write_json, write_text
 
 LOG = logging.getLogger("benchmarks.models.compare")
@@ -65,31 +60,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def draw_world(args: argparse.Namespace, out: Path) -> Data:
-    """Logs and samples of a planted world; the validation is a part of the training half."""
-    raw, samples, config = out / "raw", out / "samples", out / "samples.yaml"
+def of_world(args: argparse.Namespace, out: Path) -> Data:
+    """Samples of a planted world; the validation is a part of the training half."""
     drawn = ["--world", args.world, "--seed", str(args.world_seed), "--contexts", str(args.contexts)]
-    if not publishing.is_complete(str(raw)):
-        _job("jobs.make_demo_logs", "--out", str(raw), *drawn)
-    of_samples = read_yaml(args.config)["samples"]
-    write_text(str(config), yaml.safe_dump({"samples": {**of_samples, "valid_share": VALID_SHARE}}))
-    for split in ("train", "test"):
-        target = samples / f"split={split}"
-        if publishing.is_complete(str(target)):
-            continue
-        logs = ["--skeleton", f"{raw}/sample_skeleton_{split}.csv"]
-        logs += ["--common", f"{raw}/common_features_{split}.csv"]
-        apart = ["--valid-out", str(samples / "split=valid")] if split == "train" else []
-        _job("jobs.build_samples", *logs, "--out", str(target), "--config", str(config), *apart)
+    samples = draw_world(out, drawn, VALID_SHARE, args.config)
     train, valid, test = (str(samples / f"split={split}") for split in ("train", "valid", "test"))
-    return Data(train, valid, test, str(raw / "truth_test.csv"))
-
-
-def _job(module: str, *arguments: str) -> None:
-    LOG.info("%s %s", module, shlex.join(arguments))
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"{module} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Data(train, valid, test, str(out / "raw" / "truth_test.csv"))
 
 
 def freeze(presets: list[Preset], data: Data, settings: Settings, seeds: list[int], out: Path) -> str:
@@ -130,7 +106,8 @@ def write_outcome(runs: list[Compared], presets: list[Preset], frozen: str, note
     write_json(str(out / "compare.json"), {"machine": machine(), "runs": runs})
     write_text(str(out / "compare.md"), text_of(runs, note))
     about = {preset.name: preset.about for preset in presets}
-    write_text(str(out / "compare.html"), compare_page(runs, frozen, about, note))
+    studies = read_studies(out)
+    write_text(str(out / "compare.html"), compare_page(runs, frozen, about, note, studies))
 
 
 def text_of(runs: list[Compared], note: str) -> str:
@@ -158,7 +135,7 @@ def main() -> None:
     if args.train:
         data = Data(args.train, args.valid or args.test, args.test, args.truth)
     else:
-        data = draw_world(args, out)
+        data = of_world(args, out)
     settings = Settings(args.config, tuple(args.set), args.workers)
     seeds = list(range(FIRST_SEED, FIRST_SEED + args.seeds))
     frozen = freeze(presets, data, settings, seeds, out)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.models import summary
 from benchmarks.models.presets import REFERENCE
 from benchmarks.models.runs import Compared
+from benchmarks.models.study import Study
 from benchmarks.models.summary import Column
 from jobs.report.blocks import Chart, Listing, Section, Table, Text
 from jobs.report.drawing import ACCENT, INK, MUTED, canvas, svg_of
@@ -13,9 +14,15 @@ from jobs.report.page import page
 Blocks = list[Table | Chart | Text | Listing]
 
 
-def compare_page(runs: Sequence[Compared], frozen: str, about: Mapping[str, str], note: str) -> str:
+def compare_page(
+    runs: Sequence[Compared],
+    frozen: str,
+    about: Mapping[str, str],
+    note: str,
+    studies: Sequence[Study] = (),
+) -> str:
     """frozen: the list of configurations as it was written before the test half was read. about: what each
-    model is. note: what all runs have in common."""
+    model is. note: what all runs have in common. studies: to be shown beside."""
     truth = summary.has_truth(runs)
     aucs = (*summary.COLUMNS[:3], *(summary.OF_TRUTH[:1] if truth else ()))
     charts: Blocks = [_chart(place, runs, column) for place, column in enumerate(aucs)]
@@ -38,6 +45,7 @@ def compare_page(runs: Sequence[Compared], frozen: str, about: Mapping[str, str]
     sections.append(
         Section("differences", "Differences", "On the same impressions, paired by user.", [differences])
     )
+    sections += [study.section for study in studies]
     sections.append(_what_was_compared(frozen, about))
     return page("Models compared", sections)
 

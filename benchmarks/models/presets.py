@@ -11,8 +11,10 @@ import yaml
 from cli.errors import InputError
 from cli.nearest import did_you_mean
 from esmm.config import flatten
+from esmm.model.models import network_class
 
 FOLDER = Path("configs/models")
+NAME = "model.name="
 REFERENCE = "esmm"  # what the others are compared with, and the first to be trained
 
 
@@ -25,9 +27,21 @@ class Preset:
     settings: tuple[str, ...]
     sha256: str
 
+    @property
+    def needs_actions(self) -> bool:
+        """Whether samples must tell of actions."""
+        return network_class(self.model).ACTIONS
+
+    @property
+    def model(self) -> str:
+        """Its `model.name`."""
+        named = [text for text in self.settings if text.startswith(NAME)]
+        return str(json.loads(named[0].removeprefix(NAME)))
+
 
 def read_presets(names: list[str]) -> list[Preset]:
-    """The named presets, all without names; the reference comes first, as the others need its figures."""
+    """The named presets; without names all that need no actions. The reference comes first, as the others
+    need its figures."""
     known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     for name in names:
         if name not in known:
@@ -35,8 +49,9 @@ def read_presets(names: list[str]) -> list[Preset]:
                 f"--models {name}: expected a file of that name in {FOLDER}, found none"
                 f"{did_you_mean(name, known)}. There are {', '.join(known)}."
             )
-    others = [name for name in names or known if name != REFERENCE]
-    return [read_preset(FOLDER / f"{name}.yaml") for name in (REFERENCE, *others)]
+    found = [read_preset(FOLDER / f"{name}.yaml") for name in names or known]
+    others = [one for one in found if one.name != REFERENCE and (names or not one.needs_actions)]
+    return [read_preset(FOLDER / f"{REFERENCE}.yaml"), *others]
 
 
 def read_preset(path: Path) -> Preset:

@@ -13,11 +13,15 @@ from safetensors import safe_open
 
 from benchmarks.models.presets import REFERENCE, Preset
 from cli.errors import InputError
+from esmm.config import ModelConfig
 from schemas.metrics import Metrics
+from storage import publishing
 from storage.json_files import write_json
 
 DENSE_NAME = "dense.safetensors"
 RUN_NAME = "compared.json"
+# The network of the ESMM paper, which presets change: the configuration's own may be another.
+PLAIN = tuple(f"model.{name}={json.dumps(value)}" for name, value in ModelConfig().model_dump().items())
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,18 @@ def compared(preset: Preset, seed: int, data: Data, settings: Settings, out: Pat
     )
 
 
+def trained_aucs(preset: Preset, seed: int, data: Data, settings: Settings, folder: Path) -> dict[str, float]:
+    """Of a run in `folder` on its validation samples, after the last step; one that is complete is kept."""
+    if not publishing.is_complete(str(folder)):
+        _train(preset, seed, data, settings, folder)
+    last = [entry for entry in _log(folder) if entry["kind"] == "epoch"][-1]
+    return {name: last[name] for name in ("auc_ctr", "auc_cvr", "auc_ctcvr")}
+
+
 def _train(preset: Preset, seed: int, data: Data, settings: Settings, folder: Path) -> None:
     command = [sys.executable, "-m", "esmm.train", "--config", settings.config]
     command += ["--train", data.train, "--valid", data.valid, "--run", str(folder), "--overwrite"]
-    for option in (*settings.options, *preset.settings, f"train.seed={seed}"):
+    for option in (*PLAIN, *settings.options, *preset.settings, f"train.seed={seed}"):
         command += ["--set", option]
     if settings.workers > 1:
         launcher = str(Path(sys.executable).parent / "horovodrun")
@@ -101,10 +113,11 @@ def _run(command: list[str]) -> None:
 
 def _train_seconds(folder: Path) -> float:
     """Of the steps alone, without start, validation and checkpoints."""
-    entries: list[dict[str, Any]] = [
-        json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()
-    ]
-    return float(sum(entry["train_seconds"] for entry in entries if entry["kind"] == "epoch"))
+    return float(sum(entry["train_seconds"] for entry in _log(folder) if entry["kind"] == "epoch"))
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
 def _parameters(folder: Path) -> int:

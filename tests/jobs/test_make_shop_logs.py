@@ -173,7 +173,7 @@ def test_the_schema_fits_the_tables(logs: Path, spark) -> None:
 
 
 def test_the_schema_has_twice_as_many_buckets_as_the_default_shop_has_ids(tmp_path: Path) -> None:
-    make_shop(str(tmp_path / "raw"), make_demo_logs.DEFAULT_OF["parquet"], overwrite=False)
+    make_shop(str(tmp_path / "raw"), make_demo_logs.OF_SHOP, overwrite=False)
     sizes = schema_file.read(str(PROJECT / SCHEMA)).buckets
     for split in SPLITS:
         for path in (tmp_path / "raw").glob(f"*_{split}/*.parquet"):

@@ -15,8 +15,10 @@ from tests.fixtures.report_runs import compared_run
 
 
 def test_every_preset_is_a_configuration_and_every_model_has_one() -> None:
-    presets = read_presets([])
+    presets = read_presets(sorted(path.stem for path in FOLDER.glob("*.yaml")))
     assert presets[0].name == "esmm"
+    assert [one.name for one in presets if one.needs_actions] == ["esm2"]
+    assert "esm2" not in {one.name for one in read_presets([])}
     for preset in presets:
         config = Config.load(str(FOLDER / f"{preset.name}.yaml"), [])
         assert Config.load("configs/demo.yaml", list(preset.settings)).model == config.model
