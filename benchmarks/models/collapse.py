@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.machine import machine
+from benchmarks.models.presets import PLAIN
 from benchmarks.models.study import Study, StudyTable
 from benchmarks.models.world import draw_world
 from benchmarks.training.train_step import make_trained
@@ -41,8 +42,7 @@ from schemas import manifest
 LOG = logging.getLogger("benchmarks.models.collapse")
 CLAMP = 1e-7
 CTR, CVR = 0.039, 0.0054  # Ali-CCP's
-SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]", "model.name=esmm", "model.input_norm=false",
-         "model.cross_layers=0")  # fmt: skip
+SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]")
 LOSSES, STARTS = ("clamped", "logits"), ("0.5", "rates")
 FIRST_SEED = 42
 COLLAPSED = 0.505  # an AUC of CTCVR below it
@@ -78,7 +78,7 @@ def _loss(p: Tensor, positive: Tensor) -> Tensor:
 
 def train(loader: Loader, seed: int, loss: str, start: str, world: World) -> TrainStep:
     """One epoch."""
-    config = Config.load("configs/demo.yaml", [*SMALL, f"train.seed={seed}"])
+    config = Config.load("configs/demo.yaml", [*PLAIN, *SMALL, f"train.seed={seed}"])
     trained = make_trained(config, loader.schema, world)
     half = start == STARTS[0]
     trained.model.network.start_at(Rates(0.5, 0.5) if half else base_rates(loader.manifest["counts"]))

@@ -26,7 +26,6 @@ from benchmarks.models.study import Study, StudyTable
 from benchmarks.models.summary import COLUMNS, OF_TRUTH
 from benchmarks.models.world import run_job
 from cli.arguments import CommandParser
-from cli.config_files import read_yaml
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
 from storage import publishing
@@ -75,7 +74,7 @@ def draw_shop(out: Path, contexts: int) -> dict[str, Data]:
 
 def _samples(out: Path, raw: Path, kind: str) -> Data:
     """Validation and test are the same half: nothing is chosen by it."""
-    folder, schema = out / kind, read_yaml(SCHEMA)
+    folder, schema = out / kind, yaml.safe_load(Path(SCHEMA).read_text())
     schema["tables"]["actions"] = ACTIONS[kind]
     folder.mkdir(parents=True, exist_ok=True)
     write_text(str(folder / "schema.yaml"), yaml.safe_dump(schema))

@@ -10,11 +10,13 @@ import yaml
 
 from cli.errors import InputError
 from cli.nearest import did_you_mean
-from esmm.config import flatten
+from esmm.config import ModelConfig, flatten
 from esmm.model.models import network_class
 
 FOLDER = Path("configs/models")
 NAME = "model.name="
+# The network of the ESMM paper, which presets change: a configuration's own may be another.
+PLAIN = tuple(f"model.{name}={json.dumps(value)}" for name, value in ModelConfig().model_dump().items())
 REFERENCE = "esmm"  # what the others are compared with, and the first to be trained
 
 

@@ -11,17 +11,14 @@ from typing import Any, TypedDict, cast
 
 from safetensors import safe_open
 
-from benchmarks.models.presets import REFERENCE, Preset
+from benchmarks.models.presets import PLAIN, REFERENCE, Preset
 from cli.errors import InputError
-from esmm.config import ModelConfig
 from schemas.metrics import Metrics
 from storage import publishing
 from storage.json_files import write_json
 
 DENSE_NAME = "dense.safetensors"
 RUN_NAME = "compared.json"
-# The network of the ESMM paper, which presets change: the configuration's own may be another.
-PLAIN = tuple(f"model.{name}={json.dumps(value)}" for name, value in ModelConfig().model_dump().items())
 
 
 @dataclass(frozen=True)

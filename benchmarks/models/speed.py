@@ -12,7 +12,7 @@ import time
 
 from benchmarks.common.machine import machine
 from benchmarks.models import summary
-from benchmarks.models.presets import REFERENCE, Preset, read_presets
+from benchmarks.models.presets import PLAIN, REFERENCE, Preset, read_presets
 from benchmarks.training.train_step import first_batches, make_trained
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
@@ -41,7 +41,8 @@ def step_seconds(presets: list[Preset], loader: Loader, world: World, steps: int
     batches = first_batches(loader, world)
     trained: dict[str, TrainStep] = {}
     for preset in presets:
-        config = Config.load("configs/demo.yaml", [*preset.settings, f"train.batch_size={loader.batch_size}"])
+        size = f"train.batch_size={loader.batch_size}"
+        config = Config.load("configs/demo.yaml", [*PLAIN, *preset.settings, size])
         trained[preset.name] = make_trained(config, loader.schema, world)
     found: dict[str, list[float]] = {name: [] for name in trained}
     for step in range(WARM_UP + steps):

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.models import compare, runs, summary
 from benchmarks.models.page import compare_page
-from benchmarks.models.presets import FOLDER, read_presets
+from benchmarks.models.presets import FOLDER, PLAIN, read_presets
 from cli.errors import InputError
 from esmm.config import Config, ModelConfig
 from tests.fixtures.report_runs import compared_run
@@ -21,7 +21,7 @@ def test_every_preset_is_a_configuration_and_every_model_has_one() -> None:
     assert "esm2" not in {one.name for one in read_presets([])}
     for preset in presets:
         config = Config.load(str(FOLDER / f"{preset.name}.yaml"), [])
-        assert Config.load("configs/demo.yaml", list(preset.settings)).model == config.model
+        assert Config.load("configs/demo.yaml", [*PLAIN, *preset.settings]).model == config.model
         assert preset.about and not preset.about.startswith("#")
     names = {Config.load(str(FOLDER / f"{preset.name}.yaml"), []).model.name for preset in presets}
     assert names == set(get_args(ModelConfig.model_fields["name"].annotation))
