@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.machine import machine
+from benchmarks.models.one_epoch import train_epoch
 from benchmarks.models.presets import PLAIN
 from benchmarks.models.study import Study, StudyTable
 from benchmarks.models.world import draw_world
@@ -29,10 +30,8 @@ from cli.errors import exit_with_message
 from cli.log import set_up_logging
 from esmm.config import Config
 from esmm.data.loader import Loader
-from esmm.data.schedule import Position
 from esmm.model.loss import Labels
 from esmm.model.network import Rates
-from esmm.training import learning_rate
 from esmm.training.train_step import TrainStep
 from esmm.training.validation import auc, score
 from esmm.training_run import base_rates
@@ -84,12 +83,7 @@ def train(loader: Loader, seed: int, loss: str, start: str, world: World) -> Tra
     trained.model.network.start_at(Rates(0.5, 0.5) if half else base_rates(loader.manifest["counts"]))
     if loss == LOSSES[0]:
         trained.model.network.loss_sums = clamped_sums  # type: ignore[method-assign]
-    position = Position.start(1)
-    schedule = loader.plan(position)
-    for index, batch in enumerate(trained.ahead(loader.epoch(position))):
-        factor = learning_rate.lr_factor(config.optimizer.schedule, trained.step + 1, schedule.steps)
-        trained.set_learning_rates(factor)
-        trained(batch, schedule.global_batch_size(index))
+    train_epoch(trained, loader, config)
     return trained
 
 

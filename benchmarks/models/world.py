@@ -43,7 +43,7 @@ def build_split(samples: Path, split: str, logs: Sequence[str], valid_share: flo
     own = samples.parent / "samples.yaml"
     of_samples = read_yaml(config)["samples"]
     write_text(str(own), yaml.safe_dump({"samples": {**of_samples, "valid_share": valid_share}}))
-    apart = ["--valid-out", str(samples / "split=valid")] if split == "train" else []
+    apart = ["--valid-out", str(samples / "split=valid")] if valid_share and split == "train" else []
     run_job("jobs.build_samples", *logs, "--out", str(target), "--config", str(own), *apart)
 
 

@@ -29,11 +29,11 @@ class Apart(Network):
         self.tasks = nn.ModuleList(OneTower(config, schema, world) for _ in range(TASKS))
 
     def initialise(self) -> None:
-        for task in self._networks():
+        for task in self.networks():
             task.initialise()
 
     def start_at(self, rates: Rates) -> None:
-        for task, rate in zip(self._networks(), self.starts(rates), strict=True):
+        for task, rate in zip(self.networks(), self.starts(rates), strict=True):
             task.start_at(Rates(rate, rate))
 
     def starts(self, rates: Rates) -> tuple[float, float]:
@@ -41,7 +41,7 @@ class Apart(Network):
         return rates.ctr, rates.cvr
 
     def set_statistics(self, found: Mapping[str, Statistics]) -> None:
-        for task in self._networks():
+        for task in self.networks():
             task.set_statistics(found)
 
     def forward(
@@ -57,5 +57,6 @@ class Apart(Network):
             logits += task(part.contiguous(), context_index, numbers, dtype, generator)
         return tuple(logits)
 
-    def _networks(self) -> list[OneTower]:
+    def networks(self) -> list[OneTower]:
+        """That of each task."""
         return [task for task in self.tasks if isinstance(task, OneTower)]
