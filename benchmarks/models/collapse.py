@@ -5,7 +5,9 @@
 
 Draws logs at Ali-CCP's rates and trains ESMM on them with several seeds, its loss once of probabilities that
 are clamped at 1e-7, as public code has them, and once of logits, as `esmm.model.loss` has it; once from 0.5
-and once from the rates. A second call goes on where the first was stopped.
+and once from the rates. The networks' learning rate is high: what pushes pCVR from 0.5 to its rate has to
+carry it on below the clamp, as large numbers in the input do in other code. A second call goes on where the
+first was stopped.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import logging
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,16 @@ SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]")
 LOSSES, STARTS = ("clamped", "logits"), ("0.5", "rates")
 FIRST_SEED = 42
 COLLAPSED = 0.505  # an AUC of CTCVR below it
+HEAD = (
+    "learning rate",
+    "loss of",
+    "starts at",
+    "collapsed",
+    "AUC CTCVR",
+    "AUC CTR",
+    "log loss CTCVR",
+    "pCVR at the clamp",
+)
 
 LossSums = Callable[[Sequence[Tensor], Labels], Tensor]
 
@@ -55,6 +68,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each of the four (%(default)s)")
     parser.add_argument(
         "--contexts", type=int, default=66_000, help="of the training half, 58 impressions each (%(default)s)"
+    )
+    parser.add_argument(
+        "--dense-rates", nargs="+", type=float, default=[0.02], help="of the networks' Adam (%(default)s)"
     )
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, help="default: both")
     parser.add_argument("--out", default="build/compare", help="folder to write (%(default)s)")
@@ -75,9 +91,10 @@ def _loss(p: Tensor, positive: Tensor) -> Tensor:
     return -(positive * p.log() + (1 - positive) * (1 - p).log()).sum()
 
 
-def train(loader: Loader, seed: int, loss: str, start: str, world: World) -> TrainStep:
+def train(loader: Loader, seed: int, rate: float, loss: str, start: str, world: World) -> TrainStep:
     """One epoch."""
-    config = Config.load("configs/demo.yaml", [*PLAIN, *SMALL, f"train.seed={seed}"])
+    options = [*SMALL, f"train.seed={seed}", f"optimizer.dense.learning_rate={rate}"]
+    config = Config.load("configs/demo.yaml", [*PLAIN, *options])
     trained = make_trained(config, loader.schema, world)
     half = start == STARTS[0]
     trained.model.network.start_at(Rates(0.5, 0.5) if half else base_rates(loader.manifest["counts"]))
@@ -106,18 +123,18 @@ def judge(trained: TrainStep, loader: Loader, world: World) -> dict[str, float |
 def run_all(args: argparse.Namespace, samples: Path, done: Path) -> None:
     """Train what `done` does not have yet, a line for each."""
     world = World.start().use("auto")
-    known = {(one["loss"], one["start"], one["seed"]) for one in _read(done)}
+    known = {(one["rate"], one["loss"], one["start"], one["seed"]) for one in _read(done)}
     valid = Loader(str(samples / "split=valid"), batch_size=8192)
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         loader = Loader(str(samples / "split=train"), batch_size=1024, shuffle_window=2048, seed=seed)
-        for loss in args.losses:
-            for start in STARTS:
-                if (loss, start, seed) in known:
-                    continue
-                found = judge(train(loader, seed, loss, start, world), valid, world)
-                with done.open("a") as stream:
-                    stream.write(json.dumps({"loss": loss, "start": start, "seed": seed, **found}) + "\n")
-                LOG.info("%s from %s, seed %d: %s", loss, start, seed, found)
+        for rate, loss, start in product(args.dense_rates, args.losses, STARTS):
+            if (rate, loss, start, seed) in known:
+                continue
+            found = judge(train(loader, seed, rate, loss, start, world), valid, world)
+            line = {"rate": rate, "loss": loss, "start": start, "seed": seed, **found}
+            with done.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+            LOG.info("%s", line)
 
 
 def _read(done: Path) -> list[dict[str, Any]]:
@@ -125,23 +142,13 @@ def _read(done: Path) -> list[dict[str, Any]]:
 
 
 def table(runs: list[dict[str, Any]]) -> StudyTable:
-    """A row for each of the four."""
+    """A row for each of the four, per learning rate."""
     rows = []
-    for loss in LOSSES:
-        for start in STARTS:
-            some = [run for run in runs if (run["loss"], run["start"]) == (loss, start)]
-            if some:
-                rows.append([loss, start, *_cells(some)])
-    head = (
-        "loss of",
-        "starts at",
-        "collapsed",
-        "AUC CTCVR",
-        "AUC CTR",
-        "log loss CTCVR",
-        "pCVR at the clamp",
-    )
-    return StudyTable(f"Collapsed: AUC of CTCVR below {COLLAPSED}. Mean, lowest to highest", head, rows)
+    for rate, loss, start in product(sorted({run["rate"] for run in runs}), LOSSES, STARTS):
+        some = [run for run in runs if (run["rate"], run["loss"], run["start"]) == (rate, loss, start)]
+        if some:
+            rows.append([f"{rate:g}", loss, start, *_cells(some)])
+    return StudyTable(f"Collapsed: AUC of CTCVR below {COLLAPSED}. Mean, lowest to highest", HEAD, rows)
 
 
 def _cells(runs: list[dict[str, Any]]) -> list[str]:
