@@ -113,6 +113,14 @@ bench-long: setup ## Train ten million impressions on two workers, with a table 
 compare: setup ## Train all models of configs/models on a planted world, and compare them (SEEDS=3 CONTEXTS=24000)
 	@.venv/bin/python -m benchmarks.models.compare --seeds $(SEEDS) --contexts $(CONTEXTS)
 
+.PHONY: studies
+studies: compare ## Collapse, sampling rates, ESM2 and its ablations, unseen worlds: parts of the same page
+	@.venv/bin/python -m benchmarks.models.collapse
+	@.venv/bin/python -m benchmarks.models.esm2
+	@.venv/bin/python -m benchmarks.models.worlds --seeds $(SEEDS)
+	@.venv/bin/python -m benchmarks.models.rates
+	@.venv/bin/python -m benchmarks.models.compare --seeds $(SEEDS) --contexts $(CONTEXTS)
+
 .PHONY: paper
 paper: setup ## The same on samples of the real logs (TRAIN=samples/split=train TEST=samples/split=test)
 	@.venv/bin/python -m benchmarks.models.compare --seeds $(SEEDS) --train '$(TRAIN)' --test '$(TEST)' \

@@ -13,6 +13,7 @@ first was stopped.
 import argparse
 import json
 import logging
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -47,7 +48,6 @@ CTR, CVR = 0.039, 0.0054  # Ali-CCP's
 SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]")
 LOSSES, STARTS = ("clamped", "logits"), ("0.5", "rates")
 FIRST_SEED = 42
-COLLAPSED = 0.505  # an AUC of CTCVR below it
 HEAD = (
     "learning rate",
     "loss of",
@@ -141,18 +141,19 @@ def _read(done: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
 
 
-def table(runs: list[dict[str, Any]]) -> StudyTable:
-    """A row for each of the four, per learning rate."""
+def table(runs: list[dict[str, Any]], constant: float) -> StudyTable:
+    """A row for each of the four, per learning rate. constant: log loss of what predicts the rate always."""
     rows = []
     for rate, loss, start in product(sorted({run["rate"] for run in runs}), LOSSES, STARTS):
         some = [run for run in runs if (run["rate"], run["loss"], run["start"]) == (rate, loss, start)]
         if some:
-            rows.append([f"{rate:g}", loss, start, *_cells(some)])
-    return StudyTable(f"Collapsed: AUC of CTCVR below {COLLAPSED}. Mean, lowest to highest", HEAD, rows)
+            rows.append([f"{rate:g}", loss, start, *_cells(some, constant)])
+    caption = f"Collapsed: a log loss above {constant:.5f}, that of a constant. Mean, lowest to highest"
+    return StudyTable(caption, HEAD, rows)
 
 
-def _cells(runs: list[dict[str, Any]]) -> list[str]:
-    collapsed = sum((run["auc_ctcvr"] or 0.5) < COLLAPSED for run in runs)
+def _cells(runs: list[dict[str, Any]], constant: float) -> list[str]:
+    collapsed = sum(run["log_loss"] > constant for run in runs)
     cells = [f"{collapsed} of {len(runs)}"]
     for name, form in (("auc_ctcvr", ".4f"), ("auc_ctr", ".4f"), ("log_loss", ".5f"), ("at_clamp", ".2f")):
         values = [run[name] for run in runs]
@@ -177,8 +178,11 @@ def main() -> None:
         f"the additive world, CTR {counts['clicks'] / counts['impressions']:.2%}, CVR of clicks "
         f"{counts['conversions'] / counts['clicks']:.2%}; {on['date']}, {on['processor']}."
     )
-    study = Study("collapse", "Why others' ESMM ends at 0.5", lead, [table(_read(folder / "runs.jsonl"))])
-    study.write(Path(args.out))
+    of_valid = manifest.read(str(samples / "split=valid"))["counts"]
+    rate = of_valid["conversions"] / of_valid["impressions"]
+    constant = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+    tables = [table(_read(folder / "runs.jsonl"), constant)]
+    Study("collapse", "Why others' ESMM ends at 0.5", lead, tables).write(Path(args.out))
 
 
 if __name__ == "__main__":

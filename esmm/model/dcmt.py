@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from esmm.model.escm2_ips import propensity
-from esmm.model.loss import Labels, binary_terms, click_loss, conversion_loss, entire_space_loss
+from esmm.model.loss import Labels, binary_terms, click_loss, conversion_loss, entire_space_loss, propensity
 from esmm.model.network import TASKS, Rates
 from esmm.model.shared_towers import SharedTowers
 
@@ -36,7 +35,7 @@ class Dcmt(SharedTowers):
         chance = propensity(ctr)
         of_clicks = conversion_loss(cvr, labels, labels.click / chance)
         unclicked = labels.times((1 - labels.click) / (1 - chance))
-        of_others = binary_terms(counterfactual, 1 - labels.both) @ unclicked
+        of_others = binary_terms(counterfactual, 1 - labels.both, epsilon=labels.epsilon) @ unclicked
         apart = (torch.sigmoid(cvr) + torch.sigmoid(counterfactual) - 1).abs()
         own = click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)
         return torch.stack([*own, of_clicks + of_others, labels.times(apart).sum()])

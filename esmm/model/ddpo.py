@@ -17,11 +17,9 @@ makes them smaller by the batch size: `loss.task_weights.cvr` can have it so.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from esmm.model.escm2_ips import propensity
-from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
+from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss, propensity, soft_terms
 from esmm.model.network import TASKS, Rates
 from esmm.model.shared_towers import SharedTowers
 
@@ -42,7 +40,7 @@ class Ddpo(SharedTowers):
         ctr, cvr, teacher = logits
         chance, told = propensity(ctr), torch.sigmoid(teacher.detach())
         target = torch.where(labels.click > 0, (labels.both + told).clamp(max=1.0), told)
-        errors = F.softplus(cvr) - target * cvr  # BCE of a label between 0 and 1
+        errors = soft_terms(cvr, target, labels.epsilon)
         weights = torch.stack([labels.click / chance, (1 - labels.click) / (1 - chance)])
         dual = (labels.times(self._normalised(weights).sum(0)) * errors).sum()
         own = click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)

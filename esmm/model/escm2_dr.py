@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esmm.model.escm2_ips import propensity
-from esmm.model.loss import Labels, binary_terms, click_loss, entire_space_loss
+from esmm.model.loss import Labels, binary_terms, click_loss, entire_space_loss, propensity
 from esmm.model.network import TASKS
 from esmm.model.shared_towers import SharedTowers
 
@@ -33,7 +32,7 @@ class Escm2Dr(SharedTowers):
         ctr, cvr, third = logits
         guess = F.softplus(third)
         weight = labels.click / propensity(ctr)
-        error = binary_terms(cvr, labels.both, labels.classes.conversion)
+        error = binary_terms(cvr, labels.both, labels.classes.conversion, labels.epsilon)
         robust = labels.times(guess + weight * (error - guess)).sum()
         imputation = labels.times(weight * (error - guess).square()).sum()
         own = click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)

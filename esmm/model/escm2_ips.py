@@ -10,16 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
+from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss, propensity
 from esmm.model.shared_towers import SharedTowers
 
 LOSSES = {"ctr": 1.0, "ctcvr": 1.0, "cvr": 0.1}
-FLOOR = 0.01  # of a propensity; smaller ones would let single clicks rule a step
-
-
-def propensity(ctr: Tensor) -> Tensor:
-    """[pCTR] of logits [B], from `FLOOR` to 1 - `FLOOR`, without gradient."""
-    return torch.sigmoid(ctr.detach()).clamp(FLOOR, 1 - FLOOR)
 
 
 class Escm2Ips(SharedTowers):

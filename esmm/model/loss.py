@@ -9,6 +9,7 @@ from torch import Tensor
 from esmm.config import ClassWeights
 
 EVEN = ClassWeights()
+FLOOR = 0.01  # of a propensity; smaller ones would let single clicks rule a step
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,20 @@ def binary_terms(
     if positive_weight != 1:
         losses = losses * (1 + (positive_weight - 1) * positive)
     return losses
+
+
+def soft_terms(logit: Tensor, target: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Binary cross entropy of targets between 0 and 1, [B]. epsilon: as in `binary_terms`."""
+    if not epsilon:
+        return F.softplus(logit) - target * logit
+    yes, no = torch.ones_like(target), torch.zeros_like(target)
+    of_yes, of_no = (binary_terms(logit, label, epsilon=epsilon) for label in (yes, no))
+    return target * of_yes + (1 - target) * of_no
+
+
+def propensity(ctr: Tensor) -> Tensor:
+    """[pCTR] of logits [B], from `FLOOR` to 1 - `FLOOR`, without gradient."""
+    return torch.sigmoid(ctr.detach()).clamp(FLOOR, 1 - FLOOR)
 
 
 def click_loss(ctr: Tensor, labels: Labels) -> Tensor:

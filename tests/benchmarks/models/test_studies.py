@@ -55,23 +55,14 @@ def test_clamped_losses_are_those_of_logits_until_the_clamp_takes_the_gradient()
 
 
 def test_collapsed_runs_are_counted() -> None:
-    same = {
-        "rate": 0.02,
-        "loss": "clamped",
-        "start": "0.5",
-        "auc_ctr": 0.7,
-        "log_loss": 0.003,
-        "at_clamp": 1.0,
-    }
-    runs = [{**same, "seed": 1, "auc_ctcvr": 0.5}, {**same, "seed": 2, "auc_ctcvr": 0.8}]
-    ((rate, loss, start, collapsed, auc, *_),) = collapse.table(runs).rows
-    assert (rate, loss, start, collapsed, auc) == (
-        "0.02",
-        "clamped",
-        "0.5",
-        "1 of 2",
-        "0.6500 [0.5000, 0.8000]",
-    )
+    same = {"rate": 0.02, "loss": "clamped", "start": "0.5", "auc_ctr": 0.7, "at_clamp": 1.0}
+    runs = [
+        {**same, "seed": 1, "auc_ctcvr": 0.5, "log_loss": 0.003},
+        {**same, "seed": 2, "auc_ctcvr": 0.8, "log_loss": 0.001},
+    ]
+    ((*names, collapsed, auc, _, _, _),) = collapse.table(runs, constant=0.002).rows
+    assert names == ["0.02", "clamped", "0.5"]
+    assert (collapsed, auc) == ("1 of 2", "0.6500 [0.5000, 0.8000]")
 
 
 def test_rates_are_rows_of_models_and_columns_of_shares() -> None:

@@ -1,5 +1,6 @@
 """Every model's losses and structure against a few lines of its paper's formulas, in float64."""
 
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -60,17 +61,18 @@ def _s(logit: Tensor) -> Array:
     return np.asarray(1 / (1 + np.exp(-logit.double().numpy())))
 
 
-def _bce(label: Array, p: Array) -> Array:
-    return np.asarray(-label * np.log(p) - (1 - label) * np.log(1 - p))
+def _cross_entropy(label: Array, p: Array, epsilon: float) -> Array:
+    return np.asarray(-label * np.log(p + epsilon) - (1 - label) * np.log(1 - p + epsilon))
 
 
-def expected_losses(name: str, logits: list[Tensor], network: Network) -> list[float]:
+def expected_losses(name: str, logits: list[Tensor], network: Network, epsilon: float = 0.0) -> list[float]:
     """The papers' sums, impression by impression; all weights are 1 or `WEIGHT`."""
+    bce = partial(_cross_entropy, epsilon=epsilon)
     o, w = CLICK.double().numpy(), WEIGHT.double().numpy()
     both = o * CONVERSION.double().numpy()
     a, b, *third = (_s(logit) for logit in logits)
     chance = np.clip(a, 0.01, 0.99)
-    ctr, ctcvr = _bce(o, a), _bce(both, a * b)
+    ctr, ctcvr = bce(o, a), bce(both, a * b)
     clicks = {
         "base": o,
         "aman": o + 0.2 * (1 - o),
@@ -78,42 +80,45 @@ def expected_losses(name: str, logits: list[Tensor], network: Network) -> list[f
         "unbias": o * np.minimum(1, 0.01 / a),
     }
     if name in clicks:
-        return [(w * ctr).sum(), (w * clicks[name] * _bce(both, b)).sum()]
+        return [(w * ctr).sum(), (w * clicks[name] * bce(both, b)).sum()]
     if name in ("division", "aitm"):
-        losses = [(w * ctr).sum(), (w * _bce(both, b)).sum()]
+        losses = [(w * ctr).sum(), (w * bce(both, b)).sum()]
         return losses if name == "division" else [*losses, (w * np.maximum(b - a, 0)).sum()]
     own = [(w * ctr).sum(), (w * ctcvr).sum()]
     if name == "escm2_ips":
-        return [*own, (w * o / chance * _bce(both, b)).sum()]
+        return [*own, (w * o / chance * bce(both, b)).sum()]
     if name == "escm2_dr":
-        guess, error = np.log1p(np.exp(logits[2].double().numpy())), _bce(both, b)
+        guess, error = np.log1p(np.exp(logits[2].double().numpy())), bce(both, b)
         robust = guess + o / chance * (error - guess)
         return [*own, (w * robust).sum(), (w * o / chance * (error - guess) ** 2).sum()]
     if name == "dcmt":
-        dual = o / chance * _bce(both, b) + (1 - o) / (1 - chance) * _bce(1 - both, third[0])
+        dual = o / chance * bce(both, b) + (1 - o) / (1 - chance) * bce(1 - both, third[0])
         return [*own, (w * dual).sum(), (w * abs(b + third[0] - 1)).sum()]
     if name == "esm2":
         y1, y2, y3, y4 = a, b, *third
         pays = (1 - y2) * y4 + y2 * y3
-        actions = (w * _bce(o * ACTION.double().numpy(), y1 * y2)).sum()
-        return [own[0], actions, (w * _bce(both, y1 * pays)).sum()]
+        actions = (w * bce(o * ACTION.double().numpy(), y1 * y2)).sum()
+        return [own[0], actions, (w * bce(both, y1 * pays)).sum()]
     if name == "ddpo":
         inverse, other = o / chance, (1 - o) / (1 - chance)
-        clicked = inverse / inverse.sum() * _bce(np.minimum(1, both + third[0]), b)
-        unclicked = other / other.sum() * _bce(third[0], b)
+        clicked = inverse / inverse.sum() * bce(np.minimum(1, both + third[0]), b)
+        unclicked = other / other.sum() * bce(third[0], b)
         dual = IMPRESSIONS * (clicked + unclicked)
-        return [*own, (w * dual).sum(), (w * o * _bce(both, third[0])).sum()]
+        return [*own, (w * dual).sum(), (w * o * bce(both, third[0])).sum()]
     return own
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3])
 @pytest.mark.parametrize("name", NAMES)
-def test_losses_are_the_paper_s(name: str) -> None:
+def test_losses_are_the_paper_s(name: str, epsilon: float) -> None:
     network = _network(name)
     outputs = network(*_input(network.TABLES))
     logits = _logits(len(outputs))
-    found = network.loss_sums(logits, Labels(CLICK, CONVERSION, weight=WEIGHT, action=ACTION))
+    labels = Labels(CLICK, CONVERSION, weight=WEIGHT, action=ACTION, epsilon=epsilon)
+    found = network.loss_sums(logits, labels)
     assert len(found) == len(network.losses)
-    np.testing.assert_allclose(found.double(), expected_losses(name, logits, network), rtol=1e-5)
+    expected = expected_losses(name, logits, network, epsilon)
+    np.testing.assert_allclose(found.double(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["esmm", "shared_bottom", "mmoe", "ple", "dbmtl"])
