@@ -49,7 +49,7 @@ KINDS = "context string, customer bigint, seen array<struct<id: int, weight: dou
 OWN = (
     "context string, impression bigint, clicked boolean, bought tinyint, "
     "product struct<id: int, price: decimal(9, 2)>, importance float, "
-    "tags array<string>, match string, match_strength float"
+    "tags array<string>, match string, match_strength float, carted boolean, wished int"
 )
 
 
@@ -76,6 +76,8 @@ def drawn(num_contexts: int = 60) -> tuple[list[dict[str, Any]], list[dict[str, 
                     "tags": [str(rng.randint(0, 20)) for _ in range(rng.randint(0, 3))],
                     "match": rng.choice([None, str(rng.randint(0, 9))]),
                     "match_strength": rng.randint(1, 64) / 8,
+                    "carted": click and len(impressions) % 3 == 0,
+                    "wished": int(click and len(impressions) % 4 == 0),
                 }
             )
     return contexts, impressions
@@ -180,6 +182,35 @@ def test_numbers_and_weights_are_in_the_samples_and_their_statistics_beside_them
         assert (one["values"], one["missing"]) == (len(values), len(expected) - len(values))
         assert (one["mean"], one["std"]) == pytest.approx((fmean(values), pstdev(values)), rel=1e-5)
         assert (one["min"], one["max"]) == pytest.approx((min(values), max(values)))
+
+
+WITH_ACTIONS = replace(TABLES, tables=replace(TABLES.tables, actions=("carted", "wished")))
+
+
+def test_any_action_of_a_click_is_in_the_samples_and_counted(
+    spark: SparkSession, logs: Path, tmp_path: Path
+) -> None:
+    tables = TableLogs.open(spark, str(logs / "impressions"), str(logs / "contexts"), "parquet")
+    found = built(spark, tables, WITH_ACTIONS, tmp_path / "samples")
+    expected = {row["impression"]: int(row["carted"] or row["wished"]) for row in drawn()[1]}
+    pairs = zip(found["sample_id"].to_pylist(), found["action"].to_pylist(), strict=True)
+    assert {i: action for ids, actions in pairs for i, action in zip(ids, actions, strict=True)} == expected
+    made = manifest.read(str(tmp_path / "samples"))
+    assert made["counts"]["actions"] == sum(expected.values()) > 20
+    assert manifest.schema_of(made) == WITH_ACTIONS
+
+
+def test_an_action_that_is_no_label_or_has_no_click_is_set_aside(spark: SparkSession, tmp_path: Path) -> None:
+    contexts, impressions = drawn()
+    unclicked = next(row for row in impressions if not row["clicked"])
+    clicked = [row for row in impressions if row["clicked"]]
+    unclicked["carted"], clicked[0]["wished"], clicked[1]["carted"] = True, 3, None
+    spark.createDataFrame(contexts, KINDS).write.parquet(str(tmp_path / "contexts"))
+    spark.createDataFrame(impressions, OWN).write.parquet(str(tmp_path / "impressions"))
+    tables = TableLogs.open(spark, str(tmp_path / "impressions"), str(tmp_path / "contexts"), "parquet")
+    built(spark, tables, WITH_ACTIONS, tmp_path / "samples")
+    made = manifest.read(str(tmp_path / "samples"))
+    assert made["quarantine"] == {"action_without_click": 1, "bad_label": 2}
 
 
 def test_a_rerun_gives_the_same_bytes(spark: SparkSession, logs: Path, tmp_path: Path) -> None:
