@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,15 +18,10 @@ from pydantic import (
 
 from cli.config_files import read_yaml, validate
 from cli.errors import InputError
+from esmm.model_config import LossConfig, ModelConfig, Section
 
 
-class _Section(BaseModel):
-    """Each option is followed by its meaning, which `--help-options` and docs/options.md show."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class LoaderConfig(_Section):
+class LoaderConfig(Section):
     shuffle_window: NonNegativeInt = 2048
     """Contexts that are shuffled together, and held in memory for it; 0 keeps the order of the files."""
 
@@ -38,125 +32,7 @@ class LoaderConfig(_Section):
     """Share of the impressions that may be left out with broken row groups; more stop the run."""
 
 
-# Models that have an option, where not all have it.
-MODELS_WITH = {
-    "conversions": ("esmm", "shared_bottom", "mmoe", "ple", "dbmtl"),
-    "experts": ("mmoe", "ple"),
-    "levels": ("ple",),
-    "negative_rate": ("aman",),
-    "positive_times": ("oversampling",),
-}
-
-
-class ModelConfig(_Section):
-    name: Literal[
-        "esmm",
-        "esmm_ns",
-        "base",
-        "aman",
-        "oversampling",
-        "unbias",
-        "division",
-        "shared_bottom",
-        "mmoe",
-        "ple",
-        "dbmtl",
-        "aitm",
-        "escm2_ips",
-        "escm2_dr",
-        "dcmt",
-        "ddpo",
-        "esm2",
-    ] = "esmm"
-    """Whose model it is; docs/models.md says what each one does."""
-
-    embedding_dim: PositiveInt = 18
-    """Numbers per row of the embedding table."""
-
-    embedding_init: PositiveFloat = 0.05
-    """Rows start with numbers drawn evenly from between minus and plus this."""
-
-    towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)
-    """Widths of the hidden layers of each tower, from the embedding to the output."""
-
-    input_norm: bool = False
-    """Layer normalisation of all that is pooled of an impression, before the first layer."""
-
-    cross_layers: NonNegativeInt = 0
-    """Cross layers of DCN-V2 between an impression's input and the first layer."""
-
-    batch_norm: bool = False
-    """Batch normalisation between each hidden layer and its ReLU, over the impressions of all workers."""
-
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of each hidden layer's outputs that a training step leaves out."""
-
-    conversions: Literal["entire_space", "clicks"] | None = None
-    """What pCVR is learnt from, of esmm, shared_bottom, mmoe, ple, dbmtl. null: entire_space, as in ESMM."""
-
-    experts: PositiveInt | None = None
-    """Experts of mmoe, or of each task and of the shared group of ple. null: 4 and 2."""
-
-    levels: PositiveInt | None = None
-    """Levels of experts of ple. null: 1."""
-
-    negative_rate: float | None = Field(None, gt=0, le=1)
-    """How much an unclicked impression counts as a negative of aman. null: 0.2."""
-
-    positive_times: float | None = Field(None, ge=1)
-    """How often a converted click counts in oversampling. null: 5."""
-
-    @model_validator(mode="after")
-    def _options_of_this_model(self) -> Self:
-        for option, models in MODELS_WITH.items():
-            if getattr(self, option) is not None and self.name not in models:
-                raise ValueError(
-                    f"{option} is an option of {', '.join(models)}, found it with name {self.name}; "
-                    "take it out, or choose another name"
-                )
-        return self
-
-
-class TaskWeights(_Section):
-    ctr: NonNegativeFloat = 1.0
-    """Weight of the loss of clicks in the sum of both losses."""
-
-    ctcvr: NonNegativeFloat = 1.0
-    """Weight of the loss of conversions in the sum; one of the two has to be above 0."""
-
-    cvr: NonNegativeFloat | None = None
-    """Weight of a loss of pCVR alone, which some models have. null: the model's own."""
-
-    ctavr: NonNegativeFloat | None = None
-    """Weight of the loss of clicks with an action, of esm2. null: the model's own."""
-
-    auxiliary: NonNegativeFloat | None = None
-    """Weight of what else a model learns by; docs/models.md. null: the model's own."""
-
-    @model_validator(mode="after")
-    def _not_both_zero(self) -> Self:
-        if self.ctr + self.ctcvr == 0:
-            raise ValueError("ctr and ctcvr are both 0, which leaves nothing to learn; expected one above 0")
-        return self
-
-
-class ClassWeights(_Section):
-    click: PositiveFloat = 1.0
-    """Weight of clicked impressions in the loss of clicks; the others weigh 1."""
-
-    conversion: PositiveFloat = 1.0
-    """Weight of converted impressions in the loss of conversions; the others weigh 1."""
-
-
-class LossConfig(_Section):
-    task_weights: TaskWeights = TaskWeights()
-    class_weights: ClassWeights = ClassWeights()
-
-    epsilon: float = Field(0.0, ge=0, lt=0.5)
-    """Added to probabilities in the logarithms of ESMM's losses, as PaddlePaddle's log_loss adds 1e-4."""
-
-
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     warmup_steps: NonNegativeInt = 0
     """Steps over which both learning rates rise to their full values."""
 
@@ -167,7 +43,7 @@ class ScheduleConfig(_Section):
     """Share of the learning rates that a decay has left after the last step."""
 
 
-class _DecayingConfig(_Section):
+class _DecayingConfig(Section):
     learning_rate: PositiveFloat
 
     weight_decay: NonNegativeFloat = 0.0
@@ -207,7 +83,7 @@ class SparseOptimizerConfig(_DecayingConfig):
     """Adds l2 / 2 * |v|^2 of each distinct row v of a step to the step's loss."""
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     clip_grad_norm: PositiveFloat | None = None
     """Longest gradient of a step, towers and rows together; a longer one is shortened. null: any length."""
@@ -216,7 +92,7 @@ class OptimizerConfig(_Section):
     sparse: SparseOptimizerConfig = SparseOptimizerConfig()
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What the workers compute on. auto: GPUs where each worker has one of its own, else the CPU."""
 
@@ -254,7 +130,7 @@ class TrainConfig(_Section):
     """Of the towers' matrix products; all else is computed in fp32."""
 
 
-class MlflowConfig(_Section):
+class MlflowConfig(Section):
     uri: str | None = None
     """Where MLflow keeps runs, a server or a database; null: an SQLite file, mlflow.db, in the run folder."""
 
@@ -262,7 +138,7 @@ class MlflowConfig(_Section):
     """The name of the list that MLflow shows the run in."""
 
 
-class TrackingConfig(_Section):
+class TrackingConfig(Section):
     mlflow: MlflowConfig | None = None
     """Report the run to MLflow. null: off; {}: on, with the defaults of its options."""
 
@@ -280,7 +156,7 @@ RUN_SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that a training run is told, but for its files."""
 
     loader: LoaderConfig = LoaderConfig()

@@ -10,8 +10,9 @@ import yaml
 
 from cli.errors import InputError
 from cli.nearest import did_you_mean
-from esmm.config import ModelConfig, flatten
+from esmm.config import flatten
 from esmm.model.models import network_class
+from esmm.model_config import ModelConfig
 
 FOLDER = Path("configs/models")
 NAME = "model.name="

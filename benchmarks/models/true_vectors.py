@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esmm.batch import Batch
-from esmm.config import ModelConfig
 from esmm.embedding.bags import Bags, field_offsets
 from esmm.embedding.sharded_table import Lookup, ShardedEmbedding
 from esmm.model.apart import Apart
 from esmm.model.model import Model
 from esmm.model.models import network_class
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.world import FIELDS, PlantedWorld

@@ -12,8 +12,9 @@ from typing import Any
 
 from cli.errors import InputError
 from esmm.checkpoints.files import STATE_FILE, reading
-from esmm.config import Config, ModelConfig
+from esmm.config import Config
 from esmm.data.schedule import Position
+from esmm.model_config import ModelConfig
 from esmm.training.progress import Progress
 from esmm.workers.world import AgreedError
 from schemas.manifest import Manifest, changes, numbering

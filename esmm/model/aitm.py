@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from esmm.config import ModelConfig
 from esmm.model.loss import Labels, both_loss, click_loss
 from esmm.model.network import Rates, by_division
 from esmm.model.shared_towers import SharedTowers
 from esmm.model.towers import DenseLayer
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.schema import Schema
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model.network import TASKS, Network, Rates
 from esmm.model.shared_towers import SharedTowers
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.numbers import Statistics
 from schemas.schema import Schema

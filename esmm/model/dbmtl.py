@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from esmm.config import ModelConfig
 from esmm.model.shared_bottom import SharedBottom
 from esmm.model.towers import DenseLayer
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.schema import Schema
 

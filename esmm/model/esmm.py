@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from esmm.config import ModelConfig
 from esmm.model.loss import Labels, click_loss, conversion_loss, entire_space_loss
 from esmm.model.network import ENTIRE_SPACE, ON_CLICKS
 from esmm.model.shared_towers import SharedTowers
+from esmm.model_config import ModelConfig
 
 
 class Esmm(SharedTowers):

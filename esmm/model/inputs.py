@@ -11,10 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model.cross import Cross
 from esmm.model.input_norm import NormedFirstLayer, normalised
 from esmm.model.layers import Dense, FirstLayer, joined
+from esmm.model_config import ModelConfig
 from schemas.schema import Schema
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esmm.config import ClassWeights
+from esmm.model_config import ClassWeights
 
 EVEN = ClassWeights()
 FLOOR = 0.01  # of a propensity; smaller ones would let single clicks rule a step

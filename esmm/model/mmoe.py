@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from esmm.config import ModelConfig
 from esmm.model.esmm import Esmm
 from esmm.model.inputs import Input
 from esmm.model.mixture import Gates, mixed
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.schema import Schema
 

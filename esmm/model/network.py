@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cli.errors import InputError
-from esmm.config import LossConfig, ModelConfig
 from esmm.model.loss import Labels
+from esmm.model_config import LossConfig, ModelConfig
 from esmm.workers.world import World
 from schemas.numbers import Statistics
 from schemas.schema import Schema

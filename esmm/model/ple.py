@@ -13,12 +13,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model.esmm import Esmm
 from esmm.model.inputs import Input
 from esmm.model.mixture import Gates, mixed
 from esmm.model.network import TASKS
 from esmm.model.towers import DenseLayer
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.schema import Schema
 

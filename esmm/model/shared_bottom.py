@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from esmm.config import ModelConfig
 from esmm.model.esmm import Esmm
 from esmm.model.inputs import Input
+from esmm.model_config import ModelConfig
 
 
 class SharedBottom(Esmm):

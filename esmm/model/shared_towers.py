@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model import towers
 from esmm.model.dropout import drop_out
 from esmm.model.inputs import Input, Inputs, sizes
 from esmm.model.network import TASKS, Network, Rates
 from esmm.model.numbers import WithNumbers
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.numbers import Statistics
 from schemas.schema import Schema

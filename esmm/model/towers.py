@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model.batch_norm import BatchNorm
 from esmm.model.layers import Dense
+from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 
 

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from esmm.batch import Batch
-from esmm.config import Config, ModelConfig
+from esmm.config import Config
 from esmm.embedding.optimizers import make_sparse_optimizer
 from esmm.embedding.sharded_table import ShardedEmbedding
 from esmm.model.dropout import step_generator
 from esmm.model.loss import Labels
 from esmm.model.model import Model
 from esmm.model.models import network_class
+from esmm.model_config import ModelConfig
 from esmm.workers.world import Handle, World
 from schemas.schema import Schema
 

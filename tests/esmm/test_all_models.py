@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cli.errors import InputError
-from esmm.config import ModelConfig
 from esmm.model.models import network_class
+from esmm.model_config import ModelConfig
 from esmm.training_run import train
 from schemas.schema import Tables
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, predictions_of

@@ -13,8 +13,9 @@ from typing import Any, get_args
 from esmm.batch import Batch
 from esmm.checkpoints import writing
 from esmm.checkpoints.writing import Origin
-from esmm.config import Config, ModelConfig
+from esmm.config import Config
 from esmm.data.schedule import Position
+from esmm.model_config import ModelConfig
 from esmm.training.progress import Progress
 from esmm.training.train_step import TrainStep, initialise, make_model
 from esmm.workers.world import World

@@ -10,7 +10,8 @@ from benchmarks.models import compare, runs, summary
 from benchmarks.models.page import compare_page
 from benchmarks.models.presets import FOLDER, PLAIN, read_presets
 from cli.errors import InputError
-from esmm.config import Config, ModelConfig
+from esmm.config import Config
+from esmm.model_config import ModelConfig
 from tests.fixtures.report_runs import compared_run
 
 

@@ -12,10 +12,10 @@ from benchmarks.models.page import compare_page
 from benchmarks.models.study import Study, StudyTable, read_studies
 from benchmarks.models.true_vectors import ITEM, USER, ModelWithVectors, TrueVectors
 from cli.errors import InputError
-from esmm.config import ModelConfig
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
 from esmm.model.loss import Labels, click_loss, entire_space_loss
+from esmm.model_config import ModelConfig
 from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.world import FIELDS
 from schemas.hashing import bucket

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esmm.config import ModelConfig
 from esmm.model.batch_norm import BatchNorm
 from esmm.model.esmm import Esmm
 from esmm.model.network import TASKS
+from esmm.model_config import ModelConfig
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from esmm.config import ModelConfig
 from esmm.model.cross import Cross
 from esmm.model.esmm import Esmm
+from esmm.model_config import ModelConfig
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 

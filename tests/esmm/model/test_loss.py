@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from esmm.config import ClassWeights
 from esmm.model.loss import Labels, binary_terms, click_loss, entire_space_loss
 from esmm.model.network import Network
+from esmm.model_config import ClassWeights
 
 LABELS = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 MODERATE = [-6.0, -2.5, -0.1, 0.0, 1.3, 5.0]

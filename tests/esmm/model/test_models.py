@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cli.errors import InputError
-from esmm.config import LossConfig, ModelConfig
 from esmm.model.aitm import Aitm
 from esmm.model.dbmtl import Dbmtl
 from esmm.model.esm2 import mixture_logit
@@ -23,6 +22,7 @@ from esmm.model.mmoe import Mmoe
 from esmm.model.models import network_class
 from esmm.model.network import Network, Rates
 from esmm.model.ple import Level, Ple
+from esmm.model_config import LossConfig, ModelConfig
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 
