@@ -80,9 +80,15 @@ def test_a_mistyped_section_is_told_with_the_nearest_one(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["demo", "ali_ccp"])
-def test_the_configurations_of_the_project_are_the_paper_network(name: str) -> None:
+def test_the_configurations_of_the_project_have_the_network_that_won(name: str) -> None:
     config = Config.load(str(PROJECT / "configs" / f"{name}.yaml"), [])
-    assert (config.model.embedding_dim, config.model.towers) == (18, [360, 200, 80])
+    assert config.model == Config.load(str(PROJECT / "configs/models/esmm_ns_cross.yaml"), []).model
+
+
+def test_the_paper_s_network_is_a_preset() -> None:
+    model = Config.load(str(PROJECT / "configs/models/esmm.yaml"), []).model
+    assert (model.name, model.embedding_dim, model.towers) == ("esmm", 18, [360, 200, 80])
+    assert not (model.input_norm or model.cross_layers)
 
 
 # A file from before these options; a run folder of that time must still predict.
