@@ -39,6 +39,9 @@ class ScheduleConfig(Section):
     decay: Literal["none", "linear", "cosine"] = "none"
     """How both learning rates fall over the steps after the warm-up."""
 
+    hold: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps after the warm-up that have the full learning rates, before they fall."""
+
     final_factor: float = Field(0.0, ge=0, le=1)
     """Share of the learning rates that a decay has left after the last step."""
 

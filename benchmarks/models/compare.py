@@ -74,7 +74,7 @@ def freeze(presets: list[Preset], data: Data, settings: Settings, seeds: list[in
     content = {
         "models": files,
         "seeds": seeds,
-        "config": {"path": settings.config, "options": settings.options, "workers": settings.workers},
+        "config": settings.content,
         "data": vars(data),
         "tuning": "none: no model's options were searched on these samples",
         "written_by": WRITTEN_BY,

@@ -46,7 +46,7 @@ def frozen(out: Path) -> tuple[Settings, Data, list[int]]:
         raise InputError(f"{out}: expected a comparison, found none. Run benchmarks.models.compare first.")
     content = json.loads(path.read_text())
     told = content["config"]
-    settings = Settings(told["path"], tuple(told["options"]), told["workers"])
+    settings = Settings(told["config"], tuple(told["options"]), told["workers"])
     return settings, Data(**content["data"]), content["seeds"]
 
 

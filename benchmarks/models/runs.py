@@ -1,5 +1,6 @@
 """One run of a comparison: train, predict, evaluate, each by the project's own command."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -33,11 +34,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all models are given alike. options: `--set` of esmm.train."""
+    """What all models are given alike. config: a file; options: `--set` of esmm.train."""
 
     config: str
     options: tuple[str, ...]
     workers: int
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """They themselves, with what is in the file."""
+        return {**asdict(self), "sha256": hashlib.sha256(Path(self.config).read_bytes()).hexdigest()}
 
 
 class Compared(TypedDict):
@@ -53,7 +59,7 @@ class Compared(TypedDict):
 def compared(preset: Preset, seed: int, data: Data, settings: Settings, out: Path) -> Compared:
     """A run of the comparison in `out`; one that stands there, made of the same, is taken as it is."""
     folder = out / "runs" / f"{preset.name}-{seed}"
-    made_of = {"preset": preset.sha256, "seed": seed, **asdict(data), **asdict(settings)}
+    made_of = {"preset": preset.sha256, "seed": seed, **asdict(data), **settings.content}
     made_of = json.loads(json.dumps(made_of))  # tuples as JSON has them
     mark = folder / RUN_NAME
     if not mark.exists() or json.loads(mark.read_text())["made_of"] != made_of:

@@ -33,6 +33,11 @@ def test_linear_decay_goes_towards_the_final_factor() -> None:
     assert course == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4])
 
 
+def test_held_rates_fall_in_the_steps_that_are_left() -> None:
+    course = _course(10, warmup_steps=2, decay="linear", hold=0.5)
+    assert course == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+
+
 def test_cosine_decay_is_slow_at_both_ends() -> None:
     course = _course(5, warmup_steps=1, decay="cosine", final_factor=0.1)
     half = 0.45  # of the way from 1 to 0.1
