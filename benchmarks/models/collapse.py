@@ -45,7 +45,7 @@ from schemas import manifest
 LOG = logging.getLogger("benchmarks.models.collapse")
 CLAMP = 1e-7
 CTR, CVR = 0.039, 0.0054  # Ali-CCP's
-SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]")
+SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]", "optimizer.schedule.hold=0")
 LOSSES, STARTS = ("clamped", "logits"), ("0.5", "rates")
 FIRST_SEED = 42
 HEAD = (
