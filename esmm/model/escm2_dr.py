@@ -30,10 +30,14 @@ class Escm2Dr(SharedTowers):
     def loss_sums(self, logits: Sequence[Tensor], labels: Labels) -> Tensor:
         """[4]: L_ctr, L_ctcvr, L_cvr and L_imputation."""
         ctr, cvr, third = logits
-        guess = F.softplus(third)
-        weight = labels.click / propensity(ctr)
+        guess, chance = F.softplus(third), propensity(ctr)
+        weight = labels.click / chance
         error = binary_terms(cvr, labels.both, labels.classes.conversion, labels.epsilon)
         robust = labels.times(guess + weight * (error - guess)).sum()
-        imputation = labels.times(weight * (error - guess).square()).sum()
+        imputation = labels.times(weight * self.trust(chance) * (error - guess).square()).sum()
         own = click_loss(ctr, labels), entire_space_loss(ctr, cvr, labels)
         return torch.stack([*own, robust, imputation])
+
+    def trust(self, chance: Tensor) -> Tensor | float:
+        """How much a click's guess counts, beside the inverse of its propensity, [B]."""
+        return 1.0
