@@ -46,6 +46,7 @@ class ModelConfig(Section):
         "aitm",
         "escm2_ips",
         "escm2_dr",
+        "mrdr",
         "dcmt",
         "ddpo",
         "esm2",

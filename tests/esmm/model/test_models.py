@@ -87,10 +87,11 @@ def expected_losses(name: str, logits: list[Tensor], network: Network, epsilon: 
     own = [(w * ctr).sum(), (w * ctcvr).sum()]
     if name == "escm2_ips":
         return [*own, (w * o / chance * bce(both, b)).sum()]
-    if name == "escm2_dr":
+    if name in ("escm2_dr", "mrdr"):
         guess, error = np.log1p(np.exp(logits[2].double().numpy())), bce(both, b)
         robust = guess + o / chance * (error - guess)
-        return [*own, (w * robust).sum(), (w * o / chance * (error - guess) ** 2).sum()]
+        imputed = 1 / chance if name == "escm2_dr" else (1 - chance) / chance**2
+        return [*own, (w * robust).sum(), (w * o * imputed * (error - guess) ** 2).sum()]
     if name == "dcmt":
         dual = o / chance * bce(both, b) + (1 - o) / (1 - chance) * bce(1 - both, third[0])
         return [*own, (w * dual).sum(), (w * abs(b + third[0] - 1)).sum()]
