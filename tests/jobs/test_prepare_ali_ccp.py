@@ -267,7 +267,7 @@ def test_the_size_of_the_table_is_told_as_it_is():
     """In the configuration and where the profile's memory is counted, 8 bytes a bucket."""
     rows = load_samples_config("configs/ali_ccp.yaml", ALI_CCP).sized(ALI_CCP).num_rows
     config, profile = Path("configs/ali_ccp.yaml").read_text(), Path("docs/profile.md").read_text()
-    assert f"{rows / 1e6:.0f} million rows, {rows * 18 * 4 / 1e9:.1f} GB of float32" in config
+    assert f"{rows / 1e6:.0f} million rows, {rows * 2 * 12 * 4 / 1e9:.1f} GB of float32" in config
     assert (
         f"the {rows / 1e6:.0f} million buckets of `configs/ali_ccp.yaml` {rows * 8 / 1e6:.0f} MB" in profile
     )
