@@ -1,4 +1,4 @@
-"""ESM2, by post-click behaviour decomposition: Wen et al., SIGIR 2020 (arXiv 1910.07099), equations 1 to 12.
+"""ESM2, by post-click behaviour decomposition: Wen et al., SIGIR 2020 (arXiv 1910.07099).
 
 After a click comes a deterministic action, such as putting into a cart (DAction), or another one (OAction):
 

@@ -95,7 +95,7 @@ def entire_space_loss(ctr: Tensor, cvr: Tensor, labels: Labels) -> Tensor:
 
 
 def action_loss(ctr: Tensor, action: Tensor, labels: Labels) -> Tensor:
-    """sum BCE(click * action, pCTR pAction) over all impressions, from two logits [B]; ESM2's equation 9."""
+    """sum BCE(click * action, pCTR pAction) over all impressions, from two logits [B]: ESM2's second loss."""
     if labels.action is None:
         raise ValueError("expected labels of actions, found none")
     losses = binary_terms(product_logit(ctr, action), labels.click * labels.action, epsilon=labels.epsilon)
