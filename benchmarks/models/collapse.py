@@ -54,7 +54,6 @@ HEAD = (
     "starts at",
     "collapsed",
     "AUC CTCVR",
-    "AUC CTR",
     "log loss CTCVR",
     "pCVR at the clamp",
 )
@@ -155,7 +154,7 @@ def table(runs: list[dict[str, Any]], constant: float) -> StudyTable:
 def _cells(runs: list[dict[str, Any]], constant: float) -> list[str]:
     collapsed = sum(run["log_loss"] > constant for run in runs)
     cells = [f"{collapsed} of {len(runs)}"]
-    for name, form in (("auc_ctcvr", ".4f"), ("auc_ctr", ".4f"), ("log_loss", ".5f"), ("at_clamp", ".2f")):
+    for name, form in (("auc_ctcvr", ".4f"), ("log_loss", ".5f"), ("at_clamp", ".2f")):
         values = [run[name] for run in runs]
         low, mean, high = (format(f(values), form) for f in (min, statistics.mean, max))
         cells.append(f"{mean} [{low}, {high}]")

@@ -60,7 +60,7 @@ def test_collapsed_runs_are_counted() -> None:
         {**same, "seed": 1, "auc_ctcvr": 0.5, "log_loss": 0.003},
         {**same, "seed": 2, "auc_ctcvr": 0.8, "log_loss": 0.001},
     ]
-    ((*names, collapsed, auc, _, _, _),) = collapse.table(runs, constant=0.002).rows
+    ((*names, collapsed, auc, _, _),) = collapse.table(runs, constant=0.002).rows
     assert names == ["0.02", "clamped", "0.5"]
     assert (collapsed, auc) == ("1 of 2", "0.6500 [0.5000, 0.8000]")
 
