@@ -136,4 +136,4 @@ class LossConfig(Section):
     class_weights: ClassWeights = ClassWeights()
 
     epsilon: float = Field(0.0, ge=0, lt=0.5)
-    """Added to probabilities in the logarithms of ESMM's losses, as PaddlePaddle's log_loss adds 1e-4."""
+    """Added to the probability in every logarithm, as PaddlePaddle's log_loss adds 1e-4; docs/models.md."""

@@ -11,11 +11,10 @@ first was stopped.
 """
 
 import argparse
-import json
 import logging
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.machine import machine
+from benchmarks.models.compare import FIRST_SEED
 from benchmarks.models.one_epoch import train_epoch
 from benchmarks.models.presets import PLAIN
-from benchmarks.models.study import Study, StudyTable
+from benchmarks.models.study import Study, StudyTable, add_run, read_runs
 from benchmarks.models.world import draw_world
 from benchmarks.training.train_step import make_trained
 from cli.arguments import CommandParser
@@ -47,7 +47,6 @@ CLAMP = 1e-7
 CTR, CVR = 0.039, 0.0054  # Ali-CCP's
 SMALL = ("model.embedding_dim=8", "model.towers=[64, 32]", "optimizer.schedule.hold=0")
 LOSSES, STARTS = ("clamped", "logits"), ("0.5", "rates")
-FIRST_SEED = 42
 HEAD = (
     "learning rate",
     "loss of",
@@ -57,8 +56,6 @@ HEAD = (
     "log loss CTCVR",
     "pCVR at the clamp",
 )
-
-LossSums = Callable[[Sequence[Tensor], Labels], Tensor]
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -122,7 +119,7 @@ def judge(trained: TrainStep, loader: Loader, world: World) -> dict[str, float |
 def run_all(args: argparse.Namespace, samples: Path, done: Path) -> None:
     """Train what `done` does not have yet, a line for each."""
     world = World.start().use("auto")
-    known = {(one["rate"], one["loss"], one["start"], one["seed"]) for one in _read(done)}
+    known = {(one["rate"], one["loss"], one["start"], one["seed"]) for one in read_runs(done)}
     valid = Loader(str(samples / "split=valid"), batch_size=8192)
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         loader = Loader(str(samples / "split=train"), batch_size=1024, shuffle_window=2048, seed=seed)
@@ -131,13 +128,8 @@ def run_all(args: argparse.Namespace, samples: Path, done: Path) -> None:
                 continue
             found = judge(train(loader, seed, rate, loss, start, world), valid, world)
             line = {"rate": rate, "loss": loss, "start": start, "seed": seed, **found}
-            with done.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
+            add_run(done, line)
             LOG.info("%s", line)
-
-
-def _read(done: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
 
 
 def table(runs: list[dict[str, Any]], constant: float) -> StudyTable:
@@ -180,7 +172,7 @@ def main() -> None:
     of_valid = manifest.read(str(samples / "split=valid"))["counts"]
     rate = of_valid["conversions"] / of_valid["impressions"]
     constant = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
-    tables = [table(_read(folder / "runs.jsonl"), constant)]
+    tables = [table(read_runs(folder / "runs.jsonl"), constant)]
     Study("collapse", "Why others' ESMM ends at 0.5", lead, tables).write(Path(args.out))
 
 

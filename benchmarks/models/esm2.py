@@ -1,4 +1,4 @@
-"""ESM2 beside ESMM, and its ablations: the ESM2 paper's section 4.5, on a shop whose clicks have actions.
+"""ESM2 beside ESMM, and the ablations of its paper, on a shop whose clicks have actions.
 
     python -m benchmarks.models.esm2
     python -m benchmarks.models.esm2 --seeds 1 --contexts 1000 --out /tmp/esm2
@@ -34,9 +34,8 @@ from storage.json_files import write_text
 LOG = logging.getLogger("benchmarks.models.esm2")
 SCHEMA, CONFIG = "configs/schemas/shop.yaml", "configs/shop.yaml"
 ACTIONS = {"either": ["carted", "wished"], "cart": ["carted"], "wish": ["wished"]}
-CHANGES: dict[
-    str, tuple[str, dict[str, object]]
-] = {  # what is changed of esm2, by name; which actions it learns from
+Change = tuple[str, dict[str, object]]  # which actions it learns from, and other options
+CHANGES: dict[str, Change] = {  # of esm2, by name
     "esm2": ("either", {}),
     "only cart": ("cart", {}),
     "only wish": ("wish", {}),
@@ -48,7 +47,7 @@ CHANGES: dict[
     "embedding 6": ("either", {"model.embedding_dim": 6}),
     "embedding 36": ("either", {"model.embedding_dim": 36}),
 }
-ESMM: tuple[str, dict[str, object]] = ("either", {})
+ESMM: Change = ("either", {})
 SHOWN = (*COLUMNS[:3], *OF_TRUTH[:1], COLUMNS[5])
 
 

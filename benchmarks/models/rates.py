@@ -1,4 +1,4 @@
-"""How models do with less to learn from: the sampling-rate curves of the ESMM paper's figure 3.
+"""How models do with less to learn from: the sampling-rate curves of the ESMM paper.
 
     python -m benchmarks.models.compare              # draws the world and trains on all of it
     python -m benchmarks.models.rates --models base division esmm_ns
@@ -12,17 +12,18 @@ import argparse
 import json
 import logging
 import shutil
-import statistics
 from pathlib import Path
 
 from benchmarks.common.machine import machine
 from benchmarks.models.presets import Preset, read_presets
 from benchmarks.models.runs import Data, Settings, trained_aucs
 from benchmarks.models.study import Study, StudyTable
+from benchmarks.models.summary import mean_and_deviation
 from benchmarks.models.world import build_split
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
+from storage import publishing
 
 LOG = logging.getLogger("benchmarks.models.rates")
 PAPER = ["base", "aman", "oversampling", "unbias", "division", "esmm_ns"]  # its Table 2, esmm beside
@@ -53,7 +54,8 @@ def frozen(out: Path) -> tuple[Settings, Data, list[int]]:
 def part_of(out: Path, share: float, config: str) -> str:
     """Samples of a share of the training half's contexts: the hash of a context says whether it is in."""
     folder = out / "rates" / f"{share:g}"
-    if not (folder / "samples" / "split=valid" / "_SUCCESS").exists():
+    part = folder / "samples" / "split=valid"
+    if not publishing.is_complete(str(part)):
         raw = out / "raw"
         logs = ["--skeleton", f"{raw}/sample_skeleton_train.csv"]
         build_split(
@@ -64,7 +66,7 @@ def part_of(out: Path, share: float, config: str) -> str:
             config,
         )
         shutil.rmtree(folder / "samples" / "split=train")
-    return str(folder / "samples" / "split=valid")
+    return str(part)
 
 
 def whole(out: Path, model: str, seed: int) -> Aucs:
@@ -102,9 +104,7 @@ def table(found: dict[tuple[str, float], list[Aucs]], task: str) -> StudyTable:
 
 
 def _cell(aucs: list[Aucs], task: str) -> str:
-    values = [one[task] for one in aucs]
-    mean = f"{statistics.mean(values):.4f}"
-    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
+    return mean_and_deviation([one[task] for one in aucs], ".4f")
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from benchmarks.models.presets import PLAIN, REFERENCE, Preset
 from cli.errors import InputError
 from schemas.metrics import Metrics
-from storage import publishing
 from storage.json_files import write_json
 
 DENSE_NAME = "dense.safetensors"
@@ -59,13 +58,11 @@ class Compared(TypedDict):
 def compared(preset: Preset, seed: int, data: Data, settings: Settings, out: Path) -> Compared:
     """A run of the comparison in `out`; one that stands there, made of the same, is taken as it is."""
     folder = out / "runs" / f"{preset.name}-{seed}"
-    made_of = {"preset": preset.sha256, "seed": seed, **asdict(data), **settings.content}
-    made_of = json.loads(json.dumps(made_of))  # tuples as JSON has them
-    mark = folder / RUN_NAME
-    if not mark.exists() or json.loads(mark.read_text())["made_of"] != made_of:
+    made_of = _made_of(preset, seed, data, settings)
+    if not _stands(folder, made_of):
         _train(preset, seed, data, settings, folder)
         _judge(preset, seed, data, folder, out)
-        write_json(str(mark), {"made_of": made_of})
+        write_json(str(folder / RUN_NAME), {"made_of": made_of})
     return Compared(
         model=preset.name,
         seed=seed,
@@ -76,11 +73,24 @@ def compared(preset: Preset, seed: int, data: Data, settings: Settings, out: Pat
 
 
 def trained_aucs(preset: Preset, seed: int, data: Data, settings: Settings, folder: Path) -> dict[str, float]:
-    """Of a run in `folder` on its validation samples, after the last step; one that is complete is kept."""
-    if not publishing.is_complete(str(folder)):
+    """Of a run in `folder` on its validation samples, after the last step; one made of the same is kept."""
+    made_of = _made_of(preset, seed, data, settings)
+    if not _stands(folder, made_of):
         _train(preset, seed, data, settings, folder)
+        write_json(str(folder / RUN_NAME), {"made_of": made_of})
     last = [entry for entry in _log(folder) if entry["kind"] == "epoch"][-1]
     return {name: last[name] for name in ("auc_ctr", "auc_cvr", "auc_ctcvr")}
+
+
+def _made_of(preset: Preset, seed: int, data: Data, settings: Settings) -> dict[str, Any]:
+    content = {"preset": preset.sha256, "seed": seed, **asdict(data), **settings.content}
+    found: dict[str, Any] = json.loads(json.dumps(content))  # tuples as JSON has them
+    return found
+
+
+def _stands(folder: Path, made_of: dict[str, Any]) -> bool:
+    mark = folder / RUN_NAME
+    return mark.exists() and json.loads(mark.read_text())["made_of"] == made_of
 
 
 def _train(preset: Preset, seed: int, data: Data, settings: Settings, folder: Path) -> None:

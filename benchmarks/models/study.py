@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from benchmarks.models.summary import markdown
 from jobs.report.blocks import Section, Table
@@ -57,3 +57,13 @@ class Study:
 def read_studies(out: Path) -> list[Study]:
     """Those of a comparison's folder."""
     return [Study.read(path) for path in sorted((out / FOLDER).glob("*.json"))]
+
+
+def read_runs(done: Path) -> list[dict[str, Any]]:
+    """What runs have come to, a line of JSON for each; none where there is no file yet."""
+    return [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+
+
+def add_run(done: Path, run: dict[str, Any]) -> None:
+    with done.open("a") as stream:
+        stream.write(json.dumps(run) + "\n")

@@ -103,9 +103,14 @@ def _cell(column: Column, runs: Sequence[Compared]) -> str:
     values = [value for run in runs if (value := column.value(run)) is not None]
     if len(values) < len(runs):
         return "undefined"
-    mean = format(statistics.mean(values), column.form)
-    spread = _deviation(values)
-    return mean if spread == 0 else f"{mean} ± {format(spread, column.form)}"
+    equal = len(set(values)) == 1  # the number of parameters, say, has no deviation worth a word
+    return format(values[0], column.form) if equal else mean_and_deviation(values, column.form)
+
+
+def mean_and_deviation(values: Sequence[float], form: str) -> str:
+    """As a cell says them; a single value has no deviation."""
+    mean = format(statistics.mean(values), form)
+    return f"{mean} ± {format(_deviation(values), form)}" if len(values) > 1 else mean
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -8,9 +8,7 @@ probabilities. A second call goes on where the first was stopped.
 """
 
 import argparse
-import json
 import logging
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,11 @@ import pyarrow.csv as pc
 import torch
 
 from benchmarks.common.machine import machine
+from benchmarks.models.compare import FIRST_SEED
 from benchmarks.models.one_epoch import train_epoch
 from benchmarks.models.presets import PLAIN
-from benchmarks.models.study import Study, StudyTable
+from benchmarks.models.study import Study, StudyTable, add_run, read_runs
+from benchmarks.models.summary import mean_and_deviation
 from benchmarks.models.true_vectors import ModelWithVectors, TrueVectors
 from benchmarks.models.world import draw_world
 from cli.arguments import CommandParser
@@ -39,7 +39,6 @@ from esmm.workers.world import World
 LOG = logging.getLogger("benchmarks.models.worlds")
 CONFIG = "configs/demo.yaml"
 PAPER, DEFAULT, GIVEN = "esmm, of the paper", "the default", "the default, given the true vectors"
-FIRST_SEED = 42
 COLUMNS = ("CTR", "CVR, clicked", "CTCVR", "pCVR, all")
 Array = npt.NDArray[np.float64]
 
@@ -122,7 +121,7 @@ def run(folder: Path, kind: str, world_seed: int, contexts: int, seed: int, worl
 def run_all(args: argparse.Namespace, done: Path) -> None:
     """Train what `done` has not yet, a line for each."""
     world = World.start().use("auto")
-    known = {(one["world"], one["model"], one["seed"]) for one in _read(done)}
+    known = {(one["world"], one["model"], one["seed"]) for one in read_runs(done)}
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
     wanted = [(number, kind, seed) for seed in seeds for number in args.worlds for kind in (PAPER, DEFAULT)]
     wanted += [(number, GIVEN, FIRST_SEED) for number in args.worlds]
@@ -133,13 +132,8 @@ def run_all(args: argparse.Namespace, done: Path) -> None:
         drawn = ["--world", "latent", "--seed", str(number), "--contexts", str(args.contexts)]
         draw_world(folder, drawn, 0.0, CONFIG)
         found = run(folder, kind, number, args.contexts, seed, world)
-        with done.open("a") as stream:
-            stream.write(json.dumps({"world": number, "model": kind, "seed": seed, "shares": found}) + "\n")
+        add_run(done, {"world": number, "model": kind, "seed": seed, "shares": found})
         LOG.info("world %d, %s, seed %d: %s", number, kind, seed, [f"{share:.1%}" for share in found])
-
-
-def _read(done: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
 
 
 def table(runs: list[dict[str, Any]]) -> StudyTable:
@@ -154,8 +148,7 @@ def table(runs: list[dict[str, Any]]) -> StudyTable:
 
 
 def _cell(values: tuple[float, ...]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    return mean_and_deviation([100 * value for value in values], ".1f")
 
 
 def main() -> None:
@@ -170,7 +163,7 @@ def main() -> None:
         f"Worlds of hidden vectors that nothing was tuned on, {args.contexts:,} contexts to train on, one "
         f"epoch, batch 1024, {args.seeds} seed(s), mean ± deviation; {on['date']}, {on['processor']}."
     )
-    Study("worlds", "How near to the best possible", lead, [table(_read(done))]).write(Path(args.out))
+    Study("worlds", "How near to the best possible", lead, [table(read_runs(done))]).write(Path(args.out))
 
 
 if __name__ == "__main__":
