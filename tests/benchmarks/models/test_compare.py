@@ -64,13 +64,13 @@ def test_the_page_shows_every_model_and_what_was_frozen() -> None:
 def test_a_small_comparison_runs_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["--models", "base", "--seeds", "1", "--contexts", "60", "--out", str(tmp_path / "out")]
+    arguments = ["--models", "base", "--seeds", "1", "--contexts", "200", "--out", str(tmp_path / "out")]
     arguments += ["--set", "train.batch_size=256"]
     monkeypatch.setattr("sys.argv", ["compare", *arguments])
     compare.main()
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [run["model"] for run in content["runs"]] == ["esmm", "base"]
-    assert content["runs"][1]["metrics"]["against"]["run"].endswith("esmm-42")
+    assert content["runs"][1]["metrics"]["against"]["run"].endswith("esmm-42/metrics.json")
     assert content["runs"][1]["parameters"] > 400_000
     frozen = json.loads((tmp_path / "out" / "frozen.json").read_text())
     assert frozen["models"]["base"]["settings"] == ['model.name="base"']
