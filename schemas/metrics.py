@@ -106,6 +106,8 @@ class AllImpressions(TypedDict):
     auc: float | None
     best_auc: float | None
     share_of_best: float | None
+    unclicked_auc: float | None
+    best_unclicked_auc: float | None
     all: Calibration
     clicked: Calibration
     unclicked: Calibration
@@ -247,6 +249,8 @@ MEANING: dict[str, str] = {
     "gauc_users": "users with both classes",
     "share_of_best": "(auc - 0.5) / (auc of the true probabilities - 0.5)",
     "mean_true": "mean true probability",
+    "cvr_all_impressions.unclicked_auc": "the same on unclicked impressions, where no label tells of a "
+    "conversion",
     "cvr_all_impressions.auc": "expected auc of p_cvr if every impression converted with its true p_cvr: "
     "an impression counts as p_cvr positives and 1 - p_cvr negatives",
     "reason": "why a value is null",

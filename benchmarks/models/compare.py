@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test", help="samples to judge on; with --train")
     parser.add_argument("--truth", help="true probabilities of the test half, where they are known")
     parser.add_argument("--world", choices=("latent", "additive"), default="latent", help="(%(default)s)")
-    parser.add_argument("--world-seed", type=int, default=1, help="of the world (%(default)s)")
+    parser.add_argument("--world-seed", type=int, default=3, help="of the world (%(default)s)")
     parser.add_argument(
         "--contexts", type=int, default=24_000, help="contexts of the world's training half (%(default)s)"
     )

@@ -24,7 +24,7 @@ from benchmarks.models.presets import Preset
 from benchmarks.models.runs import Compared, Data, Settings, compared
 from benchmarks.models.study import Study, StudyTable
 from benchmarks.models.summary import COLUMNS, OF_TRUTH
-from benchmarks.models.world import run_job
+from benchmarks.models.world import keep_apart, run_job
 from cli.arguments import CommandParser
 from cli.errors import exit_with_message
 from cli.log import set_up_logging
@@ -65,8 +65,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def draw_shop(out: Path, contexts: int) -> dict[str, Data]:
     """Samples of one shop, by what counts as an action."""
     raw = out / "raw"
+    drawn = ["--schema", SCHEMA, "--actions", "--contexts", str(contexts)]
+    keep_apart(out, drawn)
     if not publishing.is_complete(str(raw)):
-        drawn = ["--schema", SCHEMA, "--actions", "--contexts", str(contexts)]
         run_job("jobs.make_demo_logs", *drawn, "--out", str(raw))
     return {kind: _samples(out, raw, kind) for kind in ACTIONS}
 

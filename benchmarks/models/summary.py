@@ -38,6 +38,7 @@ COLUMNS = (
 # With the truth beside: where selection bias shows.
 OF_TRUTH = (
     Column("AUC pCVR, all", lambda run: run["metrics"]["cvr_all_impressions"]["auc"]),
+    Column("AUC pCVR, unclicked", lambda run: run["metrics"]["cvr_all_impressions"]["unclicked_auc"]),
     Column("pCVR / truth, all", lambda run: _ratio(run, "all"), ".3f"),
     Column("the same, unclicked", lambda run: _ratio(run, "unclicked"), ".3f"),
     Column("the same, clicked", lambda run: _ratio(run, "clicked"), ".3f"),

@@ -1,5 +1,6 @@
 """Samples of a planted world, drawn and built by the project's own commands; what stands there is kept."""
 
+import json
 import logging
 import shlex
 import subprocess
@@ -12,10 +13,11 @@ import yaml
 from cli.config_files import read_yaml
 from cli.errors import InputError
 from storage import publishing
-from storage.json_files import write_text
+from storage.json_files import write_json, write_text
 
 LOG = logging.getLogger(__name__)
 HALVES = ("train", "test")
+TOLD = "world.json"  # how the world was drawn
 
 
 def draw_world(
@@ -26,6 +28,7 @@ def draw_world(
     valid_share: of the training half's contexts, which become split=valid. splits: the halves to build.
     """
     raw, samples = out / "raw", out / "samples"
+    keep_apart(out, drawn)
     if not publishing.is_complete(str(raw)):
         run_job("jobs.make_demo_logs", "--out", str(raw), *drawn)
     for split in splits:
@@ -33,6 +36,21 @@ def draw_world(
         logs += ["--common", f"{raw}/common_features_{split}.csv"]
         build_split(samples, split, logs, valid_share, config)
     return samples
+
+
+def keep_apart(out: Path, drawn: Sequence[str]) -> None:
+    """Write down how the world of a folder is drawn; an `InputError` where another stands there."""
+    told = out / TOLD
+    if not told.exists() and publishing.is_complete(str(out / "raw")):
+        raise InputError(
+            f"{out}/raw: expected {TOLD} beside it, found none. Delete the folder or give another."
+        )
+    if told.exists() and (found := json.loads(told.read_text())["drawn"]) != list(drawn):
+        raise InputError(
+            f"{told}: expected a world drawn with {shlex.join(drawn)}, found one with {shlex.join(found)}. "
+            "Ask for the same, delete the folder or give another --out."
+        )
+    write_json(str(told), {"drawn": list(drawn)})
 
 
 def build_split(samples: Path, split: str, logs: Sequence[str], valid_share: float, config: str) -> None:

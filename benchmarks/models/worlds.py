@@ -126,11 +126,11 @@ def run_all(args: argparse.Namespace, done: Path) -> None:
     wanted = [(number, kind, seed) for seed in seeds for number in args.worlds for kind in (PAPER, DEFAULT)]
     wanted += [(number, GIVEN, FIRST_SEED) for number in args.worlds]
     for number, kind, seed in wanted:
-        if (number, kind, seed) in known:
-            continue
         folder = done.parent / str(number)
         drawn = ["--world", "latent", "--seed", str(number), "--contexts", str(args.contexts)]
         draw_world(folder, drawn, 0.0, CONFIG)
+        if (number, kind, seed) in known:
+            continue
         found = run(folder, kind, number, args.contexts, seed, world)
         add_run(done, {"world": number, "model": kind, "seed": seed, "shares": found})
         LOG.info("world %d, %s, seed %d: %s", number, kind, seed, [f"{share:.1%}" for share in found])

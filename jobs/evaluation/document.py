@@ -65,17 +65,14 @@ def _task(task: str, judged: Judged, sums: Sums) -> TaskMetrics:
 
 
 def _all_impressions(sums: Sums) -> AllImpressions:
-    aucs = {}
-    for name in ("cvr_all", "best_cvr_all"):
-        positives, negatives = sums.totals[name].classes
-        pairs = positives * negatives
-        aucs[name] = float(sums.summaries[name]["wins"][0]) / (2 * pairs) if pairs else None
-    own, best = aucs["cvr_all"], aucs["best_cvr_all"]
+    own, best = (_auc_by_truth(name, sums) for name in ("cvr_all", "best_cvr_all"))
     share = content.share_of_best(own, best)
     judged = AllImpressions(
         auc=own,
         best_auc=best,
         share_of_best=share,
+        unclicked_auc=_auc_by_truth("cvr_unclicked", sums),
+        best_unclicked_auc=_auc_by_truth("best_cvr_unclicked", sums),
         all=_calibration(sums.found, (0, 1)),
         clicked=_calibration(sums.found, (1,)),
         unclicked=_calibration(sums.found, (0,)),
@@ -86,6 +83,12 @@ def _all_impressions(sums: Sums) -> AllImpressions:
             "the true probabilities rank no better than chance: there is no share of the best AUC"
         )
     return judged
+
+
+def _auc_by_truth(name: str, sums: Sums) -> float | None:
+    positives, negatives = sums.totals[name].classes
+    pairs = positives * negatives
+    return float(sums.summaries[name]["wins"][0]) / (2 * pairs) if pairs else None
 
 
 def _bins_of_truth(summary: Arrays) -> list[Bin]:

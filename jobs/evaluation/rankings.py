@@ -17,10 +17,15 @@ from jobs.evaluation.scores import NUM_RANGES
 from jobs.evaluation.users import NUM_GROUPS
 from schemas.metrics import TASKS
 
-OF_TRUTH = ("best_ctr", "best_cvr", "best_ctcvr", "cvr_all", "best_cvr_all")
+WEIGHTED = (  # by the true p_cvr: an impression counts as p positives and 1 - p negatives
+    "cvr_all",
+    "best_cvr_all",
+    "cvr_unclicked",
+    "best_cvr_unclicked",
+)
+OF_TRUTH = ("best_ctr", "best_cvr", "best_ctcvr", *WEIGHTED)
 OF_ITEMS = ("item_ctr", "item_cvr", "item_ctcvr")  # by the item's rates in training
 RANKINGS = (*TASKS, *OF_TRUTH, *OF_ITEMS)  # all there can be, in the order of their kinds
-WEIGHTED = ("cvr_all", "best_cvr_all")  # an impression counts as p positives and 1 - p negatives
 WEIGHT_UNIT = 1 << 20  # of such a p
 
 NUM_BINS = 50  # of about equal mass: calibration and ECE

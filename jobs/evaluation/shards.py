@@ -109,7 +109,10 @@ def _baseline_to_parts(
 
 def _weighted(name: str, shard: Shard) -> Arrays:
     true = shard.columns["true_p_cvr"]
-    scored = shard.columns["p_cvr"] if name == "cvr_all" else true
+    scored = true if name.startswith("best") else shard.columns["p_cvr"]
+    if name.endswith("unclicked"):
+        unclicked = (shard.columns["label"] & 1) == 0
+        true, scored = true[unclicked], scored[unclicked]
     words = scores.to_words(scored.astype(np.float32), np.zeros(len(scored), np.uint8))
     return {"word": words, "weight": np.rint(true * WEIGHT_UNIT).astype(np.uint32)}
 

@@ -75,8 +75,10 @@ def _of_all_impressions(metrics: Metrics) -> list[str]:
     share = judged["share_of_best"]
     reached = "" if share is None else f", reached {share:.1%}"
     reachable = f"AUC {_number(judged['auc'])} of at best {_number(judged['best_auc'])}{reached}"
+    own, best = _number(judged["unclicked_auc"]), _number(judged["best_unclicked_auc"])
+    unclicked = f"on the unclicked {own} of at best {best}"
     both = f"mean predicted {_number(means['mean_predicted'])}, true {_number(means['mean_true'])}"
-    return [f"CVR on {OVER['cvr_all_impressions']}: {reachable}; {both}"]
+    return [f"CVR on {OVER['cvr_all_impressions']}: {reachable}; {unclicked}; {both}"]
 
 
 def _reasons(tasks: dict[str, TaskMetrics]) -> list[str]:

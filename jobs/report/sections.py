@@ -130,6 +130,9 @@ def _truth_table(metrics: Metrics) -> Table:
         means = (number(one["mean_predicted"], ".5f"), number(one["mean_true"], ".5f"))
         rows.append([name, f"{one['rows']:,}", *means, ratio])
     aucs = f"AUC {number(found['auc'])} of at best {number(found['best_auc'])}"
+    if "unclicked_auc" in found:  # not in files of before
+        own, best = number(found["unclicked_auc"]), number(found["best_unclicked_auc"])
+        aucs = f"{aucs}, on the unclicked {own} of at best {best}"
     reason = f" ({found['reason']})" if "reason" in found else ""
     caption = f"p_cvr by the true p_cvr, on every impression: {aucs}{reason}"
     return Table(caption, ("impressions", "rows", "mean predicted", "mean true", "ratio"), rows)

@@ -288,6 +288,10 @@ def test_cvr_on_all_impressions_is_judged_by_the_truth(
     # True probabilities are rounded to 2^-20 where they serve as weights.
     assert found["auc"] == pytest.approx(expected_pair_auc(p_cvr, true), abs=1e-6)
     assert found["best_auc"] == pytest.approx(expected_pair_auc(true, true), abs=1e-6)
+    p_unclicked, true_unclicked = p_cvr[~clicked], true[~clicked]
+    own, best = (expected_pair_auc(p, true_unclicked) for p in (p_unclicked, true_unclicked))
+    assert found["unclicked_auc"] == pytest.approx(own, abs=1e-6)
+    assert found["best_unclicked_auc"] == pytest.approx(best, abs=1e-6)
     for name, rows in {"all": clicked | True, "clicked": clicked, "unclicked": ~clicked}.items():
         expected = {"rows": rows.sum(), "mean_predicted": p_cvr[rows].mean(), "mean_true": true[rows].mean()}
         assert found[name] == pytest.approx(expected, abs=1e-9)

@@ -11,6 +11,7 @@ from benchmarks.models import collapse, rates, worlds
 from benchmarks.models.page import compare_page
 from benchmarks.models.study import Study, StudyTable, read_studies
 from benchmarks.models.true_vectors import ITEM, USER, ModelWithVectors, TrueVectors
+from benchmarks.models.world import keep_apart
 from cli.errors import InputError
 from esmm.data.loader import Loader
 from esmm.data.schedule import Position
@@ -134,3 +135,17 @@ def test_a_model_reads_the_vectors_as_one_more_field_of_each_side(tmp_path: Path
         model.vectors = replace(vectors, user=drawn[0], item=drawn[1])
         found.append(model.forward(batch)[0])
     assert all((a - b).abs().min() > 0 for a, b in zip(*found, strict=True))
+
+
+def test_a_folder_keeps_to_the_world_that_was_drawn_in_it(tmp_path: Path) -> None:
+    keep_apart(tmp_path, ["--seed", "1"])
+    keep_apart(tmp_path, ["--seed", "1"])
+    with pytest.raises(InputError, match="expected a world drawn with --seed 2, found one with --seed 1"):
+        keep_apart(tmp_path, ["--seed", "2"])
+
+
+def test_logs_of_an_unknown_world_are_not_taken_for_another(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "_SUCCESS").touch()
+    with pytest.raises(InputError, match="expected world.json beside it, found none"):
+        keep_apart(tmp_path, ["--seed", "1"])
