@@ -20,8 +20,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+APART = ("esmm_ns", "base", "aman", "oversampling", "unbias", "division")
+DEBIASED = ("escm2_ips", "escm2_dr", "mrdr", "dcmt", "ddpo")
 # Models that have an option, where not all have it.
 MODELS_WITH = {
+    "cvr_towers": ("esmm", "shared_bottom", "mmoe", "ple", *APART, *DEBIASED),
     "conversions": ("esmm", "shared_bottom", "mmoe", "ple", "dbmtl"),
     "experts": ("mmoe", "ple"),
     "levels": ("ple",),
@@ -62,11 +65,20 @@ class ModelConfig(Section):
     towers: list[PositiveInt] = Field([360, 200, 80], min_length=1)
     """Widths of the hidden layers of each tower, from the embedding to the output."""
 
+    cvr_towers: list[PositiveInt] | None = Field(None, min_length=1)
+    """Widths of the CVR tower, where they are to be others than those of the other towers. null: the same."""
+
     input_norm: bool = False
     """Layer normalisation of all that is pooled of an impression, before the first layer."""
 
     cross_layers: NonNegativeInt = 0
     """Cross layers of DCN-V2 between an impression's input and the first layer."""
+
+    dots: bool = False
+    """Dot products of all pairs of an impression's pooled fields, for the first layer to read beside them."""
+
+    wide: bool = False
+    """First-order part: a row holds one number more for each tower, summed over fields into its logit."""
 
     batch_norm: bool = False
     """Batch normalisation between each hidden layer and its ReLU, over the impressions of all workers."""
@@ -97,6 +109,11 @@ class ModelConfig(Section):
                     f"{option} is an option of {', '.join(models)}, found it with name {self.name}; "
                     "take it out, or choose another name"
                 )
+        if self.cvr_towers and self.batch_norm:
+            raise ValueError(
+                "cvr_towers and batch_norm are both given, which norms the layers of all towers together; "
+                "expected one of the two"
+            )
         return self
 
 

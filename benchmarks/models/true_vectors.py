@@ -101,8 +101,7 @@ class ModelWithVectors(Model):
             assert task.numbers is not None
             for side in ("user", "impression"):
                 task.numbers.sides[side] = Padded(config.embedding_dim)
-        width = network.TABLES * config.embedding_dim
-        super().__init__(network, ShardedEmbedding(schema.num_rows, width, world))
+        super().__init__(network, ShardedEmbedding(schema.num_rows, network.row_width(config), world))
         self.vectors = vectors
 
     def forward(

@@ -21,6 +21,8 @@ from esmm.checkpoints.writing import Origin
 from esmm.embedding.bags import field_offsets
 from esmm.embedding.optimizers import STEPS_BEFORE
 from esmm.embedding.sharded_table import owned_rows
+from esmm.model.models import network_class
+from esmm.model_config import ModelConfig
 from esmm.training.train_step import TrainStep
 from esmm.workers.world import AgreedError, World
 from schemas import manifest
@@ -91,10 +93,9 @@ def refused_fields(state: State, origin: Origin) -> dict[str, str]:
     """Fields of the new schema whose ids had other rows in the old one, or none; with the reason."""
     before = manifest.schema_of(state.schema).buckets
     after = manifest.schema_of(origin.schema).buckets
-    old_dim = state.config.model.embedding_dim
-    dim = origin.config.model.embedding_dim
-    if dim != old_dim:
-        return dict.fromkeys(after, f"embedding_dim {old_dim} -> {dim}")
+    old_row, new_row = (row_of(model) for model in (state.config.model, origin.config.model))
+    if old_row != new_row:
+        return dict.fromkeys(after, f"rows of {old_row} -> {new_row}")
     if changes := manifest.hash_changes(state.schema, origin.schema):
         return dict.fromkeys(after, ", ".join(changes))
     return {
@@ -102,6 +103,14 @@ def refused_fields(state: State, origin: Origin) -> dict[str, str]:
         for name, size in after.items()
         if before.get(name) != size
     }
+
+
+def row_of(model: ModelConfig) -> str:
+    """What a row of its embedding holds."""
+    kind = network_class(model.name)
+    first_order = kind.row_width(model) - kind.TABLES * model.embedding_dim
+    wide = f" and {first_order} of first order" if first_order else ""
+    return f"{kind.TABLES} x {model.embedding_dim} numbers{wide}"
 
 
 def _of_other_fields(old: Schema, new: Schema) -> list[str]:

@@ -26,7 +26,14 @@ class Apart(Network):
 
     def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:
         super().__init__(config, schema, world)
-        self.tasks = nn.ModuleList(OneTower(config, schema, world) for _ in range(TASKS))
+        own = config.towers, config.cvr_towers or config.towers
+        changes = ({"towers": widths, "cvr_towers": None} for widths in own)
+        configs = (config.model_copy(update=change) for change in changes)
+        self.tasks = nn.ModuleList(OneTower(of_task, schema, world) for of_task in configs)
+
+    @classmethod
+    def row_width(cls, config: ModelConfig) -> int:
+        return cls.TABLES * OneTower.row_width(config)
 
     def initialise(self) -> None:
         for task in self.networks():

@@ -76,6 +76,11 @@ class Inputs(nn.Module):
 
 def sizes(config: ModelConfig, schema: Schema) -> tuple[int, int]:
     """Numbers of the context's half of an impression's input, and of its own."""
-    of_context = len(schema.user_fields) + len(schema.user_numbers)
-    of_item = len(schema.impression_fields) + len(schema.impression_numbers)
+    of_context, of_item = fields(schema)
     return of_context * config.embedding_dim, of_item * config.embedding_dim
+
+
+def fields(schema: Schema) -> tuple[int, int]:
+    """Fields of a context and of an impression itself, numbers among them."""
+    of_context = len(schema.user_fields) + len(schema.user_numbers)
+    return of_context, len(schema.impression_fields) + len(schema.impression_numbers)

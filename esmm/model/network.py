@@ -33,7 +33,7 @@ class Rates(NamedTuple):
 class Network(nn.Module):
     """Pooled fields -> logits per impression; their probabilities and losses.
 
-    TABLES: how many vectors of `embedding_dim` numbers a row of the embedding holds. ACTIONS: whether the
+    TABLES: parts of a row of the embedding that different networks read. ACTIONS: whether the
     losses ask for `Labels.action`, so that samples must have it. losses: what `loss_sums`
     gives, in its order, with the weight of each in the sum unless the configuration says otherwise.
     """
@@ -48,6 +48,11 @@ class Network(nn.Module):
         self.losses = self.losses_of(config)
         self.config = config
         self.world = world
+
+    @classmethod
+    def row_width(cls, config: ModelConfig) -> int:
+        """Numbers that a row of the embedding holds."""
+        return cls.TABLES * config.embedding_dim
 
     @classmethod
     def losses_of(cls, config: ModelConfig) -> Mapping[str, float]:
@@ -80,7 +85,7 @@ class Network(nn.Module):
     ) -> tuple[Tensor, ...]:
         """The logits of the towers, each float32 [B].
 
-        pooled: [U*F_u + B*F_i, TABLES*D], the fields of each of U contexts, then those of each of B
+        pooled: [U*F_u + B*F_i, row_width], the fields of each of U contexts, then those of each of B
         impressions. context_index: int64 [B], ascending. numbers: [U, N_u] and [B, N_i], where the schema has
         some. dtype: of the matrix products. generator: of dropout, if wanted.
         """

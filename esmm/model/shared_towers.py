@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cli.errors import InputError
 from esmm.model import towers
+from esmm.model.dots import Dots
 from esmm.model.dropout import drop_out
-from esmm.model.inputs import Input, Inputs, sizes
+from esmm.model.inputs import Input, Inputs, fields, sizes
 from esmm.model.network import TASKS, Network, Rates
 from esmm.model.numbers import WithNumbers
+from esmm.model.wide import first_order
 from esmm.model_config import ModelConfig
 from esmm.workers.world import World
 from schemas.numbers import Statistics
@@ -31,13 +34,35 @@ class SharedTowers(Network):
         self.firsts = self.num_firsts(config)
         width = self.firsts * config.towers[0]
         self.sizes = sizes(config, schema)
+        self.fields = fields(schema)
         self.context = nn.Linear(self.sizes[0], width)
         self.item = nn.Linear(self.sizes[1], width, bias=False)
         self.context.bias.requires_grad_(not config.batch_norm)
-        self.towers = nn.ModuleList(towers.tower(config) for _ in range(self.TOWERS))
+        self.towers = nn.ModuleList(
+            towers.tower(widths, config.batch_norm) for widths in self._widths(config)
+        )
         self.norms = towers.norms(config, self.firsts, self.TOWERS, world)
         self.inputs = Inputs(config, *self.sizes)
-        self.numbers = WithNumbers(schema, config.embedding_dim) if schema.numbers else None
+        self.dots = Dots(self.fields, config.embedding_dim, width, config.input_norm) if config.dots else None
+        self.numbers = WithNumbers(schema, self.row_width(config)) if schema.numbers else None
+
+    @classmethod
+    def _widths(cls, config: ModelConfig) -> list[list[int]]:
+        """Of the hidden layers of each tower."""
+        widths = [config.towers] * cls.TOWERS
+        first, own = config.towers[0], config.cvr_towers
+        if own and own[0] != first:
+            raise InputError(
+                f"model.cvr_towers: expected to begin with {first}, found {own[0]}: all first layers of "
+                f"{config.name} are one. Only esmm_ns, base and others that share nothing can differ there."
+            )
+        if own:
+            widths[1] = own
+        return widths
+
+    @classmethod
+    def row_width(cls, config: ModelConfig) -> int:
+        return config.embedding_dim + (cls.TOWERS if config.wide else 0)
 
     @classmethod
     def num_firsts(cls, config: ModelConfig) -> int:
@@ -76,15 +101,41 @@ class SharedTowers(Network):
     ) -> tuple[Tensor, ...]:
         if self.numbers and numbers:
             pooled = self.numbers(pooled, *numbers)
+        pooled, wide = self._parted(pooled, context_index)
         x = self.inputs(pooled, context_index, dtype)
-        hidden = x.layer(self.context, self.item, self.firsts, not self.norms)
+        hidden = self._first_layers(x, pooled, context_index, dtype)
         hidden = self.join(self._activated(0, hidden, generator), x)
+        logits = [logit.float().squeeze(1) for logit in self.finish(self._towers(hidden, generator))]
+        return tuple(logits if wide is None else map(torch.add, logits, wide.unbind(1)))
+
+    def _parted(self, pooled: Tensor, context_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The pooled vectors alone, and what a wide part adds to the logits, [B, T]."""
+        if not self.config.wide:
+            return pooled, None
+        vectors, numbers = pooled.split([self.config.embedding_dim, self.TOWERS], 1)
+        return vectors.contiguous(), first_order(numbers.contiguous(), context_index, *self.fields)
+
+    def _first_layers(
+        self, x: Input, pooled: Tensor, context_index: Tensor, dtype: torch.dtype
+    ) -> Sequence[Tensor]:
+        """[B, h1] each; with ReLU, unless a norm is to come before it."""
+        if self.dots is None:
+            return x.layer(self.context, self.item, self.firsts, not self.norms)
+        hidden = x.layer(self.context, self.item, self.firsts, False)
+        products = self.dots(pooled, context_index, dtype).chunk(self.firsts, 1)
+        sums = [torch.add(h, product) for h, product in zip(hidden, products, strict=True)]
+        return sums if self.norms else [F.relu_(both) for both in sums]
+
+    def _towers(self, hidden: Sequence[Tensor], generator: torch.Generator | None) -> Sequence[Tensor]:
+        """What the towers' hidden layers make of the first ones."""
         chains = [cast(nn.Sequential, chain) for chain in self.towers]
+        outputs: dict[int, Tensor] = dict(enumerate(hidden))
         # Level by level, so that a norm costs one exchange for all towers.
-        for level in range(len(chains[0]) - 1):
-            hidden = [chain[level](h) for chain, h in zip(chains, hidden, strict=True)]
-            hidden = self._activated(level + 1, hidden, generator)
-        return tuple(logit.float().squeeze(1) for logit in self.finish(hidden))
+        for level in range(max(map(len, chains)) - 1):
+            higher = [place for place, chain in enumerate(chains) if level < len(chain) - 1]
+            found = self._activated(level + 1, [chains[i][level](outputs[i]) for i in higher], generator)
+            outputs |= zip(higher, found, strict=True)
+        return list(outputs.values())
 
     def _activated(
         self, level: int, hidden: Sequence[Tensor], generator: torch.Generator | None

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -26,16 +26,16 @@ class DenseLayer(nn.Linear):
         return cast(Tensor, Dense.apply(x, self.weight, self.bias, self.relu))
 
 
-def tower(config: ModelConfig) -> nn.Sequential:
+def tower(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
     """[B, h1] -> [B, 1]: the layers after the first. Checkpoints name them by even numbers: 0, 2, 4.
 
     Where batch norm comes between a layer and its ReLU, the layer has no ReLU, and its bias, which the norm
     takes away again, is not trained.
     """
-    layers = [DenseLayer(*widths, relu=not config.batch_norm) for widths in pairwise(config.towers)]
+    layers = [DenseLayer(*pair, relu=not batch_norm) for pair in pairwise(widths)]
     for layer in layers:
-        layer.bias.requires_grad_(not config.batch_norm)
-    layers.append(DenseLayer(config.towers[-1], 1, relu=False))
+        layer.bias.requires_grad_(not batch_norm)
+    layers.append(DenseLayer(widths[-1], 1, relu=False))
     return nn.Sequential(OrderedDict((str(2 * level), layer) for level, layer in enumerate(layers)))
 
 

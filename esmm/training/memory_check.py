@@ -18,8 +18,8 @@ GIB = 1 << 30
 
 def require_room(config: Config, num_rows: int, training: bool, world: World) -> None:
     """Stop where the rows of the workers that share a memory, with their optimiser state, exceed it."""
-    tables = network_class(config.model.name).TABLES
-    dim = tables * config.model.embedding_dim
+    kind = network_class(config.model.name)
+    tables, dim = kind.TABLES, kind.row_width(config.model)
     state = state_numbers_per_row(config.optimizer.sparse, dim, tables) if training else 0
     available, sharing = room(world)
     rows = -(-num_rows // world.size) * sharing

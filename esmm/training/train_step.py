@@ -27,10 +27,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def make_model(config: ModelConfig, schema: Schema, world: World) -> Model:
     """A model for samples of this schema, its numbers still to be filled."""
     kind = network_class(config.name)
-    width = kind.TABLES * config.embedding_dim
-    return Model(
-        kind(config, schema, world).to(world.device), ShardedEmbedding(schema.num_rows, width, world)
-    )
+    network = kind(config, schema, world).to(world.device)
+    return Model(network, ShardedEmbedding(schema.num_rows, kind.row_width(config), world))
 
 
 def initialise(model: Model, config: Config) -> None:

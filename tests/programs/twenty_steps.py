@@ -55,8 +55,8 @@ def make_config(case: str) -> Config:
         options |= {"dense": {"weight_decay": 0.1}}
     if "clipped" in more:
         options |= {"clip_grad_norm": 0.05}
-    model = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
-    model["input_norm"] = optimizer == "rowwise_adagrad"
+    model: dict[str, Any] = {"embedding_dim": 6, "towers": [16, 8], "batch_norm": optimizer == "lazy_adam"}
+    model |= dict.fromkeys(("input_norm", "dots", "wide"), optimizer == "rowwise_adagrad")
     return Config.model_validate({"model": model, "optimizer": options})
 
 

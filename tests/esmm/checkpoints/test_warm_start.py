@@ -174,7 +174,10 @@ def _rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
             ["model.towers=[8]"],
             r"rows of 23 of 23 fields; fresh: towers\.0\.0\.weight \(\[4, 8\] -> \[1, 8\]\)",
         ),
-        (["model.embedding_dim=6"], r"rows of 0 of 23 fields; fresh: 101, .* \(embedding_dim 4 -> 6\); "),
+        (
+            ["model.embedding_dim=6"],
+            r"rows of 0 of 23 fields; fresh: 101, .* \(rows of 1 x 4 numbers -> 1 x 6 numbers\); ",
+        ),
         (
             ["optimizer.sparse.name=lazy_adam"],
             "fresh: optimizer state mean, optimizer state square, optimizer state steps_before",

@@ -15,6 +15,7 @@ from cli.errors import InputError
 from esmm.model.aitm import Aitm
 from esmm.model.dbmtl import Dbmtl
 from esmm.model.esm2 import mixture_logit
+from esmm.model.esmm import Esmm
 from esmm.model.inputs import SharedInput
 from esmm.model.loss import Labels
 from esmm.model.mixture import mixed
@@ -22,7 +23,7 @@ from esmm.model.mmoe import Mmoe
 from esmm.model.models import network_class
 from esmm.model.network import Network, Rates
 from esmm.model.ple import Level, Ple
-from esmm.model_config import LossConfig, ModelConfig
+from esmm.model_config import MODELS_WITH, LossConfig, ModelConfig
 from tests.fixtures.ali_ccp import ALI_CCP, IMPRESSION_FIELDS, USER_FIELDS
 from tests.fixtures.workers import ONE_WORKER
 
@@ -280,3 +281,32 @@ def test_weights_of_losses_are_the_model_s_unless_told() -> None:
     assert network.loss_weights(network.config, LossConfig()) == [1.0, 1.0, 0.1, 0.1]
     told = LossConfig.model_validate({"task_weights": {"ctcvr": 3.0, "auxiliary": 0.5}})
     assert network.loss_weights(network.config, told) == [1.0, 3.0, 0.1, 0.5]
+
+
+@pytest.mark.parametrize("name", MODELS_WITH["cvr_towers"])
+def test_the_cvr_tower_can_have_widths_of_its_own(name: str) -> None:
+    network = _network(name, cvr_towers=[WIDTH, 5, 2])
+    logits = network(*_input(network.TABLES))
+    assert {len(logit) for logit in logits} == {IMPRESSIONS}
+    shapes = {key: list(value.shape) for key, value in network.named_parameters() if key.endswith("weight")}
+    ctr, cvr = ("tasks.0.towers.0", "tasks.1.towers.0") if network.TABLES > 1 else ("towers.0", "towers.1")
+    assert [shapes[f"{ctr}.{level}.weight"] for level in (0, 2)] == [[LAST, WIDTH], [1, LAST]]
+    assert [shapes[f"{cvr}.{level}.weight"] for level in (0, 2, 4)] == [[5, WIDTH], [2, 5], [1, 2]]
+
+
+def test_towers_of_one_tower_are_its_own_chain() -> None:
+    network = _network("esmm", cvr_towers=[WIDTH, 5, 2])
+    assert isinstance(network, Esmm)
+    pooled, index = _input()
+    x = network.inputs(pooled, index, torch.float32)
+    first = x.layer(network.context, network.item, 2, True)
+    for logit, h, tower in zip(network(pooled, index), first, network.towers, strict=True):
+        torch.testing.assert_close(logit, tower(h).squeeze(1))
+
+
+def test_tables_apart_may_begin_differently_and_one_first_layer_may_not() -> None:
+    assert _network("esmm_ns", cvr_towers=[4]).config.cvr_towers == [4]
+    with pytest.raises(InputError, match="expected to begin with 6, found 4"):
+        _network("esmm", cvr_towers=[4])
+    with pytest.raises(ValidationError, match="expected one of the two"):
+        _network("esmm", cvr_towers=[WIDTH, 5], batch_norm=True)
