@@ -92,7 +92,7 @@ def predict(world: World, options: PredictOptions) -> None:
         config = run_folder.read_config(options.run)
         found = read_calibration(options.calibration) if options.calibration else None
     world = world.use(options.device or config.train.device)
-    loader = Loader.for_run(options.samples, config, world, with_keys=True)
+    loader = Loader.for_run([options.samples], config, world, with_keys=True)
     with world.agree():
         kept.require_fields(options.keep, loader.schema)
     model, state = load(options, config, loader, world)

@@ -4,6 +4,7 @@
         --run runs/demo --set train.epochs=2
     horovodrun -np 2 -H localhost:2 python -m esmm.train ...     two workers share each step
     python -m esmm.train ... --run runs/demo --resume            go on where it was stopped
+    python -m esmm.train --train samples/ds=2026-11-0[1-7] ...   several sample sets as one
     spark-submit ... esmm/train.py --launcher spark --num-workers 2 ...      two workers on a Spark cluster
 
 exit codes:
@@ -28,7 +29,13 @@ def parse_arguments(argv: list[str]) -> TrainOptions:
     """The command line; see the top of this file."""
     parser = CommandParser("esmm.train", __doc__)
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
-    parser.add_argument("--train", required=True, help="folder of samples to train on")
+    parser.add_argument(
+        "--train",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folders of samples to train on, such as days",
+    )
     parser.add_argument("--valid", required=True, help="folder of samples to validate on after each epoch")
     parser.add_argument(
         "--run", type=Path, required=True, help="folder to write: configuration, log, checkpoints"

@@ -41,7 +41,7 @@ class TrainOptions:
     """
 
     config: str
-    train: str
+    train: list[str]
     valid: str
     run: Path
     settings: list[str]
@@ -80,7 +80,7 @@ class Job:
             config = Config.load(options.config, options.settings)
         world = world.use(config.train.device)
         train_loader = Loader.for_run(options.train, config, world, config.loader.shuffle_window)
-        valid_loader = Loader.for_run(options.valid, config, world)
+        valid_loader = Loader.for_run([options.valid], config, world)
         job = cls(options, config, train_loader, valid_loader, world)
         with world.qualify():
             job._refuse()

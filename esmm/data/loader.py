@@ -25,6 +25,7 @@ from esmm.data.row_group import RowLayout, Rows, from_table
 from esmm.data.sample_check import check_files, check_num_rows
 from esmm.data.schedule import Position, RowGroup, Schedule, Window, make_schedule, row_groups, window_rng
 from esmm.workers.world import World
+from schemas import joined
 from schemas import manifest as manifests
 from schemas.manifest import Manifest
 
@@ -97,15 +98,21 @@ class Loader:
 
     @classmethod
     def for_run(
-        cls, folder: str, config: Config, world: World, shuffle_window: int = 0, with_keys: bool = False
+        cls,
+        folders: list[str],
+        config: Config,
+        world: World,
+        shuffle_window: int = 0,
+        with_keys: bool = False,
     ) -> Self:
         """This rank's loader for training, validation or, with_keys, prediction.
 
-        All ranks call it together: each must find the samples, rank 0 alone reads their manifest.
+        All ranks call it together: each must find the samples, rank 0 alone reads their manifests.
         """
         with world.qualify():
-            manifests.require_published(folder)
-        manifest = world.on_rank_zero(lambda: manifests.read(folder))
+            for one in folders:
+                manifests.require_published(one)
+        folder, manifest = world.on_rank_zero(lambda: joined.read(folders))
         with world.qualify():
             return cls(
                 folder,

@@ -29,9 +29,11 @@ def check_num_rows(folder: str, schema: Schema) -> int:
 
 
 def check_files(folder: str, manifest: Manifest) -> None:
-    """Every file of the manifest is there and as long as it was: one listing, nothing is opened."""
+    """Every file of the manifest is there and as long as it was: a listing per folder, nothing is opened."""
     fs, path = filesystem(folder)
-    found = {info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(path, detail=True)}
+    below = {entry["name"].rpartition("/")[0] for entry in manifest["files"]}
+    listed = ((place, info) for place in below for info in fs.ls(f"{path}/{place}".rstrip("/"), detail=True))
+    found = {f"{place}/{info['name'].rpartition('/')[2]}".lstrip("/"): info["size"] for place, info in listed}
     for entry in manifest["files"]:
         name = entry["name"]
         size = found.get(entry["name"])
