@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.common.machine import machine
 from benchmarks.models.presets import Preset, read_presets
@@ -100,7 +101,11 @@ def table(found: dict[tuple[str, float], list[Aucs]], task: str) -> StudyTable:
     models = list(dict.fromkeys(model for model, _ in found))
     rows = [[model, *(_cell(found[model, share], task) for share in (*SHARES, 1.0))] for model in models]
     head = ["model", *(f"{share:.0%}" for share in (*SHARES, 1.0))]
-    return StudyTable(f"AUC of {TASKS[task]}, by share of the training samples", head, rows)
+    lines = {
+        model: [[share, mean(one[task] for one in found[model, share])] for share in (*SHARES, 1.0)]
+        for model in models
+    }
+    return StudyTable(f"AUC of {TASKS[task]}, by share of the training samples", head, rows, lines)
 
 
 def _cell(aucs: list[Aucs], task: str) -> str:

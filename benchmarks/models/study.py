@@ -1,13 +1,14 @@
 """A study beside the comparison: tables that compare.html shows after its own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.models.curves import Points, curves_chart
 from benchmarks.models.summary import markdown
-from jobs.report.blocks import Section, Table
+from jobs.report.blocks import Chart, Section, Table
 from storage.json_files import write_json
 
 FOLDER = "studies"  # of the comparison's
@@ -15,9 +16,12 @@ FOLDER = "studies"  # of the comparison's
 
 @dataclass(frozen=True)
 class StudyTable:
+    """lines: for a chart above it, of each model its points (share, value)."""
+
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    lines: Mapping[str, Points] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,12 @@ class Study:
     @property
     def section(self) -> Section:
         """As a part of a page."""
-        tables = [Table(table.caption, table.head, table.rows) for table in self.tables]
-        return Section(self.name, self.title, self.lead, tables)
+        blocks = [self._block(place, table) for place, table in enumerate(self.tables)]
+        return Section(self.name, self.title, self.lead, blocks)
+
+    def _block(self, place: int, told: StudyTable) -> Table | Chart:
+        table = Table(told.caption, told.head, told.rows)
+        return curves_chart(f"{self.name}-{place}", told.lines, table) if told.lines else table
 
 
 def read_studies(out: Path) -> list[Study]:

@@ -1,13 +1,17 @@
 """Studies beside a comparison: their tables and pages, and the parts that they compute themselves."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.models import collapse, rates, worlds
+from benchmarks.models.curves import spread
 from benchmarks.models.page import compare_page
 from benchmarks.models.study import Study, StudyTable, read_studies
 from benchmarks.models.true_vectors import ITEM, USER, ModelWithVectors, TrueVectors
@@ -19,6 +23,7 @@ from esmm.model.loss import Labels, click_loss, entire_space_loss
 from esmm.model_config import ModelConfig
 from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.world import FIELDS
+from jobs.report.blocks import Chart
 from schemas.hashing import bucket
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.report_runs import compared_run
@@ -71,6 +76,32 @@ def test_rates_are_rows_of_models_and_columns_of_shares() -> None:
     table = rates.table(found, "auc_cvr")
     assert table.head == ["model", "1%", "5%", "20%", "100%"]
     assert table.rows == [["esmm", "0.6010", "0.6050", "0.6200", "0.7000"]]
+    assert table.lines == {"esmm": [[0.01, 0.601], [0.05, 0.605], [0.2, 0.62], [1.0, 0.7]]}
+
+
+def test_lines_of_a_study_are_a_chart_over_its_table(tmp_path: Path) -> None:
+    found = {
+        (model, share): [{"auc_cvr": 0.6 + bonus + share / 10}]
+        for model, bonus in (("esmm", 0.0), ("base", 0.001))
+        for share in (*rates.SHARES, 1.0)
+    }
+    Study("rates", "Less", "A lead.", [rates.table(found, "auc_cvr")]).write(tmp_path)
+    (study,) = read_studies(tmp_path)
+    (chart,) = study.section.blocks
+    assert isinstance(chart, Chart)
+    assert chart.numbers.rows[1] == ["base", "0.6020", "0.6060", "0.6210", "0.7010"]
+    for text in ("esmm", "base", "20%", 'id="rates-0-title"'):
+        assert text in chart.svg
+
+
+@given(st.dictionaries(st.text(min_size=1), st.floats(0.4, 0.9), min_size=1, max_size=8))
+def test_names_at_the_ends_of_lines_stand_apart_in_the_same_order(places: dict[str, float]) -> None:
+    found = spread(places, 0.02)
+    assert found.keys() == places.keys()
+    order = sorted(found.values())
+    assert all(b - a >= 0.02 - 1e-9 for a, b in pairwise(order))
+    assert [places[name] for name in sorted(found, key=lambda name: found[name])] == sorted(places.values())
+    assert np.mean(order) == pytest.approx(np.mean(list(places.values())))
 
 
 def test_rates_need_a_comparison(tmp_path: Path) -> None:
