@@ -95,6 +95,8 @@ class Job:
         network.loss_weights(self.config.model, self.config.loss)
         if network.ACTIONS:
             self._require_actions()
+        if network.UNCLICKED:
+            self._require_unclicked()
         require_room(self.config, self.train.num_rows, training=True, world=self.world)
         if self.config.train.early_stopping_patience and not valid.manifest["counts"]["conversions"]:
             raise InputError(
@@ -114,6 +116,15 @@ class Job:
                 "conversion, such as putting into a cart; expected a column action, found none. Name such "
                 "columns under tables.actions of the schema (docs/own_logs.md) and build the samples anew, "
                 "or choose another model.name."
+            )
+
+    def _require_unclicked(self) -> None:
+        counts = self.train.manifest["counts"]
+        if counts["clicks"] == counts["impressions"]:
+            raise InputError(
+                f"{self.train.folder}: model {self.config.model.name} takes impressions without a click for "
+                f"negatives; expected some, found {counts['impressions']:,} impressions that were all clicked. "
+                "Build the samples from the logs of all impressions, or choose another model.name."
             )
 
     @property

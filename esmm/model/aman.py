@@ -15,6 +15,8 @@ RATE = 0.2
 class Aman(Base):
     """BASE, with unclicked impressions as negatives."""
 
+    UNCLICKED = True
+
     def counts(self, ctr: Tensor, labels: Labels) -> Tensor:
         """1 for clicks, the rate for the others; their conversion label is 0."""
         rate = self.config.negative_rate or RATE

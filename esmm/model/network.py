@@ -33,13 +33,15 @@ class Rates(NamedTuple):
 class Network(nn.Module):
     """Pooled fields -> logits per impression; their probabilities and losses.
 
-    TABLES: parts of a row of the embedding that different networks read. ACTIONS: whether the
-    losses ask for `Labels.action`, so that samples must have it. losses: what `loss_sums`
-    gives, in its order, with the weight of each in the sum unless the configuration says otherwise.
+    TABLES: parts of a row of the embedding that different networks read. ACTIONS: whether the losses ask for
+    `Labels.action`, so that samples must have it. UNCLICKED: whether there have to be impressions without a
+    click. losses: what `loss_sums` gives, in its order, with the weight of each in the sum unless the
+    configuration says otherwise.
     """
 
     TABLES: ClassVar[int] = 1
     ACTIONS: ClassVar[bool] = False
+    UNCLICKED: ClassVar[bool] = False
     losses: Mapping[str, float] = ENTIRE_SPACE
 
     def __init__(self, config: ModelConfig, schema: Schema, world: World) -> None:

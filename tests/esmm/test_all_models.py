@@ -13,6 +13,7 @@ from cli.errors import InputError
 from esmm.model.models import network_class
 from esmm.model_config import ModelConfig
 from esmm.training_run import train
+from schemas.samples import MANIFEST_NAME
 from schemas.schema import Tables
 from tests.fixtures.runs import Inputs, assert_same_run, cut_off, predictions_of
 from tests.fixtures.sample_files import TEST_SCHEMA
@@ -82,6 +83,17 @@ def test_a_model_that_does_not_exist_is_told_with_those_that_do(inputs: Inputs, 
 def test_esm2_refuses_samples_without_actions(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model esm2 .* expected a column action, found none"):
         train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=esm2"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_aman_refuses_samples_of_clicks_alone(inputs: Inputs, tmp_path: Path) -> None:
+    clicked = tmp_path / "clicked"
+    shutil.copytree(inputs.train, clicked)
+    content = json.loads((clicked / MANIFEST_NAME).read_text())
+    content["counts"]["clicks"] = content["counts"]["impressions"]
+    (clicked / MANIFEST_NAME).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"model aman .* expected some, found \d+ impressions that were all"):
+        train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=aman", train=clicked))
     assert not (tmp_path / "run").exists()
 
 
