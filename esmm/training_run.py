@@ -123,7 +123,7 @@ class Job:
         if counts["clicks"] == counts["impressions"]:
             raise InputError(
                 f"{self.train.folder}: model {self.config.model.name} takes impressions without a click for "
-                f"negatives; expected some, found {counts['impressions']:,} impressions that were all clicked. "
+                f"negatives; expected some, found {counts['impressions']:,} impressions, all clicked. "
                 "Build the samples from the logs of all impressions, or choose another model.name."
             )
 

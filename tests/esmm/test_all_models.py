@@ -92,7 +92,7 @@ def test_aman_refuses_samples_of_clicks_alone(inputs: Inputs, tmp_path: Path) ->
     content = json.loads((clicked / MANIFEST_NAME).read_text())
     content["counts"]["clicks"] = content["counts"]["impressions"]
     (clicked / MANIFEST_NAME).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"model aman .* expected some, found \d+ impressions that were all"):
+    with pytest.raises(InputError, match=r"model aman .* expected some, found \d+ impressions, all clicked"):
         train(ONE_WORKER, inputs.options(tmp_path / "run", "model.name=aman", train=clicked))
     assert not (tmp_path / "run").exists()
 
