@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jobs.demo_logs.draw import DIRT_CONVERSION, DIRT_NO_ITEM, draw_records, draw_rows
+from jobs.demo_logs.laws import Array
 from jobs.demo_logs.plan import Plan
 from jobs.demo_logs.render import make_texts, render
 from jobs.demo_logs.scratch import MAX_FEATURES, MAX_ROW_FEATURES, Lines, new_history, new_lines
-from jobs.demo_logs.world import Array, PlantedWorld
+from jobs.demo_logs.world import PlantedWorld
 from schemas import truth
 
 SPLITS = ("train", "test")

@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.demo_logs.world import (
-    DEPARTMENTS,
-    Array,
-    PlantedWorld,
-    Strengths,
-    build_world,
-    zipf_ranks,
-)
+from jobs.demo_logs.laws import DEPARTMENTS, Array, Strengths, zipf_ranks
+from jobs.demo_logs.world import PlantedWorld, build_world
 
 LATENT_DIM = 4
 LATENT_STREAM = 3  # separates these random numbers from the world's and the plans'

@@ -10,8 +10,9 @@ from statistics import NormalDist
 import numpy as np
 
 from jobs.demo_logs.draw import CLEAN, DIRT_CONVERSION, DIRT_NO_ITEM
+from jobs.demo_logs.laws import Array
 from jobs.demo_logs.scratch import Contexts
-from jobs.demo_logs.world import Array, PlantedWorld
+from jobs.demo_logs.world import PlantedWorld
 
 MEAN_IMPRESSIONS = 57.9
 SHARE_OF_SINGLE = 0.012  # contexts with exactly one impression

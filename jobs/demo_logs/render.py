@@ -10,8 +10,9 @@ import numba
 import numpy as np
 
 from jobs.demo_logs.draw import MAX_HITS
+from jobs.demo_logs.laws import Array
 from jobs.demo_logs.scratch import Lines
-from jobs.demo_logs.world import FIELDS, Array
+from jobs.demo_logs.world import FIELDS
 
 COMMA, LINE_FEED, ZERO, LETTERS = 44, 10, 48, 87  # LETTERS + 10 is "a"
 FEATURE_MARK, ID_MARK, VALUE_MARK = 1, 2, 3

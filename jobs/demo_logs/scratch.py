@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs.demo_logs.world import Array, PlantedWorld
+from jobs.demo_logs.laws import Array
+from jobs.demo_logs.world import PlantedWorld
 
 MAX_FEATURES = 2706  # of a common record
 MAX_ROW_FEATURES = 50  # of a skeleton row

@@ -10,8 +10,9 @@ from cli.errors import InputError
 from jobs import make_demo_logs
 from jobs.demo_logs.chunks import Sampler, sigmoid
 from jobs.demo_logs.latent import build_latent_world
+from jobs.demo_logs.laws import DEPARTMENTS, Array
 from jobs.demo_logs.plan import draw_plan
-from jobs.demo_logs.world import DEPARTMENTS, Array, PlantedWorld
+from jobs.demo_logs.world import PlantedWorld
 from jobs.make_demo_logs import parse_arguments, read_options
 from tests.fixtures.ali_ccp import ALI_CCP
 
