@@ -2,9 +2,12 @@
 
     python -m jobs.make_demo_logs --out data/raw --contexts 8000 --seed 1
     python -m jobs.make_demo_logs --world latent --out data/latent --contexts 24000
+    python -m jobs.make_demo_logs --day 3 --out raw/ds=2026-11-03
     python -m jobs.make_demo_logs --schema configs/schemas/shop.yaml --format parquet --out data/shop
 
-Equal options give equal bytes, whatever the number of processes.
+Equal options give equal bytes, whatever the number of processes. With --day the logs are those of one day,
+whole, of a world that drifts from day to day (jobs/demo_logs/days.py): sample_skeleton.csv,
+common_features.csv and truth.csv. Days of equal --seed and --contexts are days of one world.
 """
 
 import argparse
@@ -22,13 +25,23 @@ from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
-from jobs.demo_logs.chunks import CHUNK, SPLITS, ChunkResult, ChunkTask, Drawer, Sampler, calibrate
+from jobs.demo_logs.chunks import (
+    CHUNK,
+    SPLITS,
+    ChunkResult,
+    ChunkTask,
+    Drawer,
+    Sampler,
+    Split,
+    calibrate,
+)
+from jobs.demo_logs.days import whole_day
 from jobs.demo_logs.latent import build_latent_world
-from jobs.demo_logs.options import ADDITIVE, LATENT, Options, ShopOptions
-from jobs.demo_logs.plan import Plan, draw_plan
+from jobs.demo_logs.options import ADDITIVE, LATENT, DayOptions, Options, ShopOptions
+from jobs.demo_logs.plan import draw_plan
 from jobs.demo_logs.world import PlantedWorld, build_world
 from jobs.shop_logs import files as shop_files
-from schemas import schema_file, truth
+from schemas import schema_file
 from storage import outputs, staging
 from storage.filesystems import filesystem
 from storage.json_files import write_json
@@ -40,21 +53,22 @@ OUTPUT = outputs.Kind(
     content="demo logs",
     manifest=SUMMARY_NAME,
     keys=frozenset(("options", "splits")),
-    names=rf"(sample_skeleton|common_features|truth)_(train|test)\.csv|{shop_files.NAMES}",
+    names=rf"(sample_skeleton|common_features|truth)(_train|_test)?\.csv|{shop_files.NAMES}",
 )
 TEXT, PARQUET = "text", "parquet"
 FORMAT_OF = {"ali_ccp": TEXT, "shop": PARQUET}  # by the name of the schema whose logs are drawn
 WORLDS = {ADDITIVE: build_world, LATENT: build_latent_world}  # of Ali-CCP's fields
 OF_TEXT, OF_SHOP = Options(), ShopOptions(ctr=0.05, cvr=0.18)
+OF_DAY = DayOptions()
 OF_LATENT = Options(ctr=0.05, cvr=0.10, world=LATENT)
 
 
-def make_tasks(plans: tuple[Plan, ...]) -> list[ChunkTask]:
+def make_tasks(splits: tuple[Split, ...]) -> list[ChunkTask]:
     """All chunks; within a file in the order of the file."""
     tasks = []
-    for split, plan in enumerate(plans):
-        for kind, total in (("skeleton", plan.segment_context.shape[0]), ("common", plan.contexts)):
-            tasks += [ChunkTask(split, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
+    for number, split in enumerate(splits):
+        for kind, total in (("skeleton", len(split.plan.segment_context)), ("common", split.plan.contexts)):
+            tasks += [ChunkTask(number, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
     return tasks
 
 
@@ -103,8 +117,7 @@ def with_progress(results: Iterator[ChunkResult], total: int) -> Iterator[ChunkR
 
 def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[str, int]]:
     """Append the chunks to their files in `folder`; returns the counts per split."""
-    counts: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
-    header = {truth.file_name(name): f"{truth.HEADER}\n".encode() for name in SPLITS}
+    counts: dict[str, dict[str, int]] = {}
     fs, path = filesystem(folder)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
@@ -112,25 +125,36 @@ def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[s
             for name, part in result.parts.items():
                 if name not in files:
                     files[name] = stack.enter_context(fs.open(f"{path}/{name}", "wb"))
-                    files[name].write(header.get(name, b""))
                 files[name].write(part)
-            total = counts[SPLITS[result.split]]
+            total = counts.setdefault(result.split, {})
             for key, value in result.counts.items():
                 total[key] = total.get(key, 0) + value
     return counts
 
 
-def make_logs(out: str, options: Options, processes: int, overwrite: bool) -> dict[str, Any]:
-    """Draw both halves into the folder `out`, which appears whole or not at all; returns its summary."""
+def plan_logs(options: Options | DayOptions) -> tuple[PlantedWorld, tuple[Split, ...]]:
+    """The world, and what is drawn of it: two halves, or one whole day."""
+    if isinstance(options, DayOptions):
+        world, day = whole_day(options.seed, options.contexts, options.day)
+        return world, (day,)
+    world = WORLDS[options.world](options.seed, options.contexts)
+    contexts = (options.contexts, options.contexts // 2)
+    plans = [draw_plan(options.seed, number, half, world) for number, half in enumerate(contexts)]
+    return world, tuple(Split(name, f"_{name}", plan) for name, plan in zip(SPLITS, plans, strict=True))
+
+
+def make_logs(out: str, options: Options | DayOptions, processes: int, overwrite: bool) -> dict[str, Any]:
+    """Draw the logs into the folder `out`, which appears whole or not at all; returns its summary.
+
+    The mean CTR and CVR are those of the options, in the training half or on each day anew.
+    """
     options.check()
     outputs.refuse_taken(out, OUTPUT, overwrite)
-    world = WORLDS[options.world](options.seed, options.contexts)
-    halves = (options.contexts, options.contexts // 2)
-    plans = tuple(draw_plan(options.seed, split, half, world) for split, half in enumerate(halves))
-    intercepts = calibrate(Sampler(world, plans[0], options.list_scale), options.ctr, options.cvr)
-    tasks = make_tasks(plans)
+    world, splits = plan_logs(options)
+    intercepts = calibrate(Sampler(world, splits[0].plan, options.list_scale), options.ctr, options.cvr)
+    tasks = make_tasks(splits)
     with staging.beside(out) as staged:
-        results = draw_in_order(tasks, processes, (world, plans, options.list_scale, intercepts))
+        results = draw_in_order(tasks, processes, (world, splits, options.list_scale, intercepts))
         counts = write_files(staged, with_progress(results, len(tasks)))
         summary: dict[str, Any] = {
             "options": asdict(options),
@@ -190,11 +214,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="with columns carted and wished, what leads from clicks to conversions; for shop",
     )
     parser.add_argument(
+        "--day",
+        type=int,
+        metavar="N",
+        help="one day's logs, whole, of a world that drifts from day 1 on: effects, and items that come and "
+        "go; for the additive world of ali_ccp",
+    )
+    parser.add_argument(
         "--contexts",
         type=int,
-        default=default.contexts,
         help="contexts of the training half, 57.9 impressions each on average; the test half has half "
-        "as many (default %(default)s: about 460,000 impressions for training, as text 230 MB)",
+        f"as many (default {default.contexts}: about 460,000 impressions for training, as text 230 MB). "
+        f"With --day those of the day, {OF_DAY.contexts}",
     )
     parser.add_argument(
         "--seed", type=int, default=default.seed, help="equal seeds, equal bytes (%(default)s)"
@@ -239,17 +270,22 @@ def format_for(schema: str, wanted: str | None) -> str:
     return FORMAT_OF[schema]
 
 
-def read_options(args: argparse.Namespace) -> Options | ShopOptions:
-    """What the logs depend on, by the command line; `Options` for text."""
+def read_options(args: argparse.Namespace) -> Options | DayOptions | ShopOptions:
+    """What the logs depend on, by the command line; `ShopOptions` for tables."""
     kind = format_for(schema_file.read(args.schema).name, args.format)
     if kind == PARQUET and args.world:
         raise InputError(f"--world {args.world}: expected none, as the shop has one world. Leave it out.")
     if kind == TEXT and args.actions:
         raise InputError("--actions: the text of Ali-CCP has no place for them; expected a schema of tables.")
-    told: dict[str, Any] = {name: getattr(args, name) for name in ("contexts", "seed", "list_scale")}
-    told |= {name: rate for name, rate in (("ctr", args.ctr), ("cvr", args.cvr)) if rate is not None}
+    if args.day is not None and (kind == PARQUET or args.world == LATENT):
+        found = "the shop's" if kind == PARQUET else f"--world {LATENT}"
+        raise InputError(f"--day: expected the additive world of ali_ccp, found {found}; leave one out.")
+    names = ("contexts", "seed", "list_scale", "ctr", "cvr")
+    told: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if kind == PARQUET:
         return replace(OF_SHOP, **told, actions=args.actions)
+    if args.day is not None:
+        return replace(OF_DAY, **told, day=args.day)
     return replace(OF_LATENT if args.world == LATENT else OF_TEXT, **told)
 
 
@@ -260,10 +296,10 @@ def main() -> None:
     if args.processes < 1:
         raise InputError(f"--processes: expected at least 1, found {args.processes}.")
     options = read_options(args)
-    if isinstance(options, Options):
-        summary = make_logs(args.out, options, args.processes, args.overwrite)
-    else:
+    if isinstance(options, ShopOptions):
         summary = make_shop(args.out, options, args.overwrite)
+    else:
+        summary = make_logs(args.out, options, args.processes, args.overwrite)
     for split, counts in summary["splits"].items():
         megabytes = sum(size for name, size in counts.items() if name.endswith("_bytes")) / 1e6
         print(

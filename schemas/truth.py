@@ -1,6 +1,6 @@
 """The truth of demo logs: with which probabilities the labels of each impression were drawn.
 
-    truth_<split>.csv  sample_id,p_ctr,p_cvr
+    truth_<split>.csv, of a whole day truth.csv    sample_id,p_ctr,p_cvr
 
 One line of text per impression that is no dirt, below a line with these names. A sample_id that is text may
 stand in quotes, and a quote in it is then doubled.
@@ -10,6 +10,6 @@ COLUMNS = ("sample_id", "p_ctr", "p_cvr")
 HEADER = ",".join(COLUMNS)
 
 
-def file_name(split: str) -> str:
-    """Name of a half's file. split: train or test."""
-    return f"truth_{split}.csv"
+def file_name(ending: str) -> str:
+    """Name of the file. ending: that of the logs' names, _train or _test for a half, nothing for a day."""
+    return f"truth{ending}.csv"

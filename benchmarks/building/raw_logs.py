@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.errors import InputError
-from jobs.demo_logs.chunks import ChunkResult, Sampler, calibrate
+from jobs.demo_logs.chunks import ChunkResult, Sampler, Split, calibrate
 from jobs.demo_logs.options import Options
 from jobs.demo_logs.plan import draw_plan
 from jobs.demo_logs.world import build_world
@@ -56,9 +56,10 @@ def draw(out: str, contexts: int) -> None:
     world = build_world(options.seed, contexts)
     plan = draw_plan(options.seed, 0, contexts, world)
     intercepts = calibrate(Sampler(world, plan, options.list_scale), options.ctr, options.cvr)
-    tasks = make_tasks((plan,))
+    splits = (Split("train", "_train", plan),)
+    tasks = make_tasks(splits)
     with staging.beside(out) as staged:
-        results = draw_in_order(tasks, num_cores(), (world, (plan,), options.list_scale, intercepts))
+        results = draw_in_order(tasks, num_cores(), (world, splits, options.list_scale, intercepts))
         write_files(staged, with_progress(_without_truth(results), len(tasks)))
         write_json(f"{staged}/{INFO_NAME}", {"contexts": contexts})
         outputs.publish(staged, out, OUTPUT, overwrite=True)

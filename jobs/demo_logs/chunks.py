@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs.demo_logs.draw import DIRT_CONVERSION, DIRT_NO_ITEM, draw_records, draw_rows
+from jobs.demo_logs.draw import DIRT_CONVERSION, DIRT_NO_ITEM, ITEM, draw_records, draw_rows
 from jobs.demo_logs.laws import Array
 from jobs.demo_logs.plan import Plan
 from jobs.demo_logs.render import make_texts, render
@@ -17,10 +17,20 @@ CHUNK = 200  # contexts or segments of a task: about 3 MB of log
 CALIBRATION_SEGMENTS = 4000  # enough for the mean rates to hold within a few percent
 
 
+class Split(NamedTuple):
+    """What is drawn of one plan: a half of the logs, or the logs of a day."""
+
+    name: str
+    ending: str  # of its files' names
+    plan: Plan
+    first_id: int = 1  # sample_id of the first row
+    item_id: Array | None = None  # int64 [items]: the items' ids in the logs; None: evenly spaced ones
+
+
 class ChunkTask(NamedTuple):
     """One chunk of one file: contexts of the common file or segments of the skeleton."""
 
-    split: int
+    split: int  # which one of the drawer's
     kind: str  # "common" or "skeleton"
     first: int
     end: int
@@ -29,7 +39,7 @@ class ChunkTask(NamedTuple):
 class ChunkResult(NamedTuple):
     """A drawn chunk: bytes per file name, and what to add to the split's counts."""
 
-    split: int
+    split: str
     parts: dict[str, bytes]
     counts: dict[str, int]
 
@@ -69,36 +79,51 @@ class Drawer:
     """Draws tasks: lines to bytes, and counts."""
 
     def __init__(
-        self, world: PlantedWorld, plans: tuple[Plan, ...], list_scale: float, intercepts: Array
+        self, world: PlantedWorld, splits: tuple[Split, ...], list_scale: float, intercepts: Array
     ) -> None:
-        self.plans = plans
+        self.world = world
+        self.splits = splits
         self.intercepts = intercepts
         self.texts = make_texts()
-        self.samplers = [Sampler(world, plan, list_scale) for plan in plans]
+        self.samplers = [Sampler(world, split.plan, list_scale) for split in splits]
 
     def draw(self, task: ChunkTask) -> ChunkResult:
         """The bytes and counts of a task."""
         return self._common(task) if task.kind == "common" else self._skeleton(task)
 
     def _common(self, task: ChunkTask) -> ChunkResult:
+        split = self.splits[task.split]
         lines = render(self.texts, self.samplers[task.split].common(task.first, task.end))
         counts = {"contexts": task.end - task.first, "common_bytes": len(lines)}
-        return ChunkResult(task.split, {f"common_features_{SPLITS[task.split]}.csv": lines}, counts)
+        return ChunkResult(split.name, {f"common_features{split.ending}.csv": lines}, counts)
 
     def _skeleton(self, task: ChunkTask) -> ChunkResult:
-        plan = self.plans[task.split]
-        name = SPLITS[task.split]
+        split = self.splits[task.split]
+        plan = split.plan
         drawn = self.samplers[task.split].skeleton(task.first, task.end, self.intercepts)
         first_row = int(plan.segment_row[task.first])
+        first_id = split.first_id + first_row
         kinds = plan.dirt(first_row, first_row + drawn.labels.shape[0])
-        drawn_with = truth_lines(
-            first_row + 1, drawn.labels[:, :2] + self.intercepts, kinds != DIRT_CONVERSION
-        )
-        rows = render(self.texts, drawn, first_row + 1)
+        logits = drawn.labels[:, :2] + self.intercepts
+        drawn_with = truth_lines(first_id, logits, kinds != DIRT_CONVERSION)
+        if split.item_id is not None:
+            give_ids(self.world, drawn, split.item_id)
+        rows = render(self.texts, drawn, first_id)
         counts = count_rows(drawn.labels, kinds) | {"skeleton_bytes": len(rows)}
         counts["rows_without_user_id"] = rows_without_user(plan, task.first, task.end)
-        parts = {f"sample_skeleton_{name}.csv": rows, truth.file_name(name): drawn_with}
-        return ChunkResult(task.split, parts, counts)
+        header = f"{truth.HEADER}\n".encode() if task.first == 0 else b""
+        parts = {
+            f"sample_skeleton{split.ending}.csv": rows,
+            truth.file_name(split.ending): header + drawn_with,
+        }
+        return ChunkResult(split.name, parts, counts)
+
+
+def give_ids(world: PlantedWorld, lines: Lines, item_id: Array) -> None:
+    """Put the ids of `item_id` (int64 [items]) in the place of the items' own, in `lines`."""
+    features = int(lines.start[-1])
+    of_item = np.flatnonzero(lines.field[:features] == ITEM)
+    lines.id[of_item] = item_id[(lines.id[of_item] - world.id_start[ITEM]) // world.id_stride]
 
 
 def count_rows(labels: Array, kinds: Array) -> dict[str, int]:

@@ -50,7 +50,7 @@ def _write_half(folder: str, drawing: Drawing, split: int, sessions: range, acti
     for table in ("contexts", "impressions"):
         fs.makedirs(f"{path}/{table}_{name}")
     counts: Counter[str] = Counter()
-    with fs.open(f"{path}/{truth.file_name(name)}", "wb") as stream:
+    with fs.open(f"{path}/{truth.file_name(f'_{name}')}", "wb") as stream:
         stream.write(f"{truth.HEADER}\n".encode())
         for number, first in enumerate(sessions[::CHUNK]):
             chunk = drawing.chunk(split, number, min(CHUNK, sessions.stop - first))
