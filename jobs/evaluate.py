@@ -48,7 +48,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = CommandParser("jobs.evaluate", __doc__)
     parser.add_argument("--predictions", required=True, metavar="DIR", help="written by esmm.predict")
     parser.add_argument("--out", required=True, metavar="FILE", help="metrics.json; replaced if there")
-    parser.add_argument("--truth", metavar="FILE", help="truth_<split>.csv of demo logs; may be a glob")
+    parser.add_argument(
+        "--truth", metavar="FILE", help="truth_<split>.csv of demo logs, of a day truth.csv; may be a glob"
+    )
     parser.add_argument(
         "--against",
         metavar="RUN",

@@ -11,13 +11,7 @@ common_features.csv and truth.csv. Days of equal --seed and --contexts are days 
 """
 
 import argparse
-import logging
 import os
-import sys
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,17 +19,9 @@ from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
 from cli.version import WRITTEN_BY
-from jobs.demo_logs.chunks import (
-    CHUNK,
-    SPLITS,
-    ChunkResult,
-    ChunkTask,
-    Drawer,
-    Sampler,
-    Split,
-    calibrate,
-)
+from jobs.demo_logs.chunks import SPLITS, Sampler, Split, calibrate
 from jobs.demo_logs.days import whole_day
+from jobs.demo_logs.drawing import draw_in_order, make_tasks, with_progress, write_files
 from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.options import ADDITIVE, LATENT, DayOptions, Options, ShopOptions
 from jobs.demo_logs.plan import draw_plan
@@ -43,10 +29,7 @@ from jobs.demo_logs.world import PlantedWorld, build_world
 from jobs.shop_logs import files as shop_files
 from schemas import schema_file
 from storage import outputs, staging
-from storage.filesystems import filesystem
 from storage.json_files import write_json
-
-LOG = logging.getLogger(__name__)
 
 SUMMARY_NAME = "demo_logs.json"
 OUTPUT = outputs.Kind(
@@ -61,75 +44,6 @@ WORLDS = {ADDITIVE: build_world, LATENT: build_latent_world}  # of Ali-CCP's fie
 OF_TEXT, OF_SHOP = Options(), ShopOptions(ctr=0.05, cvr=0.18)
 OF_DAY = DayOptions()
 OF_LATENT = Options(ctr=0.05, cvr=0.10, world=LATENT)
-
-
-def make_tasks(splits: tuple[Split, ...]) -> list[ChunkTask]:
-    """All chunks; within a file in the order of the file."""
-    tasks = []
-    for number, split in enumerate(splits):
-        for kind, total in (("skeleton", len(split.plan.segment_context)), ("common", split.plan.contexts)):
-            tasks += [ChunkTask(number, kind, a, min(a + CHUNK, total)) for a in range(0, total, CHUNK)]
-    return tasks
-
-
-_drawer: Drawer | None = None  # of this worker process
-
-
-def _start_worker(*arguments: Any) -> None:
-    global _drawer
-    _drawer = Drawer(*arguments)
-
-
-def _draw_in_worker(task: ChunkTask) -> ChunkResult:
-    assert _drawer is not None  # the pool's initializer ran first
-    return _drawer.draw(task)
-
-
-def draw_in_order(
-    tasks: list[ChunkTask], processes: int, drawer_arguments: tuple[Any, ...]
-) -> Iterator[ChunkResult]:
-    """The drawn tasks in order; at most four chunks per process are in memory."""
-    if processes == 1:
-        yield from map(Drawer(*drawer_arguments).draw, tasks)
-        return
-    with ProcessPoolExecutor(processes, initializer=_start_worker, initargs=drawer_arguments) as pool:
-        waiting: deque[Future[ChunkResult]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(_draw_in_worker, task))
-            if len(waiting) >= 4 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def with_progress(results: Iterator[ChunkResult], total: int) -> Iterator[ChunkResult]:
-    """Pass results on: a bar on a terminal, else a log line per tenth."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(results, total=total, unit="chunk", desc="demo logs")
-        return
-    for done, result in enumerate(results, start=1):
-        yield result
-        if done * 10 // total > (done - 1) * 10 // total:
-            LOG.info("drawn %d of %d chunks", done, total)
-
-
-def write_files(folder: str, results: Iterator[ChunkResult]) -> dict[str, dict[str, int]]:
-    """Append the chunks to their files in `folder`; returns the counts per split."""
-    counts: dict[str, dict[str, int]] = {}
-    fs, path = filesystem(folder)
-    with ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for result in results:
-            for name, part in result.parts.items():
-                if name not in files:
-                    files[name] = stack.enter_context(fs.open(f"{path}/{name}", "wb"))
-                files[name].write(part)
-            total = counts.setdefault(result.split, {})
-            for key, value in result.counts.items():
-                total[key] = total.get(key, 0) + value
-    return counts
 
 
 def plan_logs(options: Options | DayOptions) -> tuple[PlantedWorld, tuple[Split, ...]]:
@@ -158,7 +72,7 @@ def make_logs(out: str, options: Options | DayOptions, processes: int, overwrite
         counts = write_files(staged, with_progress(results, len(tasks)))
         summary: dict[str, Any] = {
             "options": asdict(options),
-            "world": describe_world(world),
+            "world": describe_world(world, splits),
             "splits": counts,
             "written_by": WRITTEN_BY,
         }
@@ -179,16 +93,18 @@ def make_shop(out: str, options: ShopOptions, overwrite: bool) -> dict[str, Any]
     return summary
 
 
-def describe_world(world: PlantedWorld) -> dict[str, int]:
+def describe_world(world: PlantedWorld, splits: tuple[Split, ...]) -> dict[str, int]:
     """How many of each kind there are."""
     kinds = ("categories", "shops", "brands", "nodes")
     sizes = {kind: int(size) for kind, size in zip(kinds, world.sizes, strict=True)}
-    return {"users": world.num_users, "items": world.num_items, **sizes, "largest_id": largest_id(world)}
+    largest = largest_id(world, splits)
+    return {"users": world.num_users, "items": world.num_items, **sizes, "largest_id": largest}
 
 
-def largest_id(world: PlantedWorld) -> int:
-    """The last id of the last field (position)."""
-    return int(world.id_start[-1] + 2 * world.id_stride)
+def largest_id(world: PlantedWorld, splits: tuple[Split, ...]) -> int:
+    """The last id of the last field (position), or of an item that came after day 1."""
+    of_items = [int(split.item_id.max()) for split in splits if split.item_id is not None]
+    return max([int(world.id_start[-1] + 2 * world.id_stride), *of_items])
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

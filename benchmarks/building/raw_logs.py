@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cli.errors import InputError
 from jobs.demo_logs.chunks import ChunkResult, Sampler, Split, calibrate
+from jobs.demo_logs.drawing import draw_in_order, make_tasks, with_progress, write_files
 from jobs.demo_logs.options import Options
 from jobs.demo_logs.plan import draw_plan
 from jobs.demo_logs.world import build_world
-from jobs.make_demo_logs import draw_in_order, make_tasks, num_cores, with_progress, write_files
+from jobs.make_demo_logs import num_cores
 from storage import outputs, staging
 from storage.json_files import read_json, write_json
 

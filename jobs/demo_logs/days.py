@@ -39,12 +39,12 @@ IDS_PER_DAY = 10**8  # sample_ids set aside for a day: more than the largest one
 class Drift:
     """What a day keeps of the day before. keep: correlation of an effect with itself a day later."""
 
-    keep_category: float = 0.93  # fashions: what is clicked and bought
-    keep_shop: float = 0.93  # campaigns of shops
-    keep_brand: float = 0.93  # and of brands
-    keep_item: float = 0.93  # an item's own
-    keep_user: float = 0.96  # users' propensities, by profile and their own
-    keep_appeal: float = 0.93  # what departments mean to users
+    keep_category: float = 0.90  # fashions: what is clicked and bought
+    keep_shop: float = 0.90  # campaigns of shops
+    keep_brand: float = 0.90  # and of brands
+    keep_item: float = 0.90  # an item's own
+    keep_user: float = 0.95  # users' propensities, by profile and their own
+    keep_appeal: float = 0.90  # what departments mean to users
     moved: float = 0.03  # share of a user's preferred categories that give way to another of the department
     renewed: float = 0.03  # share of items that give way to new ones
 

@@ -17,6 +17,7 @@ import pytest
 from cli.errors import InputError
 from cli.version import WRITTEN_BY
 from jobs import make_demo_logs
+from jobs.demo_logs import drawing
 from jobs.demo_logs.chunks import Sampler, calibrate, sigmoid, solve_intercept
 from jobs.demo_logs.options import Options
 from jobs.demo_logs.plan import draw_impressions, draw_plan
@@ -336,7 +337,7 @@ def digest(folder: Path) -> dict[str, str]:
 def test_bytes_depend_on_the_seed_and_not_on_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make_demo_logs, "CHUNK", 7)  # many chunks, so that two processes interleave
+    monkeypatch.setattr(drawing, "CHUNK", 7)  # many chunks, so that two processes interleave
     runs = {"one": (1, 1), "two": (1, 2), "other": (2, 1)}
     for name, (seed, processes) in runs.items():
         make_logs(str(tmp_path / name), Options(contexts=40, seed=seed), processes, overwrite=False)
@@ -356,7 +357,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_processes(
 
 def test_chunks_of_any_size_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_logs(str(tmp_path / "whole"), Options(contexts=40), 1, overwrite=False)
-    monkeypatch.setattr(make_demo_logs, "CHUNK", 3)
+    monkeypatch.setattr(drawing, "CHUNK", 3)
     make_logs(str(tmp_path / "pieces"), Options(contexts=40), 1, overwrite=False)
     assert digest(tmp_path / "whole") == digest(tmp_path / "pieces")
 
