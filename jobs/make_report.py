@@ -14,8 +14,9 @@ import argparse
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from cli.log import set_up_logging
-from jobs.report.inputs import METRICS_NAME, REPORT_NAME, find_runs, has_report, read_metrics, read_run
+from jobs.report.inputs import METRICS_NAME, REPORT_NAME, find_runs, has_report, read_run
 from jobs.report.page import Line, index, report
+from schemas.metrics import read_metrics
 from storage.json_files import write_text
 
 

@@ -6,9 +6,11 @@ task without positives or negatives, means over no rows. Intervals are of 95 % a
 or slices is absent without.
 """
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
+from cli.errors import InputError
 from schemas import calibration
+from storage.json_files import read_json
 
 FORMAT = 2  # of metrics.json; the first had bare numbers without intervals
 
@@ -191,6 +193,23 @@ class Metrics(TypedDict):
     against: NotRequired[Against]
     source: PredictionSource
     written_by: str
+
+
+def read_metrics(path: str) -> Metrics:
+    """An evaluation of this release's format."""
+    try:
+        found = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error} Evaluate again: python -m jobs.evaluate.") from error
+    if found.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: expected metrics of format {FORMAT}, found {found.get('format', 1)}. Evaluate again: "
+            "python -m jobs.evaluate."
+        )
+    missing = [key for key in (*TASKS, "slicings", "source", "written_by") if key not in found]
+    if missing:
+        raise InputError(f"{path}: expected {', '.join(missing)}, found none. Evaluate again.")
+    return cast(Metrics, found)
 
 
 # Which impressions a task is judged on, to stand beside its numbers in every table.

@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
 from cli.errors import InputError
+
+POLL_SECONDS = 0.1
 
 
 def require_lock(handle: int, path: str | PathLike[str], busy: str) -> None:
@@ -47,6 +51,38 @@ def locked_if_free(folder: str | PathLike[str]) -> Iterator[bool]:
         else:
             is_ours = True
         yield is_ours
+
+
+@contextmanager
+def wait_for_lock(path: str | PathLike[str], seconds: float) -> Iterator[None]:
+    """Hold the lock of a file, which is made where it is not there and says who holds it.
+
+    `InputError` that names the file and its holder where it is not free within so many seconds.
+    """
+    with open(path, "a+") as file:
+        _wait(file.fileno(), path, seconds)
+        file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _wait(handle: int, path: str | PathLike[str], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            return _lock(handle)
+        except BlockingIOError:
+            time.sleep(POLL_SECONDS)
+        except OSError:
+            break  # no locks here: what comes now says so
+    with open(path) as file:
+        holder = file.read().strip() or "another process"
+    require_lock(
+        handle, path, f"waited {seconds:g} s for this lock, found it held by {holder}. Wait for its end."
+    )
 
 
 def _lock(handle: int) -> None:

@@ -4,9 +4,7 @@ Both are optional packages, and train.jsonl stays the run's record: where MLflow
 middle of a run, a warning says so and the training goes on. Rank 0 alone reports.
 """
 
-import importlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.errors import InputError
-from esmm.config import Config, MlflowConfig, flatten
+from cli.packages import require_package
+from esmm.config import Config, MlflowConfig
+from esmm.mlflow_client import DATABASE_NAME, client_errors, parameters, prepare
 from schemas.train_log import LogEntry
 
 if TYPE_CHECKING:
@@ -24,18 +24,9 @@ log = logging.getLogger(__name__)
 
 Record = Callable[[LogEntry], None]  # takes an entry of train.jsonl
 RUN_ID_NAME = "mlflow_run_id"
-DATABASE_NAME = "mlflow.db"
 EVENTS_NAME = "tensorboard"
-LONGEST_VALUE = 6000  # characters that MLflow takes for a parameter
-MLFLOW_PACKAGES = ("mlflow", "sqlalchemy", "alembic")
 NO_METRICS = ("kind", "epoch", "step")
-# What MLflow's client does unless the user's environment says otherwise: tell nobody of its use, and give a
-# server that is down a few seconds and not minutes, for which the workers would wait.
-MLFLOW_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
+OTHERWISE = ", or turn the option off"
 
 
 @contextmanager
@@ -70,17 +61,6 @@ def metrics(entry: LogEntry) -> dict[str, float]:
     }
 
 
-def require_package(name: str, option: str) -> None:
-    """An `InputError` where a package is missing that an option needs."""
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{option}: expected the Python package {name}, found none. Install it with "
-            "pip install --require-hashes --no-deps -r requirements/tracking.lock, or turn the option off."
-        ) from error
-
-
 class _MlflowRun:
     """One run in MLflow's store."""
 
@@ -91,19 +71,14 @@ class _MlflowRun:
     @classmethod
     def start(cls, config: Config, options: MlflowConfig, path: Path, target: Path) -> "_MlflowRun":
         """Go on with the run that the folder knows, or begin one."""
-        for name, value in MLFLOW_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
         uri = options.uri or f"sqlite:///{path.absolute() / DATABASE_NAME}"
-        for package in MLFLOW_PACKAGES:
-            require_package(package, "tracking.mlflow")
+        prepare("tracking.mlflow", OTHERWISE)
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         try:
             run = cls(*_open(MlflowClient(tracking_uri=uri), options, path, target))
             run._log_parameters(config)
-        except _client_errors() as error:
+        except client_errors() as error:
             raise InputError(
                 f"tracking.mlflow.uri: cannot use {uri}: {error}. Check that it is right and that its server "
                 "is up, or turn tracking.mlflow off."
@@ -134,7 +109,7 @@ class _MlflowRun:
         from mlflow.entities import Param, RunTag
 
         known = self.client.get_run(self.run_id).data.params
-        found = {name: str(value)[:LONGEST_VALUE] for name, value in flatten(config.model_dump()).items()}
+        found = parameters(config.model_dump())
         changed = {name: value for name, value in found.items() if known.get(name, value) != value}
         self.client.log_batch(
             self.run_id,
@@ -145,16 +120,8 @@ class _MlflowRun:
     def _try(self, what: str, work: Callable[[], object]) -> None:
         try:
             work()
-        except _client_errors() as error:
+        except client_errors() as error:
             log.warning("MLflow has not taken %s: %s", what, error)
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What MLflow's client raises where its store is not there; that of a database comes as it is."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError
 
 
 def _open(
@@ -179,7 +146,7 @@ def _open(
 
 @contextmanager
 def _tensorboard(folder: Path, step: int) -> Iterator[Record]:
-    require_package("tensorboard", "tracking.tensorboard")
+    require_package("tensorboard", "tracking.tensorboard", OTHERWISE)
     from torch.utils.tensorboard import SummaryWriter
 
     # What an earlier try has written beyond the step that this one starts from is no longer shown.

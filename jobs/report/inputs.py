@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cli.errors import InputError
-from schemas.metrics import FORMAT, TASKS, Metrics
+from schemas.metrics import Metrics, read_metrics
 from schemas.profile import Profile
 from schemas.train_log import LOG_NAME
 from storage.filesystems import filesystem
@@ -41,23 +41,6 @@ def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
         profiles={name: _read_profile(name) for name in profiles},
         stages=_read_stages(stages) if stages is not None else [],
     )
-
-
-def read_metrics(path: str) -> Metrics:
-    """An evaluation of this release's format."""
-    try:
-        found = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error} Evaluate again: python -m jobs.evaluate.") from error
-    if found.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: expected metrics of format {FORMAT}, found {found.get('format', 1)}. Evaluate again: "
-            "python -m jobs.evaluate."
-        )
-    missing = [key for key in (*TASKS, "slicings", "source", "written_by") if key not in found]
-    if missing:
-        raise InputError(f"{path}: expected {', '.join(missing)}, found none. Evaluate again.")
-    return cast(Metrics, found)
 
 
 def _read_profile(path: str) -> Profile:
