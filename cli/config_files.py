@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # The first three belong to jobs, the others to esmm: one file configures a whole run.
-SECTIONS = ("samples", "profile", "evaluate", "loader", "model", "loss", "optimizer", "train", "tracking")
+SECTIONS = (
+    *("samples", "profile", "evaluate"),
+    *("loader", "model", "loss", "optimizer", "train", "tracking", "promotion"),
+)
 
 
 def read_yaml(path: str) -> dict[str, Any]:

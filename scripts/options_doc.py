@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from cli.arguments import CommandParser
 from cli.option_help import Option, options_of
 from esmm.config import RUN_SECTIONS
+from esmm.registry.config import PromotionConfig
 from jobs.evaluation.config import EvaluateConfig
 from jobs.profiling.config import ProfileConfig
 from jobs.samples_config import SamplesConfig
@@ -20,6 +21,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "profile": ProfileConfig,
     "evaluate": EvaluateConfig,
     **RUN_SECTIONS,
+    "promotion": PromotionConfig,
 }
 
 HEAD = """# Options
@@ -28,6 +30,7 @@ HEAD = """# Options
 
     python -m jobs.build_samples --help-options      # sections samples and profile
     python -m jobs.evaluate --help-options           # section evaluate
+    python -m esmm.registry decide --help-options    # section promotion
     python -m esmm.train --help-options              # all others
 
 One YAML file configures a whole run, see [configs/](../configs). `--set train.epochs=2` changes one option of

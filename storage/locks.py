@@ -73,7 +73,8 @@ def _wait(handle: int, path: str | PathLike[str], seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            return _lock(handle)
+            _lock(handle)
+            return
         except BlockingIOError:
             time.sleep(POLL_SECONDS)
         except OSError:
