@@ -9,6 +9,7 @@ from typing import Any, cast
 from cli.errors import InputError
 from schemas.metrics import Metrics, read_metrics
 from schemas.profile import Profile
+from schemas.promotion import DECISION_NAME, Decision, read_decision
 from schemas.train_log import LOG_NAME
 from storage.filesystems import filesystem
 from storage.json_files import read_json
@@ -21,7 +22,8 @@ DEEPEST = 3  # folders below the one that is looked through
 
 @dataclass(frozen=True)
 class Run:
-    """A run's files. log: entries of train.jsonl, none without it. texts: by name, those that are there."""
+    """A run's files. log: entries of train.jsonl, none without it. texts: by name, those that are there.
+    decision: of esmm.registry, where it is there."""
 
     path: str
     metrics: Metrics
@@ -29,6 +31,7 @@ class Run:
     texts: dict[str, str]
     profiles: dict[str, Profile] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    decision: Decision | None = None
 
 
 def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
@@ -40,6 +43,7 @@ def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
         texts={name: text for name in TEXTS if (text := _text(f"{path}/{name}")) is not None},
         profiles={name: _read_profile(name) for name in profiles},
         stages=_read_stages(stages) if stages is not None else [],
+        decision=read_decision(f"{path}/{DECISION_NAME}") if _exists(f"{path}/{DECISION_NAME}") else None,
     )
 
 

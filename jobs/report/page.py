@@ -22,6 +22,7 @@ def report(run: Run) -> str:
     metrics = run.metrics
     found = [
         sections.verdict(metrics),
+        run_sections.promotion_section(run.decision),
         sections.metrics_section(metrics),
         sections.curves_section(metrics),
         sections.calibration_section(metrics),

@@ -12,10 +12,25 @@ from jobs.report.drawing import ACCENT, INK, OTHER, canvas, label_line, svg_of
 from jobs.report.numbers import MISSING, number
 from schemas.metrics import Metrics
 from schemas.profile import FieldProfile, Profile
+from schemas.promotion import Decision
 
 LOSSES = {"loss_ctr": "CTR", "loss_ctcvr": "CTCVR", "loss_cvr": "CVR"}
 SCORES = {"auc_ctr": "CTR", "auc_cvr": "CVR", "auc_ctcvr": "CTCVR"}
 COLOURS = (ACCENT, OTHER, INK)
+
+
+def promotion_section(decision: Decision | None) -> Section | None:
+    """Whether the run became the champion, gate by gate; None where nobody asked."""
+    if decision is None:
+        return None
+    champion = "there was none" if decision["champion"] is None else f"version {decision['champion']}"
+    told = (
+        f"Version {decision['version']} of {decision['model']}, trained up to {decision['trained_to']}: "
+        f"{decision['decision']}. Champion before: {champion}. Reason: {decision['reason']}."
+    )
+    rows = [[one["name"], "passed" if one["passed"] else "broken", one["text"]] for one in decision["gates"]]
+    table = Table(f"Gates on {decision['day']}", ("gate", "", "figures"), rows, wordy=True)
+    return Section("promotion", "Promotion", "Whether this run is to be served.", [Text(told), table])
 
 
 def training_section(entries: Sequence[Mapping[str, Any]]) -> Section:

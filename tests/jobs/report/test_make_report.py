@@ -143,3 +143,23 @@ def test_index_over_runs(tmp_path: Path, num: int):
 def test_no_runs(tmp_path: Path):
     with pytest.raises(InputError, match=r"found none"):
         write_index(str(tmp_path))
+
+
+def test_a_decision_is_told_gate_by_gate(tmp_path: Path):
+    run = make_run(tmp_path / "run", **EVERYTHING)
+    assert 'id="promotion"' not in page_of(run)
+    gate = {"name": "calibration ratio of CTR", "kind": "value", "passed": False, "text": "1.4, <from> 0.8"}
+    decision = {
+        **{"format": 1, "model": "esmm", "version": 4, "day": "2026-09-23", "trained_to": "2026-09-22"},
+        **{"parent": 3, "champion": 3, "decision": "kept", "reason": "too high", "gates": [gate]},
+        **{"conversions": 63, "differences": {}, "metrics": "metrics.json", "metrics_digest": "a28d"},
+        **{"decided_at": "2026-09-24T03:00:00+00:00", "written_by": "a test"},
+    }
+    (run / "decision.json").write_text(json.dumps(decision))
+    page = page_of(run)
+    check_ground_rules(page)
+    for part in ("Gates on 2026-09-23", "1.4, &lt;from&gt; 0.8", "Champion before: version 3", "broken"):
+        assert part in page
+    (run / "decision.json").write_text(json.dumps({**decision, "format": 2}))
+    with pytest.raises(InputError, match="expected a decision of format 1 .* esmm.registry decide"):
+        page_of(run)
