@@ -161,7 +161,7 @@ def _reason(gates: list[Gate]) -> str:
         return f"all {len(gates)} gates are passed"
     if broken[0]["name"] == "parent is champion":
         return f"{NO_LONGER}: {broken[0]['text']}"
-    return "; ".join(f"{gate['name']}: {gate['text']}" for gate in broken)
+    return f"broken: {', '.join(gate['name'] for gate in broken)}"
 
 
 def _earlier_days(question: Question, state: State, pool_days: int) -> list[Day]:

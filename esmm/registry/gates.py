@@ -56,7 +56,7 @@ def _above_baseline(found: TaskMetrics, task: str, baseline: str, gain: float) -
         text = f"undefined: {found['auc'].get('reason', 'no number')}"
     else:
         text = f"{auc:.4f}, has to be above {other:.4f}" + (f" by more than {gain:g}" if gain else "")
-    return Gate(name=f"AUC of {task.upper()} above {baseline}", kind="value", passed=passed, text=text)
+    return Gate(name=f"{_auc(task)} above {baseline}", kind="value", passed=passed, text=text)
 
 
 def _calibrated(metrics: Metrics, config: PromotionConfig) -> Iterator[Gate]:
@@ -107,8 +107,7 @@ def _not_below(
         if margin is None:
             continue
         days = [today[task], *(day.differences[task] for day in earlier)]
-        name = f"AUC of {task.upper()} on {OVER[task]} impressions not below the champion's"
-        yield _non_inferior(name, days, margin)
+        yield _non_inferior(f"{_auc(task)} against the champion", days, margin)
 
 
 def _non_inferior(name: str, days: list[DayDifference], margin: float) -> Gate:
@@ -127,10 +126,14 @@ def _non_inferior(name: str, days: list[DayDifference], margin: float) -> Gate:
     )
     if found.days > 1:
         pool = smallest_difference(found.error)
-        text += f" (it found {today['value']:+.4f}), that of all {found.days} days {pool:.4f}"
+        text += f" (it found {today['value']:+.4f}), that of {found.days} days together {pool:.4f}"
     if high <= -margin:
         text += f"; this day alone is with 95 % confidence below {high:+.4f}"
     return Gate(name=name, kind="change", passed=low > -margin and high > -margin, text=text)
+
+
+def _auc(task: str) -> str:
+    return f"AUC of {task.upper()} ({OVER[task]})"
 
 
 def _limits(section: dict[str, Limits | None]) -> Iterator[tuple[str, Limits]]:

@@ -85,7 +85,7 @@ def test_one_day_passes_where_the_one_sided_p_value_is_below_5_percent(value: fl
     found = evaluation()
     found["against"]["cvr"]["auc"] |= {"value": value, "low": value - 1.959963984540054 * error}
     found["against"]["cvr"]["auc"] |= {"high": value + 1.959963984540054 * error}
-    gate = gates(found)["AUC of CVR on clicked impressions not below the champion's"]
+    gate = gates(found)["AUC of CVR (clicked) against the champion"]
     if abs(p - 0.05) > 1e-6:
         assert gate["passed"] == (p < 0.05)
 
@@ -95,7 +95,7 @@ def test_bounds_are_those_of_scipy() -> None:
     assert (low, high) == pytest.approx(norm.interval(0.9, 0.1, 0.02))
 
 
-NOT_BELOW = "AUC of CTCVR on all impressions not below the champion's"
+NOT_BELOW = "AUC of CTCVR (all) against the champion"
 
 
 def earlier(value: float, error: float, conversions: int = 40) -> Day:
@@ -116,7 +116,7 @@ def test_thin_days_prove_together_what_none_of_them_does() -> None:
     gate = gates(thin(), (day, day, day))[NOT_BELOW]
     assert gate["passed"]  # 1.645 * 0.0102 / 2 = 0.0084
     assert "+0.0000, with 95 % confidence above -0.0084, has to be above -0.01" in gate["text"]
-    assert "this day can show is 0.0286 (it found +0.0000), that of all 4 days 0.0143" in gate["text"]
+    assert "this day can show is 0.0286 (it found +0.0000), that of 4 days together 0.0143" in gate["text"]
 
 
 def test_a_day_that_shows_a_loss_has_a_veto() -> None:
@@ -152,7 +152,7 @@ def test_a_figure_that_is_no_number_breaks_its_gates(value: float | None) -> Non
     for name in ("auc", "calibration_ratio"):
         found["ctcvr"][name] = estimate(value)
     found["against"]["ctcvr"]["auc"] |= {"value": value}
-    assert broken(found) == ["AUC of CTCVR above constant", "calibration ratio of CTCVR", NOT_BELOW]
+    assert broken(found) == ["AUC of CTCVR (all) above constant", "calibration ratio of CTCVR", NOT_BELOW]
 
 
 def test_a_day_without_conversions_is_kept_with_the_reason() -> None:
@@ -161,16 +161,19 @@ def test_a_day_without_conversions_is_kept_with_the_reason() -> None:
         found["against"][task] = {"auc": difference(None, 0)}
     told = gates(found)
     assert not told["conversions"]["passed"] and not told[NOT_BELOW]["passed"]
-    assert told["AUC of CTCVR above constant"]["text"] == "undefined: no positives among 20,000 impressions"
+    assert (
+        told["AUC of CTCVR (all) above constant"]["text"]
+        == "undefined: no positives among 20,000 impressions"
+    )
     assert told[NOT_BELOW]["text"].startswith("undefined on this day: no positives")
 
 
 def test_baselines_are_compared_where_they_are_asked_for() -> None:
     found = evaluation()
     gain = found["ctr"]["auc"]["value"] - 0.5
-    assert "AUC of CTR above constant" in broken(found, baselines={"constant": gain})
-    assert "AUC of CTR above constant" not in broken(found, baselines={"constant": gain - 1e-6})
-    missing = gates(found, baselines={"item_rate": 0})["AUC of CTR above item_rate"]
+    assert "AUC of CTR (all) above constant" in broken(found, baselines={"constant": gain})
+    assert "AUC of CTR (all) above constant" not in broken(found, baselines={"constant": gain - 1e-6})
+    missing = gates(found, baselines={"item_rate": 0})["AUC of CTR (all) above item_rate"]
     assert not missing["passed"] and "--train" in missing["text"]
     for task in ("ctr", "cvr", "ctcvr"):
         found[task]["baselines"]["item_rate"] = {"auc": 0.51}
