@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from cli.nearest import did_you_mean
@@ -48,3 +49,11 @@ class CommandParser(argparse.ArgumentParser):
         told = [f"{word}{did_you_mean(word.partition('=')[0], known)}" for word in unknown]
         if told:
             self.error(f"unrecognized arguments: {', '.join(told)}. See --help.")
+
+
+def iso_day(text: str) -> date:
+    """The type of an option that is a day."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, found {text!r}") from error

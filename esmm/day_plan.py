@@ -1,14 +1,29 @@
-"""What a day of daily retraining is to do: which days its candidate learns from, and beginning with what.
+"""Plan a day of daily retraining: which days its candidate learns from, and beginning with what.
 
-The newest day judges and is not trained on: a candidate of day D learns from days before D.
+    python -m esmm.day_plan --day 2026-11-05 --samples samples --registry registry --out plan.json
+
+The newest day judges and is not trained on: a candidate of day D learns from days before D, those since the
+champion's last one. A plan that is there stays: a day that is run again does what it did before. It is
+printed as one line of JSON. docs/daily.md has the days' layout.
 """
 
+import argparse
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypedDict
 
+from cli.arguments import CommandParser, iso_day
+from cli.errors import InputError, exit_with_message
+from esmm.registry.champion import champion_of
+from esmm.registry.place import place_of
+from storage import publishing
+from storage.filesystems import filesystem
+from storage.json_files import read_json, write_json
+
 ONE_DAY = timedelta(days=1)
+PREFIX = "ds="
 
 
 @dataclass(frozen=True)
@@ -80,3 +95,75 @@ def _reason(day: date, train: list[date], champion: Champion | None, warm: bool)
         return f"nothing new before {day}: version {champion.version} has learnt up to {champion.day}"
     begin = f"goes on from version {champion.version}" if warm else "from nothing, as is due today"
     return f"{begin}, with {learnt}"
+
+
+def days_with_samples(folder: str) -> set[date]:
+    """Days D whose samples are whole, in folders ds=D; none where there is no folder yet."""
+    fs, path = filesystem(folder)
+    if not fs.exists(path):
+        return set()
+    names = (entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
+    named = [name for name in names if name.startswith(PREFIX)]
+    return {_day_of(folder, name) for name in named if publishing.is_complete(f"{folder}/{name}")}
+
+
+def _day_of(folder: str, name: str) -> date:
+    try:
+        return date.fromisoformat(name.removeprefix(PREFIX))
+    except ValueError as error:
+        raise InputError(
+            f"{folder}/{name}: expected a day as {PREFIX}YYYY-MM-DD, found another name. Rename or remove it."
+        ) from error
+
+
+def read_champion(registry: str, name: str) -> Champion | None:
+    """From the registry; `InputError` where its run is gone."""
+    found = champion_of(place_of(registry, None), name)
+    return Champion(found.number, str(found.run), date.fromisoformat(found.day)) if found else None
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("esmm.day_plan", __doc__)
+    parser.add_argument("--day", required=True, type=iso_day, help="the day that judges")
+    parser.add_argument(
+        "--samples", required=True, metavar="DIR", help="folder of the days' samples, ds=D each"
+    )
+    parser.add_argument("--registry", required=True, metavar="DIR", help="as of esmm.registry")
+    parser.add_argument("--name", default="esmm", help="of the registered model (%(default)s)")
+    parser.add_argument("--window", type=int, default=7, help="days to learn from at most (%(default)s)")
+    parser.add_argument(
+        "--full-every",
+        type=int,
+        default=28,
+        metavar="DAYS",
+        help="train from nothing so often; 0: never (%(default)s)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="where the plan is kept")
+    return parser.parse_args(argv)
+
+
+def _is_there(path: str) -> bool:
+    fs, target = filesystem(path)
+    return bool(fs.exists(target))
+
+
+def main() -> None:
+    """The command; see the top of this file."""
+    args = parse_arguments()
+    if args.window < 1 or args.full_every < 0:
+        raise InputError(
+            f"--window, --full-every: expected at least 1 and 0, found {args.window} and {args.full_every}."
+        )
+    if args.out and _is_there(args.out):
+        print(json.dumps(read_json(args.out)))
+        return
+    periods = Periods(args.window, args.full_every)
+    made = plan(args.day, days_with_samples(args.samples), read_champion(args.registry, args.name), periods)
+    if args.out:
+        write_json(args.out, dict(made))
+    print(json.dumps(made))
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -3,21 +3,20 @@
 import argparse
 import json
 import sys
-from datetime import date
 from pathlib import Path
 
-from cli.arguments import CommandParser
+from cli.arguments import CommandParser, iso_day
 from cli.option_help import add_help_options
 from esmm.registry import deciding, registering
+from esmm.registry.champion import champion_of
 from esmm.registry.config import PromotionConfig, load_promotion_config
-from esmm.registry.evidence import checkpoint_of, read_evaluation, require_intact
-from esmm.registry.place import Place, changing, is_new, place_of, reading
-from esmm.registry.store import CHAMPION, Store, Version
+from esmm.registry.evidence import checkpoint_of, read_evaluation
+from esmm.registry.place import Place, changing, place_of, reading
+from esmm.registry.store import Store, Version
 from esmm.registry.text import format_decision, format_versions
 from storage.json_files import write_json
 
 EXIT_NO_CHAMPION = 3
-WAYS_OUT = "Make another one champion with esmm.registry rollback or esmm.registry promote."
 
 Words = list[str]
 
@@ -29,7 +28,7 @@ def register(words: Words) -> None:
     """
     parser = _parser("register", register.__doc__, "--run runs/0923 --day 2026-09-23 --metrics M --parent 3")
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="written by esmm.train")
-    parser.add_argument("--day", required=True, type=_day, help="the last day it was trained on")
+    parser.add_argument("--day", required=True, type=iso_day, help="the last day it was trained on")
     parser.add_argument("--parent", type=int, metavar="V", help="version it was warm-started from")
     parser.add_argument("--metrics", required=True, metavar="FILE", help="metrics.json of this run")
     args = _with_changes(parser).parse_args(words)
@@ -50,7 +49,7 @@ def decide(words: Words) -> None:
     )
     _add_version(parser)
     parser.add_argument("--metrics", required=True, metavar="FILE", help="compared with the champion's")
-    parser.add_argument("--day", required=True, type=_day, help="the day that both were evaluated on")
+    parser.add_argument("--day", required=True, type=iso_day, help="the day that both were evaluated on")
     parser.add_argument("--config", metavar="YAML", help="file whose section `promotion` is used")
     parser.add_argument("--out", metavar="FILE", help="decision.json; replaced if there")
     add_help_options(parser, {"promotion": PromotionConfig})
@@ -73,7 +72,7 @@ def champion(words: Words) -> None:
     parser = _parser("champion", champion.__doc__, "--json")
     parser.add_argument("--json", action="store_true", help="an object; its values are null without champion")
     args = parser.parse_args(words)
-    found = _champion(_place(args), args.name)
+    found = champion_of(_place(args), args.name)
     if args.json:
         print(json.dumps(_told(found)))
     elif found is None:
@@ -149,26 +148,8 @@ def _add_version(parser: CommandParser) -> None:
     parser.add_argument("--version", required=True, type=int, metavar="V", help="of esmm.registry show")
 
 
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, found {text!r}") from error
-
-
 def _place(args: argparse.Namespace) -> Place:
     return place_of(args.registry, args.lock)
-
-
-def _champion(place: Place, name: str) -> Version | None:
-    """None, too, where nothing was ever registered: the first day asks before there is a registry."""
-    if is_new(place):
-        return None
-    with reading(place, name) as store:
-        found = store.read().with_alias(CHAMPION)
-    if found is not None:
-        require_intact(found, WAYS_OUT)
-    return found
 
 
 def _told(found: Version | None) -> dict[str, object]:
