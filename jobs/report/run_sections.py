@@ -29,7 +29,7 @@ def promotion_section(decision: Decision | None) -> Section | None:
         f"{decision['decision']}. Champion before: {champion}. Reason: {decision['reason']}."
     )
     rows = [[one["name"], "passed" if one["passed"] else "broken", one["text"]] for one in decision["gates"]]
-    table = Table(f"Gates on {decision['day']}", ("gate", "", "figures"), rows, wordy=True)
+    table = Table(f"Gates on {decision['day']}", ("gate", "result", "figures"), rows, wordy=True)
     return Section("promotion", "Promotion", "Whether this run is to be served.", [Text(told), table])
 
 
