@@ -4,7 +4,7 @@
 
 The newest day judges and is not trained on: a candidate of day D learns from days before D, those since the
 champion's last one. A plan that is there stays: a day that is run again does what it did before. It is
-printed as one line of JSON. docs/daily.md has the days' layout.
+printed as one line of JSON. docs/registry.md says what comes after it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from cli.errors import InputError, exit_with_message
 from esmm.registry.champion import champion_of
 from esmm.registry.place import place_of
 from storage import publishing
-from storage.filesystems import filesystem
+from storage.filesystems import exists, filesystem
 from storage.json_files import read_json, write_json
 
 ONE_DAY = timedelta(days=1)
@@ -143,11 +143,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _is_there(path: str) -> bool:
-    fs, target = filesystem(path)
-    return bool(fs.exists(target))
-
-
 def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
@@ -155,7 +150,7 @@ def main() -> None:
         raise InputError(
             f"--window, --full-every: expected at least 1 and 0, found {args.window} and {args.full_every}."
         )
-    if args.out and _is_there(args.out):
+    if args.out and exists(args.out):
         print(json.dumps(read_json(args.out)))
         return
     periods = Periods(args.window, args.full_every)

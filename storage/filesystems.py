@@ -55,3 +55,9 @@ def can_rename(fs: Any) -> bool:
 def parent_of(path: str) -> str:
     above, root, _ = path.rpartition("/")
     return above or root or "."
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, target = filesystem(path)
+    return bool(fs.exists(target))

@@ -11,7 +11,7 @@ from schemas.metrics import Metrics, read_metrics
 from schemas.profile import Profile
 from schemas.promotion import DECISION_NAME, Decision, read_decision
 from schemas.train_log import LOG_NAME
-from storage.filesystems import filesystem
+from storage.filesystems import exists, filesystem
 from storage.json_files import read_json
 
 METRICS_NAME = "metrics.json"
@@ -43,7 +43,7 @@ def read_run(path: str, profiles: Sequence[str], stages: str | None) -> Run:
         texts={name: text for name in TEXTS if (text := _text(f"{path}/{name}")) is not None},
         profiles={name: _read_profile(name) for name in profiles},
         stages=_read_stages(stages) if stages is not None else [],
-        decision=read_decision(f"{path}/{DECISION_NAME}") if _exists(f"{path}/{DECISION_NAME}") else None,
+        decision=read_decision(f"{path}/{DECISION_NAME}") if exists(f"{path}/{DECISION_NAME}") else None,
     )
 
 
@@ -80,11 +80,6 @@ def _read_log(path: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _exists(path: str) -> bool:
-    fs, target = filesystem(path)
-    return bool(fs.exists(target))
-
-
 def _text(path: str) -> str | None:
     fs, target = filesystem(path)
     if not fs.exists(target):
@@ -112,4 +107,4 @@ def _natural(path: str) -> list[tuple[int, str]]:
 
 def has_report(folder: str, run: str) -> bool:
     """Whether there is a page to link to."""
-    return _exists("/".join(part for part in (folder.rstrip("/"), run, REPORT_NAME) if part))
+    return exists("/".join(part for part in (folder.rstrip("/"), run, REPORT_NAME) if part))
