@@ -1,29 +1,38 @@
 """Plan a day of daily retraining: which days its candidate learns from, and beginning with what.
 
     python -m esmm.day_plan --day 2026-11-05 --samples samples --registry registry --out plan.json
+    python -m esmm.day_plan ... --profiles profiles --runs runs --config configs/demo.yaml
 
 The newest day judges and is not trained on: a candidate of day D learns from days before D, those since the
-champion's last one. A plan that is there stays: a day that is run again does what it did before. It is
-printed as one line of JSON. docs/registry.md says what comes after it.
+champion's last one. With --profiles only days whose profile passed its gates count. A plan that is there
+stays, unless other periods are asked for: a day that is run again does what it did before. With --runs it
+says where the candidate's run belongs: a folder whose name stands for all that the run is made of, so that
+none that is registered is ever trained over. It is printed as one line of JSON. docs/registry.md says what
+comes after it.
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TypedDict
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 from cli.arguments import CommandParser, iso_day
 from cli.errors import InputError, exit_with_message
 from esmm.registry.champion import champion_of
 from esmm.registry.place import place_of
+from schemas import manifest
+from schemas.profile import read_profile
 from storage import publishing
 from storage.filesystems import exists, filesystem
 from storage.json_files import read_json, write_json
 
 ONE_DAY = timedelta(days=1)
 PREFIX = "ds="
+KEY_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,11 @@ class Periods:
 class Plan(TypedDict):
     """Days as YYYY-MM-DD. parent: the champion's version, which the candidate is to follow. warm_start: the
     run that it begins with. train: days to learn from; none: there is nothing to train. missing: days that
-    should be among them and have no samples. against: the day before, which the judging day is profiled
-    against."""
+    should be among them and have no samples, or none that passed their gates. against: the day before, which
+    the judging day is profiled against. periods: window and full_every that it was made for."""
 
     day: str
+    periods: list[int]
     parent: int | None
     champion_run: str | None
     warm_start: str | None
@@ -73,6 +83,7 @@ def plan(day: date, known: Collection[date], champion: Champion | None, periods:
     train = [one for one in wanted if one in known]
     return Plan(
         day=day.isoformat(),
+        periods=[periods.window, periods.full_every],
         parent=champion.version if champion else None,
         champion_run=champion.run if champion else None,
         warm_start=champion.run if champion and warm else None,
@@ -116,6 +127,42 @@ def _day_of(folder: str, name: str) -> date:
         ) from error
 
 
+def admitted(days: set[date], samples: str, profiles: str) -> set[date]:
+    """Those of the days whose profile, PROFILES/ds=D.json, is of these samples and broke no gate."""
+    return {day for day in days if _is_admitted(f"{samples}/{PREFIX}{day}", f"{profiles}/{PREFIX}{day}.json")}
+
+
+def _is_admitted(samples: str, profile: str) -> bool:
+    if not exists(profile):
+        return False
+    found = read_profile(profile)
+    counts = manifest.read(samples)["counts"]
+    return not found["gates"]["broken"] and found["counts"].items() <= counts.items()
+
+
+def run_key(made: Plan, samples: str, config: str | None, settings: list[str]) -> str:
+    """Stands for all that a candidate's run is made of: samples as their manifests describe them, the run
+    that it begins with, configuration and settings."""
+    content: dict[str, Any] = {
+        "samples": [dict(manifest.read(f"{samples}/{PREFIX}{day}")) for day in made["train"]],
+        "warm_start": made["warm_start"],
+        "config": Path(config).read_text() if config else None,
+        "settings": settings,
+    }
+    for one in content["samples"]:
+        del one["written_by"]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
+
+
+def stored(path: str | None, periods: Periods) -> Plan | None:
+    """The plan that is there, if it was made for these periods."""
+    if path is None or not exists(path):
+        return None
+    found = read_json(path)
+    asked = [periods.window, periods.full_every]
+    return cast(Plan, found) if found.get("periods") == asked else None
+
+
 def read_champion(registry: str, name: str) -> Champion | None:
     """From the registry; `InputError` where its run is gone."""
     found = champion_of(place_of(registry, None), name)
@@ -139,6 +186,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="DAYS",
         help="train from nothing so often; 0: never (%(default)s)",
     )
+    parser.add_argument("--profiles", metavar="DIR", help="profiles of the days, ds=D.json each")
+    parser.add_argument("--runs", metavar="DIR", help="folder of the days' runs")
+    parser.add_argument("--config", metavar="YAML", help="that the candidate is trained with")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", dest="settings", help="as of esmm.train"
+    )
     parser.add_argument("--out", metavar="FILE", help="where the plan is kept")
     return parser.parse_args(argv)
 
@@ -150,14 +203,27 @@ def main() -> None:
         raise InputError(
             f"--window, --full-every: expected at least 1 and 0, found {args.window} and {args.full_every}."
         )
-    if args.out and exists(args.out):
-        print(json.dumps(read_json(args.out)))
-        return
     periods = Periods(args.window, args.full_every)
-    made = plan(args.day, days_with_samples(args.samples), read_champion(args.registry, args.name), periods)
+    made = stored(args.out, periods) or plan(
+        args.day, known_days(args), read_champion(args.registry, args.name), periods
+    )
     if args.out:
         write_json(args.out, dict(made))
-    print(json.dumps(made))
+    print(json.dumps(dict(made) | run_of(made, args)))
+
+
+def known_days(args: argparse.Namespace) -> set[date]:
+    """Days that may be learnt from."""
+    days = days_with_samples(args.samples)
+    return admitted(days, args.samples, args.profiles) if args.profiles else days
+
+
+def run_of(made: Plan, args: argparse.Namespace) -> dict[str, str]:
+    """Where the candidate's run belongs; nothing without --runs."""
+    if not args.runs:
+        return {}
+    key = run_key(made, args.samples, args.config, args.settings)
+    return {"run": f"{args.runs}/{PREFIX}{made['day']}/{key}"}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         metavar="RUN",
-        help="another evaluation of the same impressions: metrics.json or the folder around it",
+        help="another evaluation of the same impressions: metrics.json or the folder around it; '': none",
     )
     parser.add_argument("--config", metavar="YAML", help="file whose section `evaluate` is used")
     parser.add_argument("--train", metavar="DIR", help="samples that the model was trained on")
@@ -115,11 +115,11 @@ def options_of(args: argparse.Namespace) -> Options:
     if args.train is None:
         if args.item is not None:
             raise InputError(f"--item {args.item}: expected --train with the training samples, found none.")
-        return Options(args.predictions, args.out, args.truth, args.against, cuts)
+        return Options(args.predictions, args.out, args.truth, args.against or None, cuts)
     check_paths(args.predictions)
     told = read_manifest(args.predictions)
     training = training_of(args.train, args.item, settings.train_bounds, args.predictions, told)
-    return Options(args.predictions, args.out, args.truth, args.against, cuts, training)
+    return Options(args.predictions, args.out, args.truth, args.against or None, cuts, training)
 
 
 def check(options: Options) -> None:

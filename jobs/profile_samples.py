@@ -53,7 +53,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.profile_samples", __doc__)
     parser.add_argument("--samples", required=True, metavar="DIR", help="written by jobs.build_samples")
-    parser.add_argument("--against", metavar="DIR", help="other samples of the same buckets")
+    parser.add_argument("--against", metavar="DIR", help="other samples of the same buckets; '': none")
     parser.add_argument(
         "--ids", metavar="DIR", help="id table or report by jobs.build_ids, for exact figures"
     )
@@ -68,7 +68,7 @@ def main() -> None:
     """The command; see the top of this file."""
     args = parse_arguments()
     set_up_logging()
-    inputs = read_inputs(args.samples, args.against, args.ids)
+    inputs = read_inputs(args.samples, args.against or None, args.ids)
     settings = load_profile_config(args.config, inputs.schema)
     spark = spark_session("esmm profile_samples", **SPARK_OPTIONS)
     try:

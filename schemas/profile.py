@@ -5,9 +5,11 @@ where every bucket is used. An owner is a context for user fields and an impress
 lists of a context that takes several rows count once.
 """
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
+from cli.errors import InputError
 from schemas.ids import Mode
+from storage.json_files import read_json
 
 
 class ProfileSource(TypedDict):
@@ -170,3 +172,14 @@ MEANING: dict[str, str] = {
     "shift": "mean minus that of the other set, in standard deviations of that one; null where it has none",
     "written_by": "name and version of what wrote the file; not in the first releases",
 }
+
+
+def read_profile(path: str) -> Profile:
+    """A profile by jobs.profile_samples, or an `InputError`."""
+    found = read_json(path)
+    if missing := Profile.__required_keys__ - found.keys():
+        raise InputError(
+            f"{path}: expected a profile by jobs.profile_samples, found no {', '.join(sorted(missing))}. "
+            "Profile the samples again."
+        )
+    return cast(Profile, found)

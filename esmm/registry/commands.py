@@ -14,7 +14,7 @@ from esmm.registry.evidence import checkpoint_of, read_evaluation
 from esmm.registry.place import Place, changing, place_of, reading
 from esmm.registry.store import Store, Version
 from esmm.registry.text import format_decision, format_versions
-from storage.json_files import write_json
+from storage.json_files import read_json, write_json
 
 EXIT_NO_CHAMPION = 3
 
@@ -31,18 +31,22 @@ def register(words: Words) -> None:
     parser.add_argument("--day", required=True, type=iso_day, help="the last day it was trained on")
     parser.add_argument("--parent", type=int, metavar="V", help="version it was warm-started from")
     parser.add_argument("--metrics", required=True, metavar="FILE", help="metrics.json of this run")
+    parser.add_argument("--json", action="store_true", help="say it as an object: version, run")
     args = _with_changes(parser).parse_args(words)
     run = args.run.resolve()
     metrics = read_evaluation(args.metrics, run)
     candidate = registering.Candidate(run, args.day, args.parent, metrics, checkpoint_of(metrics, run))
     with changing(_place(args), args.name, args.wait, create=True) as store:
-        print(f"version {registering.register(store, candidate)} of {args.name}: {run}")
+        number = registering.register(store, candidate)
+    told = json.dumps({"version": number, "run": str(run)})
+    print(told if args.json else f"version {number} of {args.name}: {run}")
 
 
 def decide(words: Words) -> None:
     """Promote a candidate if it passes all gates, else keep the champion. Both end with exit code 0.
 
-    Again for the same version and metrics: the same decision, and nothing changes.
+    Again for the same version and metrics: the same decision, and nothing changes. --exit-kept is for
+    schedulers, which can skip what follows a promotion.
     """
     parser = _parser(
         "decide", decide.__doc__, "--version 4 --day 2026-09-24 --metrics runs/0923/metrics.json"
@@ -52,16 +56,23 @@ def decide(words: Words) -> None:
     parser.add_argument("--day", required=True, type=iso_day, help="the day that both were evaluated on")
     parser.add_argument("--config", metavar="YAML", help="file whose section `promotion` is used")
     parser.add_argument("--out", metavar="FILE", help="decision.json; replaced if there")
+    parser.add_argument("--plan", metavar="FILE", help="by esmm.day_plan: judges which days were trained on")
+    parser.add_argument("--margin", type=float, metavar="AUC", help="instead of promotion.margin's two")
+    parser.add_argument("--exit-kept", type=int, default=0, metavar="CODE", help="exit code if kept (0)")
     add_help_options(parser, {"promotion": PromotionConfig})
     args = _with_changes(parser).parse_args(words)
-    config = load_promotion_config(args.config)
+    config = load_promotion_config(args.config, args.margin)
+    missing = read_json(args.plan)["missing"] if args.plan else []
+    asked = deciding.Asked(args.version, args.metrics, args.day, config, missing)
     with changing(_place(args), args.name, args.wait) as store:
-        decision, is_new_one = deciding.decide(store, args.version, args.metrics, args.day, config)
+        decision, is_new_one = deciding.decide(store, asked)
     if args.out:
         write_json(args.out, dict(decision))
     print(format_decision(decision))
     if not is_new_one:
         print(f"decided before, at {decision['decided_at']}; nothing was changed")
+    if decision["decision"] == deciding.KEPT:
+        sys.exit(args.exit_kept)
 
 
 def champion(words: Words) -> None:
@@ -154,9 +165,9 @@ def _place(args: argparse.Namespace) -> Place:
 
 def _told(found: Version | None) -> dict[str, object]:
     if found is None:
-        return dict.fromkeys(("version", "run", "day", "checkpoint"))
-    tags = found.tags
-    return {"version": found.number, "run": tags["run"], "day": found.day, "checkpoint": tags["checkpoint"]}
+        return dict.fromkeys(("version", "run", "day", "judged_on", "checkpoint"))
+    told = {name: found.tags.get(name) for name in ("run", "day", "judged_on", "checkpoint")}
+    return {"version": found.number, **told}
 
 
 def _metrics(store: Store, version: Version) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cli.config_files import load_section
+from cli.errors import InputError
 from esmm.model_config import Section
 
 
@@ -74,7 +75,15 @@ class PromotionConfig(Section):
     min_conversions: NonNegativeInt = 50
     """Conversions that the judged day, or the days judged together, must have."""
 
+    max_missing_days: NonNegativeInt = 1
+    """Days that may be missing among those that the candidate had to learn from."""
 
-def load_promotion_config(path: str | None) -> PromotionConfig:
-    """The section of a file, or the defaults."""
-    return load_section(path, "promotion", PromotionConfig)
+
+def load_promotion_config(path: str | None, margin: float | None = None) -> PromotionConfig:
+    """The section of a file, or the defaults. margin: of CVR and CTCVR, instead of theirs."""
+    found = load_section(path, "promotion", PromotionConfig)
+    if margin is None:
+        return found
+    if not margin > 0:
+        raise InputError(f"--margin {margin:g}: expected a number above 0.")
+    return found.model_copy(update={"margin": MarginConfig(ctr=found.margin.ctr, cvr=margin, ctcvr=margin)})

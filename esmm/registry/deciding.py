@@ -5,6 +5,7 @@ place and no other's.
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from esmm.registry.evidence import (
     require_compared,
     require_intact,
 )
-from esmm.registry.gates import judge
+from esmm.registry.gates import covered, judge
 from esmm.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Change, State, Store, Version
 from schemas.metrics import Metrics
 from schemas.promotion import FORMAT, Decision, Gate
@@ -28,6 +29,17 @@ from schemas.promotion import FORMAT, Decision, Gate
 PROMOTED, KEPT = "promoted", "kept"
 FORCED, ROLLED_BACK = "promoted by force", "rolled back"
 NO_LONGER = "its parent is no longer champion"
+
+
+class Asked(NamedTuple):
+    """Whether a version is to be promoted. path: of its metrics.json. missing: days that it should have
+    learnt from and did not."""
+
+    number: int
+    path: str
+    day: date
+    config: PromotionConfig
+    missing: Sequence[str] = ()
 
 
 class Question(NamedTuple):
@@ -41,17 +53,18 @@ class Question(NamedTuple):
     day: date
 
 
-def decide(store: Store, number: int, path: str, day: date, config: PromotionConfig) -> tuple[Decision, bool]:
+def decide(store: Store, asked: Asked) -> tuple[Decision, bool]:
     """Promote a candidate or keep the champion. Whether that is new: the same question changes nothing."""
+    _, path, day, config, missing = asked
     state = store.read()
-    candidate = state.require(number)
+    candidate = state.require(asked.number)
     metrics = read_evaluation(path, candidate.run)
     earlier = candidate.verdict
     if earlier and (earlier["metrics_digest"], earlier["day"]) == (digest_of(metrics), day.isoformat()):
         return earlier, False
     _require_open(candidate, metrics, day)
     question = Question(store.name, candidate, state.with_alias(CHAMPION), path, metrics, day)
-    decision = _decision(question, state, config)
+    decision = _decision(question, state, config, missing)
     store.commit(_change_of(decision, candidate, state))
     return decision, True
 
@@ -112,7 +125,7 @@ def _require_open(candidate: Version, metrics: Metrics, day: date) -> None:
     require_intact(candidate, f"Register the run as it is now. {NOT_CHANGED}")
 
 
-def _decision(question: Question, state: State, config: PromotionConfig) -> Decision:
+def _decision(question: Question, state: State, config: PromotionConfig, missing: Sequence[str]) -> Decision:
     candidate, champion, metrics = question.candidate, question.champion, question.metrics
     gates = _order(candidate, champion)
     is_next = all(gate["passed"] for gate in gates)
@@ -120,6 +133,7 @@ def _decision(question: Question, state: State, config: PromotionConfig) -> Deci
         if champion is not None:
             require_compared(question.path, metrics, champion)
         days = _earlier_days(question, state, config.pool_days)
+        gates += [covered(missing, config)]
         gates += judge(metrics, config, days, champion is not None)
     promoted = all(gate["passed"] for gate in gates)
     return Decision(

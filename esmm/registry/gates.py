@@ -22,11 +22,20 @@ def judge(
     """All gates in the order of the report. earlier: days that count beside the metrics' own."""
     gates = [_conversions(metrics, config, earlier)]
     gates += _above_baselines(metrics, config)
-    gates += _calibrated(metrics, config)
-    gates += _calibrated_slices(metrics, config)
-    if has_champion:
+    if has_champion:  # the first model has only to be better than none
+        gates += _calibrated(metrics, config)
+        gates += _calibrated_slices(metrics, config)
         gates += _not_below(differences_of(metrics), config, earlier)
     return gates
+
+
+def covered(missing: Sequence[str], config: PromotionConfig) -> Gate:
+    """Whether a candidate has learnt from the days that it should have. missing: days, ISO."""
+    found = f"missing: {', '.join(missing)}" if missing else "none is missing"
+    text = f"{found}; at most {config.max_missing_days} may be"
+    return Gate(
+        name="days of training", kind="value", passed=len(missing) <= config.max_missing_days, text=text
+    )
 
 
 def _conversions(metrics: Metrics, config: PromotionConfig, earlier: Sequence[Day]) -> Gate:

@@ -1,0 +1,76 @@
+"""Whether a day's raw logs are there whole, for whoever waits for them.
+
+    python -m jobs.delivered --raw raw/ds=2026-11-22
+
+Whole: an empty file _SUCCESS in the folder, written after the last of its files; or, where each side is
+written by a job of its own, one in sample_skeleton/ and one in common_features/.
+
+exit codes:
+    0    whole: the day may begin
+    2    something is wrong that waiting does not mend, such as a mark beside one side alone
+    3    not yet: the message says what is missing
+"""
+
+import argparse
+import sys
+from collections.abc import Collection
+
+from cli.arguments import CommandParser
+from cli.errors import InputError, exit_with_message
+from jobs.raw_logs.files import COMMON_PREFIX, SKELETON_PREFIX
+from storage.filesystems import exists, filesystem
+from storage.publishing import SUCCESS_NAME
+
+SIDES = (SKELETON_PREFIX, COMMON_PREFIX)
+EXIT_NOT_YET = 3
+
+
+def missing(names: Collection[str], marked: Collection[str]) -> list[str]:
+    """What has not come yet. names: in the day's folder; marked: those of SIDES that hold a mark.
+
+    `InputError` where the day is marked as whole and a side is not there.
+    """
+    if SUCCESS_NAME in names:
+        absent = [side for side in SIDES if not any(name.startswith(side) for name in names)]
+        if absent:
+            raise InputError(
+                f"expected logs of both sides beside {SUCCESS_NAME}, found nothing that begins with "
+                f"{' or '.join(absent)}. Deliver the rest, then write {SUCCESS_NAME} again."
+            )
+        return []
+    if not marked:
+        return [SUCCESS_NAME]
+    return [f"{side}/{SUCCESS_NAME}" for side in SIDES if side not in marked]
+
+
+def read_missing(raw: str) -> list[str]:
+    """The same of a folder; one that is not there has not come yet."""
+    fs, path = filesystem(raw)
+    if not fs.exists(path):
+        return [SUCCESS_NAME]
+    names = {entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)}
+    marked = [side for side in SIDES if side in names and exists(f"{raw}/{side}/{SUCCESS_NAME}")]
+    try:
+        return missing(names, marked)
+    except InputError as error:
+        raise InputError(f"{raw}: {error}") from error
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; see the top of this file."""
+    parser = CommandParser("jobs.delivered", __doc__)
+    parser.add_argument("--raw", required=True, metavar="DIR", help="folder of one day's logs")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """The command; see the top of this file."""
+    raw = parse_arguments().raw.rstrip("/")
+    if absent := read_missing(raw):
+        print(f"{raw}: not whole yet, {' and '.join(absent)} missing")
+        sys.exit(EXIT_NOT_YET)
+    print(f"{raw}: whole")
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
