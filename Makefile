@@ -9,6 +9,8 @@ OUT ?= samples
 WORKERS ?= 1
 SEEDS ?= 3
 CONTEXTS ?= 24000
+DAYS ?= 10
+DAY_CONTEXTS ?= 4000
 TRAIN ?= $(OUT)/split=train
 TEST ?= $(OUT)/split=test
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -16,13 +18,6 @@ export PYSPARK_PYTHON := $(CURDIR)/.venv/bin/python
 export PYSPARK_DRIVER_PYTHON := $(PYSPARK_PYTHON)
 # Looked up for every command and not once: set-up may just have installed it.
 export JAVA_HOME = $(shell scripts/java_home.sh)
-
-AIRFLOW = PATH="$$PATH:$(CURDIR)/.venv-airflow/bin" \
-	AIRFLOW_HOME="$(CURDIR)/build/airflow" \
-	AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/airflow_dags" \
-	AIRFLOW__CORE__LOAD_EXAMPLES=False \
-	AIRFLOW__API__HOST=127.0.0.1 \
-	AIRFLOW_CONN_ESMM_SPARK='{"conn_type": "spark", "host": "local[*]"}'
 
 .PHONY: help
 help: ## List the targets
@@ -131,8 +126,12 @@ profile: setup ## Where the time of a training step goes (WORKERS=2 for two work
 	@.venv/bin/python -m benchmarks.training.profile_step --workers $(WORKERS)
 
 .PHONY: airflow
-airflow: setup-airflow ## Run Airflow with the DAG on this machine, on SQLite (http://localhost:8080)
-	@$(AIRFLOW) .venv-airflow/bin/airflow standalone
+airflow: setup-airflow ## Run a local Airflow with daily retraining on demo days (http://localhost:8080)
+	@.venv-airflow/bin/python -m scripts.local_airflow
+
+.PHONY: airflow-demo
+airflow-demo: setup-airflow ## Ten days of daily retraining in a drifting world, as a table (DAYS=10 DAY_CONTEXTS=4000)
+	@.venv-airflow/bin/python -m scripts.airflow_demo --days $(DAYS) --contexts $(DAY_CONTEXTS)
 
 .PHONY: dist
 dist: setup ## Pack the jobs and their packages for a cluster (dist/)

@@ -21,7 +21,7 @@ to do when a stage fails, and how to rerun a day, roll back and force a promotio
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -179,8 +179,8 @@ def clean_up() -> Any:
     return shell("clean_up", quoted(module("esmm.clean_up", "--day", DAY, "--registry", REGISTRY, *words)))
 
 
-def midnight(day: str) -> datetime:
-    return datetime.fromisoformat(day).replace(tzinfo=UTC)
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 with DAG(

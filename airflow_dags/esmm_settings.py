@@ -6,12 +6,20 @@ the Airflow connection `esmm_spark`.
 """
 
 import os
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 HOME = os.environ.get("ESMM_HOME", str(Path(__file__).resolve().parents[1]))
 PATH = os.environ.get("ESMM_SETTINGS", f"{HOME}/configs/daily.yaml")
@@ -71,7 +79,7 @@ class Settings(_Section):
     evaluate.slices in `config`. truth: name of a file in a day's raw logs, of demo logs alone. retries: of a
     task, after `retry_minutes`, then twice that and so on. approvers: names of users who may force a
     promotion; without them all who may see the DAG. schedule: cron, in UTC; a run at its tick takes the day
-    that has ended. start, end: first and last day for the scheduler, ISO."""
+    that has ended. start, end: first and last day for the scheduler."""
 
     data: str = "build/daily"
     raw: str = "{data}/raw"
@@ -82,8 +90,8 @@ class Settings(_Section):
     keep_fields: list[str] = []
     truth: str | None = None
     schedule: str = "0 3 * * *"
-    start: str = "2026-01-01"
-    end: str | None = None
+    start: date = date(2026, 1, 1)
+    end: date | None = None
     retries: NonNegativeInt = 2
     retry_minutes: PositiveFloat = 2
     approvers: list[str] = []
@@ -103,7 +111,10 @@ def load(path: str = PATH) -> Settings:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: expected the settings of daily retraining (ESMM_SETTINGS).")
-    found = Settings(**(yaml.safe_load(file.read_text()) or {}))
+    try:
+        found = Settings(**(yaml.safe_load(file.read_text()) or {}))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
     if found.keep.samples is not None and found.keep.samples <= found.training.window:
         raise ValueError(
             f"{path}: keep.samples: expected more days than training.window, {found.training.window}, "

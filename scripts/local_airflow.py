@@ -27,6 +27,7 @@ from urllib.request import urlopen
 
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
+from scripts.airflow_api import Api
 from scripts.processes import end_all, subreaper
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -183,27 +184,26 @@ def last_days(number: int) -> list[date]:
     return [yesterday - timedelta(days=back) for back in reversed(range(number))]
 
 
-def begin(airflow: Airflow, days: list[date]) -> None:
+def begin(airflow: Airflow, days: list[date]) -> Api:
     """Unpause the DAGs and run these days, in order."""
-    wait_for_dags(airflow)
+    api = Api.log_in(airflow.page, "admin", airflow.password)
+    wait_for_dags(api)
     for name in DAGS:
-        airflow.run("dags", "unpause", "--yes", name)
-    first, last = f"{days[0]}T00:00:00", f"{days[-1]}T23:00:00"
-    airflow.run(
-        *("backfill", "create", "--dag-id", "esmm_daily", "--from-date", first, "--to-date", last),
-        *("--max-active-runs", "1", "--reprocess-behavior", "none"),
-    )
+        api.unpause(name)
+    api.backfill("esmm_daily", str(days[0]), str(days[-1]))
+    return api
 
 
-def wait_for_dags(airflow: Airflow) -> None:
+def wait_for_dags(api: Api) -> None:
     """Until the DAG processor has read them."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        known = json.loads(airflow.run("dags", "list", "--output", "json") or "[]")
-        if {one["dag_id"] for one in known} >= set(DAGS):
+        if api.dag_ids() >= set(DAGS):
             return
+        if errors := api.import_errors():
+            raise InputError("\n".join(errors))
         time.sleep(1)
-    raise InputError(f"expected the DAGs {', '.join(DAGS)}; airflow dags list-import-errors says why not.")
+    raise InputError(f"expected the DAGs {', '.join(DAGS)}, found none in {START_SECONDS:.0f} s.")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

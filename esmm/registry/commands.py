@@ -71,7 +71,7 @@ def decide(words: Words) -> None:
     print(format_decision(decision))
     if not is_new_one:
         print(f"decided before, at {decision['decided_at']}; nothing was changed")
-    if decision["decision"] == deciding.KEPT:
+    if decision["decision"] == deciding.KEPT and args.exit_kept:
         sys.exit(args.exit_kept)
 
 

@@ -1,90 +1,261 @@
-"""The DAG imports cleanly, and its tasks are the commands expected, in the order expected."""
+"""The DAGs import cleanly, and their tasks are the commands expected, in the order expected."""
+
+import json
+from typing import Any
 
 import pytest
 
-from tests.airflow.conftest import PYTHON, Airflow
+from tests.airflow.conftest import PYTHON, Reading
 from tests.fixtures.cluster.processes import PROJECT
 
+DAY = "2026-11-22"
+DAGS = ["esmm_champion", "esmm_daily", "esmm_promote"]
+STAGES = (
+    *("wait_for_logs", "build_samples", "plan", "profile", "has_champion", "predict_champion"),
+    *("evaluate_champion", "has_days_to_learn", "train", "predict", "evaluate", "register", "promote"),
+    *("report", "clean_up"),
+)
 
-def test_imports_without_errors_or_deprecations(airflow: Airflow):
-    assert airflow.answer("print(json.dumps([bag.import_errors, warned, sorted(bag.dags)]))") == [
-        {},
-        {},
-        ["esmm_daily"],
-    ]
+
+def test_imports_without_errors_or_deprecations(reading: Reading):
+    found = reading.answer("print(json.dumps([bag.import_errors, warned, sorted(bag.dags)]))")
+    assert found == [{}, {}, DAGS]
 
 
 RENDER = """
 import shlex
 from types import SimpleNamespace
-instance = SimpleNamespace(try_number=int(sys.argv[1]))
-day = datetime(2026, 11, 22, tzinfo=timezone.utc)
-context = {"data_interval_start": day, "ti": instance, "task_instance": instance}
+told = json.loads(sys.argv[1])
+day = datetime(2026, 11, 22, 3, tzinfo=timezone.utc)
+instance = SimpleNamespace(xcom_pull=lambda task_ids: told[task_ids], try_number=1)
+params = {name: param.value for name, param in dag.params.items()} | json.loads(sys.argv[2])
+spark = SimpleNamespace(host="spark://master", port=7077)
+context = {"data_interval_start": day, "ti": instance, "params": params}
+context["conn"] = SimpleNamespace(esmm_spark=spark)
 
 def command_of(task):
     if hasattr(task, "bash_command"):
         return shlex.split(task.bash_command)
-    return [task.mark] if hasattr(task, "mark") else [task.application, *task.application_args]
+    if hasattr(task, "raw"):
+        return [task.raw]
+    if hasattr(task, "application"):
+        return task._get_hook()._build_spark_submit_command(task.application)
+    return list(getattr(task, "op_args", []))
 
 for task in dag.tasks:
     task.render_template_fields(context | {"task": task})
-print(json.dumps({t.task_id: [command_of(t), sorted(t.upstream_task_ids)] for t in dag.tasks}))
+print(json.dumps({t.task_id: command_of(t) for t in dag.tasks}))
 """
 
 
-@pytest.mark.parametrize(("attempt", "manner"), [("1", ["--overwrite"]), ("2", ["--overwrite", "--resume"])])
-def test_the_commands_of_a_day(airflow: Airflow, attempt: str, manner: list[str]):
+def rendered(reading: Reading, plan: dict[str, Any], params: Any = None, **environment: str) -> Any:
+    told = {"plan": plan, "register": {"version": 7}}
+    return reading.answer(RENDER, json.dumps(told), json.dumps(params or {}), **environment)
+
+
+PLAN = {
+    "champion_run": "/runs/six",
+    "warm_start": "/runs/six",
+    "parent": 6,
+    "train": ["2026-11-20", "2026-11-21"],
+    "against": "2026-11-21",
+    "run": "/a run/seven",
+}
+FIRST = dict.fromkeys(PLAN) | {"train": ["2026-11-21"], "against": "2026-11-21", "run": "/runs/one"}
+
+
+def test_the_commands_of_a_day(reading: Reading):
     """As lists of arguments, for the shell's as it splits them."""
-    raw, samples, run = (str(airflow.folder(part)) for part in ("raw", "samples", "runs"))
-    train, test = f"{samples}/split=train", f"{samples}/split=test"
-    config = ["--config", str(airflow.config)]
-    workers = [f"{PROJECT}/.venv/bin/horovodrun", "-np", "2", "-H", "localhost:2", PYTHON, "-m"]
-    expected = {
-        f"build_samples_{split}": [
-            [f"{PROJECT}/jobs/build_samples.py", "--skeleton", f"{raw}/sample_skeleton_{split}*"]
-            + ["--common", f"{raw}/common_features_{split}*", "--out", f"{samples}/split={split}"]
-            + [*config, "--overwrite"],
-            ["wait_for_logs"],
-        ]
-        for split in ("train", "test")
+    found = rendered(reading, PLAN)
+    data = str(reading.settings.parent)
+    samples = f"{data}/samples/ds={DAY}"
+    run = f"{PROJECT}/.venv/bin/horovodrun -np 2 -H localhost:2 {PYTHON} -m".split()
+    config = f"{data}/tiny.yaml"
+    assert found["wait_for_logs"] == [f"{data}/raw/ds={DAY}"]
+    profiles, runs = f"{data}/days/profiles", f"{data}/runs"
+    assert found["plan"] == [
+        *(PYTHON, "-m", "esmm.day_plan", "--day", DAY, "--registry", f"{data}/registry"),
+        *("--samples", f"{data}/samples", "--profiles", profiles, "--runs", runs, "--config", config),
+        *("--out", f"{data}/days/ds={DAY}/plan.json", "--window", "7", "--full-every", "28"),
+        *("--set", "train.early_stopping_patience=0"),
+    ]
+    kept = ["--overwrite", "--keep=301"]
+    champion = f"{data}/days/ds={DAY}/champion"
+    told = ["--run", "/runs/six", "--samples", samples, "--out", f"{champion}/predictions", *kept]
+    assert found["predict_champion"] == [*run, "esmm.predict", *told]
+    told = ["--run", "/a run/seven", "--samples", samples, "--out", "/a run/seven/predictions", *kept]
+    assert found["predict"] == [*run, "esmm.predict", *told]
+    train = " ".join(found["train"])
+    assert train.startswith(
+        "if [ -e /a run/seven/_SUCCESS ]; then echo /a run/seven is trained already; else"
+    )
+    days = [f"{data}/samples/ds=2026-11-20", f"{data}/samples/ds=2026-11-21;"]
+    assert found["train"][-3:] == [*days, "fi"]
+    told = ["--config", config, "--valid", samples, "--run", "/a run/seven", "--resume"]
+    told += ["--set", "train.early_stopping_patience=0", "--warm-start", "/runs/six", "--train"]
+    start = [*run, "esmm.train", *told]
+    assert found["train"][-3 - len(start) : -3] == start
+    metrics = ["--metrics", "/a run/seven/metrics.json"]
+    registry = ["--registry", f"{data}/registry"]
+    assert found["register"] == [
+        *(PYTHON, "-m", "esmm.registry", "register", *registry, "--run", "/a run/seven"),
+        *("--day", "2026-11-21", *metrics, "--json", "--parent", "6"),
+    ]
+    assert found["promote"] == [
+        *(PYTHON, "-m", "esmm.registry", "decide", *registry, "--version", "7", "--day", DAY, *metrics),
+        *("--config", config, "--plan", f"{data}/days/ds={DAY}/plan.json"),
+        *("--out", "/a run/seven/decision.json", "--exit-kept", "99"),
+    ]
+    assert found["clean_up"][3:] == [
+        *("--day", DAY, *registry, f"--keep={data}/samples=35", f"--keep={data}/days=35"),
+        f"--keep={data}/runs=14",
+    ]
+
+
+def arguments(command: list[str]) -> list[str]:
+    """What a Spark job is told, behind its file."""
+    return command[
+        next(n for n, word in enumerate(command) if "/jobs/" in word and word.endswith(".py")) + 1 :
+    ]
+
+
+def test_spark_jobs_on_this_machine(reading: Reading):
+    found = rendered(reading, PLAN)
+    data = str(reading.settings.parent)
+    config = ["--config", f"{data}/tiny.yaml"]
+    raw, samples = f"{data}/raw/ds={DAY}", f"{data}/samples/ds={DAY}"
+    build = found["build_samples"]
+    assert build[:3] == ["spark-submit", "--master", "local[2]"] and "--deploy-mode" not in build
+    told = ["--skeleton", raw, "--common", raw, "--out", samples, "--overwrite", *config]
+    assert arguments(build) == told
+    assert arguments(found["profile"]) == [
+        *("--samples", samples, "--against", f"{data}/samples/ds=2026-11-21"),
+        *("--out", f"{data}/days/profiles/ds={DAY}.json", *config),
+    ]
+    champion, truth = f"{data}/days/ds={DAY}/champion", ["--truth", f"{raw}/truth.csv"]
+    assert arguments(found["evaluate_champion"]) == [
+        *("--predictions", f"{champion}/predictions", "--out", f"{champion}/metrics.json", *truth, *config)
+    ]
+    assert arguments(found["evaluate"]) == [
+        *("--predictions", "/a run/seven/predictions", "--out", "/a run/seven/metrics.json"),
+        *("--against", f"{champion}/metrics.json", *truth, *config),
+    ]
+
+
+def test_the_first_model_has_nothing_to_go_on_from_or_be_compared_with(reading: Reading):
+    found = rendered(reading, FIRST, {"epochs": 3, "workers": 4, "margin": 0.02})
+    assert "--warm-start" not in found["train"] and "--parent" not in found["register"]
+    told = arguments(found["evaluate"])
+    assert told[told.index("--against") + 1] == ""
+    assert found["has_champion"] == [""] and found["has_days_to_learn"] == ["yes"]
+    assert "train.epochs=3" in found["train"] and "train.epochs=3" in found["plan"]
+    assert "localhost:4" in found["train"] and found["promote"][-2:] == ["--margin", "0.02"]
+
+
+def test_nothing_to_learn_is_nothing_to_do(reading: Reading):
+    found = rendered(reading, FIRST | {"train": ["2026-11-21"]})
+    assert found["has_days_to_learn"] == ["yes"]
+    ends = "print(json.dumps(dag.get_task('has_days_to_learn').ignore_downstream_trigger_rules))"
+    assert reading.answer(ends) is True
+
+
+STANDALONE = {"properties_file": "configs/spark/standalone.conf", "py_files": "dist/jobs.zip"}
+
+
+def test_on_sparks_own_cluster(reading: Reading):
+    connection = {"conn_type": "spark", "host": "spark://master", "port": 7077}
+    environment = reading.with_settings(spark=STANDALONE, training={"hosts": "a:1,b:1"})
+    found = rendered(reading, PLAN, AIRFLOW_CONN_ESMM_SPARK=json.dumps(connection), **environment)
+    build = found["build_samples"]
+    assert build[:3] == ["spark-submit", "--master", "spark://master:7077"]
+    for option, value in (
+        ("--properties-file", f"{PROJECT}/configs/spark/standalone.conf"),
+        ("--py-files", f"{PROJECT}/dist/jobs.zip"),
+    ):
+        assert build[build.index(option) + 1] == value
+    assert found["predict"][:5] == [f"{PROJECT}/.venv/bin/horovodrun", "-np", "2", "-H", "a:1,b:1"]
+
+
+def test_on_yarn_with_hdfs(reading: Reading):
+    extra = {"queue": "daily", "yarn_resourcemanager_webapp_address": "http://rm:8088"}
+    connection = {"conn_type": "spark", "host": "yarn", "extra": extra}
+    yarn = {
+        "properties_file": "configs/spark/yarn.conf",
+        "py_files": "dist/jobs.zip",
+        "archives": "hdfs:///esmm/env.tar.gz#.venv",
+        "deploy_mode": "cluster",
+        "conf": {"spark.executor.instances": "8"},
     }
-    expected["wait_for_logs"] = [[f"{raw}/_SUCCESS"], []]
-    expected["profile"] = [
-        [f"{PROJECT}/jobs/profile_samples.py", "--samples", test, "--against", train]
-        + [*config, "--out", f"{samples}/_profile.json"],
-        ["build_samples_test", "build_samples_train"],
-    ]
-    expected["train"] = [
-        [*workers, "esmm.train", *config, "--train", train, "--valid", test, "--run", run, *manner],
-        ["profile"],
-    ]
-    expected["predict"] = [
-        [*workers, "esmm.predict", "--run", run, "--samples", test]
-        + ["--out", f"{run}/predictions", "--overwrite"],
-        ["train"],
-    ]
-    expected["evaluate"] = [
-        [f"{PROJECT}/jobs/evaluate.py", "--predictions", f"{run}/predictions"]
-        + ["--out", f"{run}/metrics.json"],
-        ["predict"],
-    ]
-    assert airflow.answer(RENDER, attempt) == expected
+    environment = reading.with_settings(
+        spark=yarn, raw="hdfs:///raw", samples="hdfs:///samples", training={"launcher": "spark", "workers": 8}
+    )
+    found = rendered(reading, PLAN, AIRFLOW_CONN_ESMM_SPARK=json.dumps(connection), **environment)
+    build = found["build_samples"]
+    config = str(reading.settings.parent / "tiny.yaml")
+    for option, value in (
+        ("--master", "yarn"),
+        ("--queue", "daily"),
+        ("--deploy-mode", "cluster"),
+        ("--archives", "hdfs:///esmm/env.tar.gz#.venv"),
+        ("--files", config),
+    ):
+        assert build[build.index(option) + 1] == value
+    assert "spark.executor.instances=8" in build
+    raw, samples = f"hdfs:///raw/ds={DAY}", f"hdfs:///samples/ds={DAY}"
+    told = ["--skeleton", raw, "--common", raw, "--out", samples, "--overwrite", "--config", "tiny.yaml"]
+    assert arguments(build) == told
+    train = found["train"]
+    start = train[train.index("spark-submit") :]
+    assert start[:3] == ["spark-submit", "--master", "spark://master:7077"]  # of the connection, as rendered
+    assert start[start.index("--launcher") :][:4] == ["--launcher", "spark", "--num-workers", "8"]
+    assert train[-3:-1] == ["hdfs:///samples/ds=2026-11-20", "hdfs:///samples/ds=2026-11-21;"]
+
+
+ORDER = """
+def above(task_id):
+    return sorted(dag.get_task(task_id).get_flat_relative_ids(upstream=True))
+chain = {t.task_id: [t.trigger_rule.value, t.depends_on_past, t.wait_for_downstream] for t in dag.tasks}
+direct = {t.task_id: sorted(t.downstream_task_ids) for t in dag.tasks}
+print(json.dumps([above("clean_up"), chain, direct]))
+"""
+
+
+def test_every_stage_decides_the_state_of_the_run_and_days_take_turns(reading: Reading):
+    above, chain, direct = reading.answer(ORDER)
+    assert set(STAGES) - {"clean_up"} <= set(above)
+    assert chain["previous_day"] == ["all_success", True, True]
+    assert direct["previous_day"] == ["its_turn", "settled"] and direct["settled"] == []
+    assert {name for name, (rule, *_) in chain.items() if rule == "all_done"} == {"settled"}
+    assert {name for name, (_, past, _) in chain.items() if past} == {"previous_day"}
 
 
 HOURS = """
 hours = {t.task_id: t.execution_timeout.total_seconds() / 3600 for t in dag.tasks}
-wait = dag.get_task("wait_for_logs").timeout / 3600
-print(json.dumps([hours, wait, dag.dagrun_timeout.total_seconds() / 3600]))
+wait = dag.get_task("wait_for_logs").wait.total_seconds() / 3600
+retries = {t.task_id: [t.retries, t.retry_exponential_backoff] for t in dag.tasks}
+print(json.dumps([hours, wait, dag.dagrun_timeout.total_seconds() / 3600, retries]))
 """
 
 
+def test_no_task_and_no_day_may_take_for_ever(reading: Reading):
+    changed = reading.with_settings(hours={"task": 0.5, "wait": 30, "day": 48}, retries=2)
+    hours, wait, whole_day, retries = reading.answer(HOURS, **changed)
+    assert set(hours.values()) == {0.5} and (wait, whole_day) == (30, 48)
+    assert retries["train"][0] == 2 and retries["train"][1] and retries["profile"][0] == 0
+
+
 @pytest.mark.parametrize(
-    ("given", "task", "wait"),
-    [({}, 6, 12), ({"ESMM_TASK_HOURS": "0.5", "ESMM_WAIT_HOURS": "30"}, 0.5, 30)],
+    ("changed", "message"),
+    [
+        ({"windows": 7}, "windows"),
+        ({"training": {"window": 0}}, "training.window"),
+        ({"keep": {"samples": 7}}, "keep.samples: expected more days than training.window, 7, found 7"),
+    ],
 )
-def test_no_task_and_no_day_may_take_for_ever(
-    airflow: Airflow, given: dict[str, str], task: float, wait: float
+def test_mistaken_settings_are_an_error_of_the_dag_that_names_the_file(
+    reading: Reading, changed: dict[str, Any], message: str
 ):
-    hours, found_wait, whole_day = airflow.answer(HOURS, **given)
-    assert len(hours) == 7 and set(hours.values()) == {task}
-    assert (found_wait, whole_day) == (wait, 24)
+    environment = reading.with_settings(**changed)
+    errors = reading.answer("print(json.dumps(list(bag.import_errors.values())))", **environment)
+    assert len(errors) >= len(DAGS)
+    assert all(message in error and environment["ESMM_SETTINGS"] in error for error in errors)

@@ -41,7 +41,8 @@ def test_the_first_candidate_is_champion_without_a_comparison(registry: Path, fi
     assert (tags["day"], tags["judged_on"], tags["decision"]) == ("2026-09-20", "2026-09-21", "promoted")
     assert tags["run"] == str(first) and "parent" not in tags and "promoted_from" not in tags
     told = json.loads(ask("champion", "--json"))
-    assert told == {"version": 1, "run": str(first), "day": "2026-09-20", "checkpoint": "step-000468"}
+    days = {"day": "2026-09-20", "judged_on": "2026-09-21"}
+    assert told == {"version": 1, "run": str(first), "checkpoint": "step-000468", **days}
 
 
 def test_mlflow_has_parameters_metrics_and_artifacts(registry: Path, first: Path) -> None:
@@ -64,7 +65,7 @@ def test_a_candidate_that_loses_nothing_takes_the_place_of_its_parent(
     assert state_of(registry).aliases == {"champion": 1, "candidate": 2}
     out = tmp_path / "decision.json"
     asked = ("decide", "--version", 2, "--metrics", metrics, "--day", "2026-09-22", "--out", out)
-    assert ask(*asked).startswith("version 2 on 2026-09-22: promoted, all 10 gates are passed\n")
+    assert ask(*asked).startswith("version 2 on 2026-09-22: promoted, all 11 gates are passed\n")
     state, decision = state_of(registry), json.loads(out.read_text())
     assert state.aliases == {"champion": 2, "previous": 1}
     assert decision["differences"]["cvr"]["error"] == pytest.approx(0.004 / 1.959963984540054)
@@ -387,7 +388,7 @@ def test_there_is_no_champion_before_the_first_registration(
         assert end.value.code == EXIT_NO_CHAMPION
     told, as_json = capsys.readouterr().out.splitlines()
     assert told == "esmm has no champion"
-    assert json.loads(as_json) == dict.fromkeys(("version", "run", "day", "checkpoint"))
+    assert json.loads(as_json) == dict.fromkeys(("version", "run", "day", "judged_on", "checkpoint"))
 
 
 def test_a_model_of_another_name_is_another_list(registry: Path) -> None:
