@@ -150,7 +150,7 @@ def run_key(made: Plan, samples: str, config: str | None, settings: list[str]) -
         "settings": settings,
     }
     for one in content["samples"]:
-        del one["written_by"]
+        one.pop("written_by", None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
 
 

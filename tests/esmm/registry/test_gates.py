@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from esmm.registry.config import PromotionConfig
 from esmm.registry.differences import Day, bounds, pooled
-from esmm.registry.gates import judge
+from esmm.registry.gates import covered, judge
 from schemas.metrics import Metrics
 from schemas.promotion import DayDifference, Gate
 from tests.fixtures.metrics_v2 import drawn_metrics
@@ -144,6 +144,24 @@ def test_calibration_has_two_bounds(ratio: float, passed: bool) -> None:
     found = evaluation()
     found["ctr"]["calibration_ratio"] = estimate(ratio)
     assert gates(found)["calibration ratio of CTR"]["passed"] == passed
+
+
+def test_the_first_model_has_only_to_beat_the_baselines() -> None:
+    found = evaluation()
+    found["ctr"]["calibration_ratio"] = estimate(3.0)
+    names = [gate["name"] for gate in judge(found, PromotionConfig(), (), has_champion=False)]
+    assert names == [
+        "conversions",
+        *(f"AUC of {t} above constant" for t in ("CTR (all)", "CVR (clicked)", "CTCVR (all)")),
+    ]
+
+
+@pytest.mark.parametrize(("missing", "passed"), [(0, True), (1, True), (2, False)])
+def test_a_candidate_has_to_have_learnt_from_its_days(missing: int, passed: bool) -> None:
+    days = [f"2026-11-0{number}" for number in range(1, missing + 1)]
+    gate = covered(days, PromotionConfig())
+    assert gate["passed"] == passed
+    assert gate["text"].startswith(f"missing: {', '.join(days)}" if days else "none is missing")
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])

@@ -394,3 +394,30 @@ def test_there_is_no_champion_before_the_first_registration(
 def test_a_model_of_another_name_is_another_list(registry: Path) -> None:
     with reading(place_of(str(registry), None), "other") as store:
         assert isinstance(store, Store) and store.read() == State({}, {})
+
+
+def test_the_plan_the_margin_and_the_exit_code_of_a_scheduler(
+    registry: Path, first: Path, ask: Ask, tmp_path: Path
+) -> None:
+    metrics = enter(ask, tmp_path / "two", first, "2026-09-21", ctcvr=-0.02)
+    words = ("--version", 2, "--metrics", metrics, "--day", "2026-09-22")
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"missing": ["2026-09-19", "2026-09-20"]}))
+    with pytest.raises(SystemExit) as ended:
+        ask("decide", *words, "--exit-kept", 99)
+    assert ended.value.code == 99
+    other = compared(tmp_path / "two", first, GOOD | {"ctcvr": -0.021})
+    words = ("--version", 2, "--metrics", other, "--day", "2026-09-22", "--margin", 0.05)
+    said = ask("decide", *words, "--plan", plan)
+    assert "kept, broken: days of training" in said
+    assert "missing: 2026-09-19, 2026-09-20; at most 1 may be" in said
+    other = compared(tmp_path / "two", first, GOOD | {"ctcvr": -0.022})
+    with pytest.raises(InputError, match="--margin -1: expected a number above 0"):
+        ask("decide", *words[:-1], -1)
+    assert "promoted" in ask("decide", *words)
+
+
+def test_register_answers_with_the_version(registry: Path, ask: Ask, tmp_path: Path) -> None:
+    run = make_trained(tmp_path / "two", "two")
+    words = ("--run", run, "--day", "2026-09-21", "--parent", 1, "--metrics", run / "metrics.json")
+    assert json.loads(ask("register", *words, "--json")) == {"version": 2, "run": str(run)}
