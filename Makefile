@@ -51,6 +51,10 @@ test-slow: setup ## Run the slow tests
 test-airflow: setup-airflow ## Run the tests of the DAG
 	.venv-airflow/bin/python -m pytest --confcutdir=tests/airflow tests/airflow
 
+.PHONY: test-airflow-yarn
+test-airflow-yarn: setup-airflow ## Run days of the DAG on YARN with HDFS, on this machine
+	.venv/bin/python -m pytest -rs tests/cluster/test_airflow.py
+
 .PHONY: test-cluster
 test-cluster: setup ## Run the tests on a Spark standalone cluster and on YARN with HDFS, both on this machine
 	.venv/bin/python -m pytest -rs tests/cluster

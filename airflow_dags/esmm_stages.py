@@ -82,24 +82,28 @@ def workers(name: str) -> str:
 
 
 def spark_job(task_id: str, job: str, arguments: list[str], **options: Any) -> SparkSubmitOperator:
-    """One of the project's Spark jobs. In cluster mode the driver is sent the configuration."""
+    """One of the project's Spark jobs. In cluster mode the driver is sent the configuration.
+
+    With an archive the executors have an environment of their own; a driver on this machine has this one.
+    """
     spark = SETTINGS.spark
     sent = spark.deploy_mode == "cluster"
     config = ["--config", os.path.basename(CONFIG) if sent else CONFIG]
+    driver = {} if sent else {"spark.pyspark.driver.python": PYTHON}
     return SparkSubmitOperator(
         task_id=task_id,
         name=f"esmm-{task_id}",
         conn_id="esmm_spark",
         application=f"{HOME}/jobs/{job}.py",
         application_args=[*arguments, *config],
-        env_vars=ENVIRONMENT,
+        env_vars=None if spark.archives else ENVIRONMENT,
         driver_memory=spark.driver_memory,  # once spark-submit runs, a job cannot ask for it
         properties_file=_path(spark.properties_file),
         py_files=_path(spark.py_files),
         archives=spark.archives,
         files=CONFIG if sent else None,
         deploy_mode=spark.deploy_mode,
-        conf=spark.conf,
+        conf=driver | spark.conf,
         # Another try begins anew, since a stage that was cleared has to run and not to find its former self.
         durable=False,
         **options,
