@@ -54,13 +54,17 @@ class Question(NamedTuple):
 
 
 def decide(store: Store, asked: Asked) -> tuple[Decision, bool]:
-    """Promote a candidate or keep the champion. Whether that is new: the same question changes nothing."""
+    """Promote a candidate or keep the champion. Whether that is new: the same question changes nothing.
+
+    A promotion stands, whatever a day shows whose logs were mended since: only a rollback takes it back.
+    """
     _, path, day, config, missing = asked
     state = store.read()
     candidate = state.require(asked.number)
     metrics = read_evaluation(path, candidate.run)
     earlier = candidate.verdict
-    if earlier and (earlier["metrics_digest"], earlier["day"]) == (digest_of(metrics), day.isoformat()):
+    is_same = earlier and (earlier["metrics_digest"], earlier["day"]) == (digest_of(metrics), day.isoformat())
+    if earlier and (is_same or candidate.tags["decision"] == PROMOTED):
         return earlier, False
     _require_open(candidate, metrics, day)
     question = Question(store.name, candidate, state.with_alias(CHAMPION), path, metrics, day)

@@ -57,14 +57,14 @@ class Reading:
     settings: Path
     environment: dict[str, str]
 
-    def answer(self, script: str, *arguments: str, **environment: str) -> Any:
+    def answer(self, script: str, *arguments: str, seconds: float = 240, **environment: str) -> Any:
         """Run a script that has the DAGs; the JSON in the last line that it prints."""
         done = subprocess.run(
             [sys.executable, "-c", IMPORT + script, *arguments],
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -101,6 +101,7 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Reading:
     home = tmp_path_factory.mktemp("reading")
     settings = write_settings(home / "my data")
     environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "airflow_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -132,7 +133,7 @@ class Airflow:
         found = [
             one["dag_run_id"]
             for one in self.api.runs("esmm_daily")
-            if one["data_interval_start"][:10] == day or (one["conf"] or {}).get("day") == day
+            if (one["data_interval_start"] or "")[:10] == day or (one["conf"] or {}).get("day") == day
         ]
         return found[-1] if found else None
 

@@ -1,6 +1,7 @@
 """The DAGs import cleanly, and their tasks are the commands expected, in the order expected."""
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -259,3 +260,43 @@ def test_mistaken_settings_are_an_error_of_the_dag_that_names_the_file(
     errors = reading.answer("print(json.dumps(list(bag.import_errors.values())))", **environment)
     assert len(errors) >= len(DAGS)
     assert all(message in error and environment["ESMM_SETTINGS"] in error for error in errors)
+
+
+FAIL_IN_TURN = """
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.operators.bash import BashOperator
+import esmm_stages
+told, stages = json.loads(sys.argv[1]), sys.argv[2:]
+failing = None
+
+def answer(self, context, **options):
+    if self.task_id == failing:
+        raise RuntimeError(f"{failing} was made to fail")
+    return told.get(self.task_id)
+
+for operator in (BashOperator, SparkSubmitOperator, esmm_stages.DayDelivered, esmm_stages.Promotion):
+    operator.execute = answer
+for task in dag.tasks:
+    task.retries = 0
+found = {}
+for number, failing in enumerate([*stages, None]):
+    run = dag.test(logical_date=datetime(2026, 10, 1, 3, tzinfo=timezone.utc) + timedelta(days=number))
+    found[str(failing)] = [run.state.value, {t.task_id: str(t.state) for t in run.get_task_instances()}]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_the_failure_of_any_stage_fails_the_run_and_lets_the_next_day_begin(reading: Reading):
+    """Airflow's own decision, with stages whose commands are answered for them."""
+    subprocess.run(
+        ["airflow", "db", "migrate"], env=reading.environment, check=True, capture_output=True, timeout=240
+    )
+    stages = [name for name in STAGES if not name.startswith("has_")]
+    told = json.dumps({"plan": PLAN, "register": {"version": 7}})
+    found = reading.answer(FAIL_IN_TURN, told, *stages, seconds=580)
+    assert found.pop("None")[0] == "success"
+    assert {name: state for name, (state, _) in found.items()} == dict.fromkeys(stages, "failed")
+    for name, (_, tasks) in found.items():
+        assert (tasks[name], tasks["settled"]) == ("failed", "success"), name
+        assert tasks["clean_up"] == ("failed" if name == "clean_up" else "upstream_failed"), name

@@ -421,3 +421,16 @@ def test_register_answers_with_the_version(registry: Path, ask: Ask, tmp_path: P
     run = make_trained(tmp_path / "two", "two")
     words = ("--run", run, "--day", "2026-09-21", "--parent", 1, "--metrics", run / "metrics.json")
     assert json.loads(ask("register", *words, "--json")) == {"version": 2, "run": str(run)}
+
+
+def test_a_promotion_stands_whatever_mended_logs_show(
+    registry: Path, first: Path, ask: Ask, tmp_path: Path
+) -> None:
+    metrics = enter(ask, tmp_path / "two", first, "2026-09-21")
+    words = ("--version", 2, "--metrics", metrics, "--day", "2026-09-22")
+    assert "promoted" in ask("decide", *words)
+    before = state_of(registry)
+    compared(tmp_path / "two", first, GOOD | {"ctcvr": -0.5})
+    said = ask("decide", *words)
+    assert "promoted, all 11 gates" in said and "nothing was changed" in said
+    assert state_of(registry) == before
