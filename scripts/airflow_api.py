@@ -50,6 +50,11 @@ class Api:
         }
         return int(self.ask("/backfills", "POST", content | options)["id"])
 
+    def is_backfilling(self, dag: str) -> bool:
+        """Airflow takes one backfill of a DAG at a time, and notices a while later that one has ended."""
+        found = self.ask(f"/backfills?dag_id={dag}&limit=100")["backfills"]
+        return any(one["completed_at"] is None for one in found)
+
     def runs(self, dag: str) -> list[dict[str, Any]]:
         """Oldest first."""
         found: list[dict[str, Any]] = self.ask(f"/dags/{dag}/dagRuns?limit=100&order_by=run_after")[

@@ -87,6 +87,9 @@ def staleness_table(days: Sequence[Day], task: str) -> str:
         if one.champion is None or one.frozen is None:
             continue
         frozen, daily, best, share = recovered(one, task)
+        if one.frozen["source"]["run"] == one.champion["source"]["run"]:
+            rows.append([one.day, f"{frozen:.4f}", f"{daily:.4f}", f"{best:.4f}", "the same model", "-"])
+            continue
         # The frozen model was compared with the champion: the other way round the signs change.
         change = one.frozen["against"][task]["auc"]
         low, high = -change["high"], -change["low"]

@@ -190,7 +190,8 @@ def begin(airflow: Airflow, days: list[date]) -> Api:
     wait_for_dags(api)
     for name in DAGS:
         api.unpause(name)
-    api.backfill("esmm_daily", str(days[0]), str(days[-1]))
+    if not api.is_backfilling("esmm_daily"):  # one of a former call goes on by itself
+        api.backfill("esmm_daily", str(days[0]), str(days[-1]))
     return api
 
 

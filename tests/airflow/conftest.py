@@ -152,9 +152,13 @@ class Airflow:
 
     def run_days(self, first: str, last: str) -> dict[str, str]:
         """Backfill days; the states of the last."""
-        self.api.backfill("esmm_daily", first, last)
+        self.backfill(first, last)
         wait_until(lambda: self.run_of(last) is not None, 60, [self.process])
         return self.wait(last)
+
+    def backfill(self, first: str, last: str) -> None:
+        wait_until(lambda: not self.api.is_backfilling("esmm_daily"), 120, [self.process])
+        self.api.backfill("esmm_daily", first, last)
 
     def trigger(self, day: str, **conf: Any) -> str:
         """A run by hand of a day; its id."""

@@ -11,13 +11,14 @@ from scripts.demo_days import Day, days_table, read_day, recovered, staleness_ta
 TASKS = ("ctr", "cvr", "ctcvr")
 
 
-def _metrics(auc: float, share: float = 0.8) -> dict[str, Any]:
-    return {task: {"auc": {"value": auc}, "share_of_best": share} for task in TASKS}
+def _metrics(auc: float, run: str = "daily") -> dict[str, Any]:
+    figures: dict[str, Any] = {task: {"auc": {"value": auc}, "share_of_best": 0.8} for task in TASKS}
+    return figures | {"source": {"run": run}}
 
 
 def _frozen(auc: float, value: float) -> dict[str, Any]:
     difference = {"value": value, "low": value - 0.01, "high": value + 0.015}
-    return {**_metrics(auc), "against": {task: {"auc": difference} for task in TASKS}}
+    return {**_metrics(auc, "frozen"), "against": {task: {"auc": difference} for task in TASKS}}
 
 
 def test_the_price_of_staleness_is_what_daily_training_saves_of_the_way_to_the_truth() -> None:
@@ -30,6 +31,11 @@ def test_the_price_of_staleness_is_what_daily_training_saves_of_the_way_to_the_t
         *("2026-11-05", "0.7000", "0.7200", "0.7750"),
         *("+0.0200", "[+0.0050,", "+0.0300]", "27%"),
     ]
+
+
+def test_on_the_first_days_both_are_the_same_model() -> None:
+    day = Day("2026-11-03", _metrics(0.70, "frozen"), None, None, _frozen(0.70, 0.0))
+    assert staleness_table([day], "ctr").splitlines()[3].endswith("the same model          -")
 
 
 def test_a_day_says_what_was_decided_and_why() -> None:
