@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
@@ -33,6 +34,13 @@ ENVIRONMENT = {
     "PYSPARK_PYTHON": PYTHON,
     "PYSPARK_DRIVER_PYTHON": PYTHON,
 }
+# Those that jobs/session.py starts a JVM with: spark-submit has started it before they could. A Java without
+# the archive does without.
+JAVA_OPTIONS = (
+    "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC -Xlog:cds=off "
+    f"-XX:SharedArchiveFile={HOME}/.venv/spark.jsa "
+    f"-Dlog4j2.configurationFile={Path(HOME, 'configs/spark/log4j2.properties').as_uri()}"
+)
 EXIT_NOT_YET = 3  # of jobs.delivered
 EXIT_SKIP = 99  # Airflow's own
 
@@ -90,6 +98,8 @@ def spark_job(task_id: str, job: str, arguments: list[str], **options: Any) -> S
     sent = spark.deploy_mode == "cluster"
     config = ["--config", os.path.basename(CONFIG) if sent else CONFIG]
     driver = {} if sent else {"spark.pyspark.driver.python": PYTHON}
+    if spark.properties_file is None:
+        driver["spark.driver.defaultJavaOptions"] = JAVA_OPTIONS
     return SparkSubmitOperator(
         task_id=task_id,
         name=f"esmm-{task_id}",

@@ -68,6 +68,8 @@ def run_days(airflow: Airflow, days: list[date]) -> None:
                 flush=True,
             )
             clock = time.monotonic()
+    while any(one["state"] not in ENDED for one in api.runs("esmm_champion")):
+        time.sleep(POLL_SECONDS)  # the last champion is being tried
     failed = [day for day, state in run_states(api).items() if state == "failed"]
     if failed:
         raise InputError(f"{', '.join(failed)}: failed. The tasks' logs: {airflow.home / 'logs'}.")
