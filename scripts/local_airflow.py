@@ -33,7 +33,6 @@ from scripts.processes import end_all, subreaper
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTHON = str(PROJECT / ".venv/bin/python")
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 DAGS = ("esmm_daily", "esmm_champion", "esmm_promote")
 START_SECONDS = 180.0
 LOCALHOST = "127.0.0.1"
@@ -133,37 +132,39 @@ def _settings(home: Path, port: int) -> dict[str, str]:
 def running(airflow: Airflow) -> Iterator[None]:
     """Its processes, from when the page answers; none of them is left afterwards."""
     subreaper()
-    processes = {}
     try:
-        for name in COMPONENTS:
-            log = (airflow.home / f"{name}.log").open("ab")
-            command = [str(BIN / "airflow"), name]
-            processes[name] = subprocess.Popen(
-                command, env=airflow.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-            log.close()
-        _wait_for_page(airflow, processes)
+        # A scheduler that goes on with a day before the server answers would fail its tasks.
+        _wait_for_page(airflow, _start(airflow, "api-server"))
+        for name in ("scheduler", "dag-processor", "triggerer"):
+            _start(airflow, name)
         yield
     finally:
         end_all()
 
 
-def _wait_for_page(airflow: Airflow, processes: "dict[str, subprocess.Popen[bytes]]") -> None:
+def _start(airflow: Airflow, name: str) -> "subprocess.Popen[bytes]":
+    """One of Airflow's processes, its output in a log of its name."""
+    with (airflow.home / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [str(BIN / "airflow"), name],
+            env=airflow.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _wait_for_page(airflow: Airflow, server: "subprocess.Popen[bytes]") -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        require_alive(airflow, processes)
+        if server.poll() is not None:
+            raise InputError(f"airflow api-server has ended; see {airflow.home / 'api-server.log'}.")
         try:
             with urlopen(f"{airflow.page}/api/v2/monitor/health", timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.5)
     raise InputError(f"{airflow.page}: no answer in {START_SECONDS:.0f} s; see {airflow.home}/*.log.")
-
-
-def require_alive(airflow: Airflow, processes: "dict[str, subprocess.Popen[bytes]]") -> None:
-    for name, process in processes.items():
-        if process.poll() is not None:
-            raise InputError(f"airflow {name} has ended; see {airflow.home / f'{name}.log'}.")
 
 
 def draw_days(raw: Path, days: list[date], contexts: int) -> None:
