@@ -33,6 +33,8 @@ from scripts.processes import end_all, subreaper
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PYTHON = str(PROJECT / ".venv/bin/python")
+# The page reads the tasks' logs from the disk: no further port is open for them.
+OTHERS = (("scheduler", "--skip-serve-logs"), ("dag-processor",), ("triggerer", "--skip-serve-logs"))
 DAGS = ("esmm_daily", "esmm_champion", "esmm_promote")
 START_SECONDS = 180.0
 LOCALHOST = "127.0.0.1"
@@ -113,8 +115,6 @@ def _settings(home: Path, port: int) -> dict[str, str]:
         "API__SECRET_KEY": secrets.token_hex(16),
         "API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        "LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
@@ -135,18 +135,18 @@ def running(airflow: Airflow) -> Iterator[None]:
     try:
         # A scheduler that goes on with a day before the server answers would fail its tasks.
         _wait_for_page(airflow, _start(airflow, "api-server"))
-        for name in ("scheduler", "dag-processor", "triggerer"):
-            _start(airflow, name)
+        for words in OTHERS:
+            _start(airflow, *words)
         yield
     finally:
         end_all()
 
 
-def _start(airflow: Airflow, name: str) -> "subprocess.Popen[bytes]":
+def _start(airflow: Airflow, *words: str) -> "subprocess.Popen[bytes]":
     """One of Airflow's processes, its output in a log of its name."""
-    with (airflow.home / f"{name}.log").open("ab") as log:
+    with (airflow.home / f"{words[0]}.log").open("ab") as log:
         return subprocess.Popen(
-            [str(BIN / "airflow"), name],
+            [str(BIN / "airflow"), *words],
             env=airflow.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

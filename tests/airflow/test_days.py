@@ -5,6 +5,7 @@ The tests of this file are one story and run in its order.
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from cli.errors import InputError
 from tests.airflow.conftest import ENDED, Airflow, started, write_settings
-from tests.fixtures.cluster.processes import wait_until
+from tests.fixtures.cluster.processes import LOOPBACK, addresses_listened_on, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 ONE, TWO, THREE, FOUR, FIVE = (f"2026-11-0{number}" for number in range(1, 6))
@@ -187,6 +188,7 @@ def test_half_a_days_logs_fail_at_once(impatient: Airflow):
 
 def test_broken_logs_and_broken_gates_stop_the_day_and_are_never_learnt_from(impatient: Airflow):
     raw = impatient.data / f"raw/ds={THREE}"
+    shutil.rmtree(raw)
     impatient.draw(3, THREE)
     skeleton = raw / "sample_skeleton.csv"
     whole = skeleton.read_text()
@@ -257,6 +259,10 @@ def test_a_forced_promotion_needs_an_answer_and_no_answer_means_no(impatient: Ai
     wait_until(lambda: ended_as(run) in ENDED, 120, [impatient.process])
     assert impatient.api.tasks("esmm_promote", run) == {"approve": "success", "promote": "success"}
     assert impatient.champion()["version"] == other
+
+
+def test_it_listens_on_the_loopback_interface_only(impatient: Airflow):
+    assert addresses_listened_on([impatient.process]) == {LOOPBACK}
 
 
 def test_sigterm_leaves_no_process_behind(impatient: Airflow):
