@@ -171,10 +171,11 @@ class Airflow:
         self.api.ask(f"/dags/esmm_daily/dagRuns/{self.run_of(day)}/clear", "POST", content)
         wait_until(lambda: self.state(day) not in ENDED, 60, [self.process])
 
-    def log(self, day: str, task: str, attempt: int = 1) -> str:
-        found = self.api.ask(
-            f"/dags/esmm_daily/dagRuns/{self.run_of(day)}/taskInstances/{task}/logs/{attempt}"
-        )
+    def log(self, day: str, task: str) -> str:
+        """Of the last try."""
+        instance = f"/dags/esmm_daily/dagRuns/{self.run_of(day)}/taskInstances/{task}"
+        attempt = self.api.ask(instance)["try_number"]
+        found = self.api.ask(f"{instance}/logs/{attempt}")
         return json.dumps(found["content"])
 
     def registry(self, *words: str) -> str:

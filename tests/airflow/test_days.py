@@ -203,7 +203,7 @@ def test_broken_logs_and_broken_gates_stop_the_day_and_are_never_learnt_from(imp
         *("success", "failed"),
         "upstream_failed",
     )
-    assert "ctr: found 0." in impatient.log(THREE, "profile", 3)
+    assert "ctr: found 0." in impatient.log(THREE, "profile")
     impatient.draw(4, FOUR)
     assert impatient.run_days(FOUR, FOUR)["run"] == "success"
     plan = json.loads((impatient.data / f"days/ds={FOUR}/plan.json").read_text())
