@@ -36,6 +36,7 @@ TINY = {
     },
 }
 ENDED = ("success", "failed")
+DAGS = ("esmm_champion", "esmm_daily", "esmm_promote")
 
 IMPORT = """
 import json, os, sys
@@ -219,8 +220,8 @@ def started(home: Path, settings: Path, log: Path) -> Iterator[Airflow]:
         wait_until(lambda: "Ctrl-C ends it" in log.read_text(), 240, [process])
         password = json.loads((home / "passwords.json").read_text())["admin"]
         api = Api.log_in(f"http://localhost:{port}", "admin", password)
-        wait_until(lambda: "esmm_daily" in api.dag_ids(), 120, [process])
-        for name in ("esmm_daily", "esmm_champion", "esmm_promote"):
+        wait_until(lambda: api.dag_ids() >= set(DAGS), 120, [process])
+        for name in DAGS:
             api.unpause(name)
         yield Airflow(home, settings.parent, api, process)
 
