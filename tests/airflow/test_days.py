@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def after_rollback(airflow: Airflow) -> None:
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """One that waits no time at all for logs, and tries nothing twice."""
     home = tmp_path_factory.mktemp("impatient")
-    hours = {"wait": 0, "poll": 0.0003, "task": 0.2, "approval": 0.003}
+    hours = {"wait": 0, "poll": 0.0003, "task": 0.2, "approval": 0.008}
     settings = write_settings(home / "data", hours=hours, retries=0)
     with started(home / "home", settings, home / "log") as found:
         yield found
@@ -255,6 +256,7 @@ def test_a_forced_promotion_needs_an_answer_and_no_answer_means_no(impatient: Ai
         60,
         [impatient.process],
     )
+    time.sleep(5)  # Airflow fails a task that is answered while its process still ends
     impatient.api.ask(path, "PATCH", {"chosen_options": ["Approve"], "params_input": {}})
     wait_until(lambda: ended_as(run) in ENDED, 120, [impatient.process])
     assert impatient.api.tasks("esmm_promote", run) == {"approve": "success", "promote": "success"}
