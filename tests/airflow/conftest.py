@@ -146,7 +146,7 @@ class Airflow:
         run = self.run_of(day)
         return self.api.tasks("esmm_daily", run) if run else {}
 
-    def wait(self, day: str, seconds: float = 420) -> dict[str, str]:
+    def wait(self, day: str, seconds: float = 900) -> dict[str, str]:
         """Until a day's run has ended: the states of its tasks, with that of the run as `run`."""
         wait_until(lambda: self.state(day) in ENDED, seconds, [self.process])
         return {"run": self.state(day)} | self.tasks(day)
@@ -208,15 +208,12 @@ def started(home: Path, settings: Path, log: Path) -> Iterator[Airflow]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "scripts.local_airflow", "--home", str(home)]
     command += ["--settings", str(settings), "--port", str(port)]
-    quick = {
-        # A task whose scheduler was killed is noticed soon, and retried.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+    changed = {
+        # Tasks of a scheduler that was killed are taken up soon.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
         "AIRFLOW_CONN_ESMM_SPARK": json.dumps({"conn_type": "spark", "host": "local[2]"}),
     }
-    with daemon(command, log, os.environ | quick) as process:
+    with daemon(command, log, os.environ | changed) as process:
         wait_until(lambda: "Ctrl-C ends it" in log.read_text(), 240, [process])
         password = json.loads((home / "passwords.json").read_text())["admin"]
         api = Api.log_in(f"http://localhost:{port}", "admin", password)

@@ -19,7 +19,7 @@ from cli.errors import InputError
 from tests.airflow.conftest import ENDED, Airflow, started, write_settings
 from tests.fixtures.cluster.processes import LOOPBACK, addresses_listened_on, wait_until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 ONE, TWO, THREE, FOUR, FIVE = (f"2026-11-0{number}" for number in range(1, 6))
 BEFORE_PLAN = {"wait_for_logs", "build_samples", "previous_day", "its_turn", "plan", "profile"}
 
@@ -100,7 +100,7 @@ def test_a_day_that_is_cleared_and_triggered_too_at_once_changes_nothing(week: A
         found = {one["dag_run_id"]: one["state"] for one in week.api.runs("esmm_daily")}
         return [found[run] for run in runs]
 
-    wait_until(lambda: set(states()) <= set(ENDED), 600, [week.process])
+    wait_until(lambda: set(states()) <= set(ENDED), 1200, [week.process])
     assert states() == ["success", "success"]
     assert "is trained already" in week.log(TWO, "train")
     assert (snapshot(week, TWO), snapshot(week, THREE)) == before
