@@ -2,9 +2,11 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.airflow.conftest import PYTHON, Reading
 from tests.fixtures.cluster.processes import PROJECT
@@ -300,3 +302,10 @@ def test_the_failure_of_any_stage_fails_the_run_and_lets_the_next_day_begin(read
     for name, (_, tasks) in found.items():
         assert (tasks[name], tasks["settled"]) == ("failed", "success"), name
         assert tasks["clean_up"] == ("failed" if name == "clean_up" else "upstream_failed"), name
+
+
+def test_the_settings_of_make_airflow_lead_somewhere(reading: Reading):
+    script = "import esmm_stages as s; print(json.dumps([s.CONFIG, s.SETTINGS.keep_fields]))"
+    config, kept = reading.answer(script, ESMM_SETTINGS=str(PROJECT / "configs/daily.yaml"))
+    slices = yaml.safe_load(Path(config).read_text())["evaluate"]["slices"]
+    assert sorted(slices) == sorted(kept)
