@@ -3,7 +3,7 @@
     make airflow                      the demo's days, on http://localhost:8080; Ctrl-C ends it
     .venv-airflow/bin/python -m scripts.local_airflow --settings my_settings.yaml --port 8081
 
-Without --settings it draws logs of --days demo days that end yesterday, unpauses the DAGs and runs these
+Without --settings it draws logs of the last --days days, unpauses the DAGs and runs these
 days. With them it starts Airflow and leaves the DAGs as they are. Everything is below --home; a second call
 goes on with what is there. SIGINT and SIGTERM end it, with all of its processes.
 """
@@ -181,18 +181,20 @@ def draw_days(raw: Path, days: list[date], contexts: int) -> None:
 
 
 def last_days(number: int) -> list[date]:
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    return [yesterday - timedelta(days=back) for back in reversed(range(number))]
+    """Up to the newest whose run is due: a day ends at 03:00 of the next one (`schedule` in the settings)."""
+    newest = (datetime.now(UTC) - timedelta(hours=27)).date()
+    return [newest - timedelta(days=back) for back in reversed(range(number))]
 
 
 def begin(airflow: Airflow, days: list[date]) -> Api:
     """Unpause the DAGs and run these days, in order."""
     api = Api.log_in(airflow.page, "admin", airflow.password)
     wait_for_dags(api)
-    for name in DAGS:
-        api.unpause(name)
+    # Before it is unpaused: a run of the schedule for the same day at the same moment ends a scheduler.
     if not api.is_backfilling("esmm_daily"):  # one of a former call goes on by itself
         api.backfill("esmm_daily", str(days[0]), str(days[-1]))
+    for name in DAGS:
+        api.unpause(name)
     return api
 
 
