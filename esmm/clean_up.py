@@ -21,7 +21,7 @@ from cli.errors import exit_with_message
 from cli.log import set_up_logging
 from esmm.registry.place import is_new, place_of, reading
 from esmm.registry.store import State
-from storage.filesystems import filesystem, is_local
+from storage.filesystems import filesystem, is_local, names_in
 from storage.publishing import SUCCESS_NAME
 
 LOG = logging.getLogger("esmm.clean_up")
@@ -83,11 +83,8 @@ def remove(folder: str) -> None:
 def clean(keep: Keep, day: date, runs: Collection[Path], dry: bool) -> int:
     """Remove a folder's old days; how many."""
     fs, path = filesystem(keep.folder)
-    if not fs.exists(path):
-        return 0
-    names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)]
     removed = 0
-    for name in outdated(names, day, keep.days):
+    for name in outdated(names_in(keep.folder), day, keep.days):
         folder = f"{keep.folder}/{name}"
         if is_local(fs) and holds_any(Path(path) / name, runs):
             LOG.info("%s: stays, a version in use has its run there", folder)

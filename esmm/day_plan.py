@@ -27,7 +27,7 @@ from esmm.registry.place import place_of
 from schemas import manifest
 from schemas.profile import read_profile
 from storage import publishing
-from storage.filesystems import exists, filesystem
+from storage.filesystems import exists, names_in
 from storage.json_files import read_json, write_json
 
 ONE_DAY = timedelta(days=1)
@@ -110,11 +110,7 @@ def _reason(day: date, train: list[date], champion: Champion | None, warm: bool)
 
 def days_with_samples(folder: str) -> set[date]:
     """Days D whose samples are whole, in folders ds=D; none where there is no folder yet."""
-    fs, path = filesystem(folder)
-    if not fs.exists(path):
-        return set()
-    names = (entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
-    named = [name for name in names if name.startswith(PREFIX)]
+    named = [name for name in names_in(folder) if name.startswith(PREFIX)]
     return {_day_of(folder, name) for name in named if publishing.is_complete(f"{folder}/{name}")}
 
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from cli.arguments import CommandParser
 from cli.errors import InputError, exit_with_message
 from jobs.raw_logs.files import COMMON_PREFIX, SKELETON_PREFIX
-from storage.filesystems import exists, filesystem
+from storage.filesystems import exists, names_in
 from storage.publishing import SUCCESS_NAME
 
 SIDES = (SKELETON_PREFIX, COMMON_PREFIX)
@@ -45,10 +45,7 @@ def missing(names: Collection[str], marked: Collection[str]) -> list[str]:
 
 def read_missing(raw: str) -> list[str]:
     """The same of a folder; one that is not there has not come yet."""
-    fs, path = filesystem(raw)
-    if not fs.exists(path):
-        return [SUCCESS_NAME]
-    names = {entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)}
+    names = names_in(raw)
     marked = [side for side in SIDES if side in names and exists(f"{raw}/{side}/{SUCCESS_NAME}")]
     try:
         return missing(names, marked)

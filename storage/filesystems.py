@@ -61,3 +61,11 @@ def exists(path: str) -> bool:
     """Whether a file or folder is there."""
     fs, target = filesystem(path)
     return bool(fs.exists(target))
+
+
+def names_in(folder: str) -> set[str]:
+    """Of all that lies in a folder; none where there is no folder."""
+    fs, target = filesystem(folder)
+    if not fs.exists(target):
+        return set()
+    return {entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(target, detail=False)}
