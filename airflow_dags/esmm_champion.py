@@ -11,10 +11,20 @@ from typing import Any
 
 from airflow.sdk import DAG
 from esmm_settings import hours
-from esmm_stages import CHAMPION, DATA, DEFAULTS, REGISTRY, SAMPLES_ROOT, SETTINGS, module, quoted, shell
+from esmm_stages import (
+    CHAMPION,
+    DATA,
+    DEFAULTS,
+    REGISTRY,
+    SAMPLES_ROOT,
+    SETTINGS,
+    module,
+    quoted,
+    shell,
+    told,
+)
 
-RUN = '{{ ti.xcom_pull(task_ids="champion")["run"] }}'
-JUDGED_ON = '{{ ti.xcom_pull(task_ids="champion")["judged_on"] }}'
+RUN, JUDGED_ON = told("champion", "run"), told("champion", "judged_on")
 AGAIN = f"{DATA}/days/champion/predictions"
 
 

@@ -46,13 +46,9 @@ from esmm_stages import (
     registry_options,
     shell,
     spark_job,
+    told,
     workers,
 )
-
-
-def told(task_id: str, key: str) -> str:
-    """A template: what a task has answered. In double quotes, as commands stand in single ones."""
-    return f'{{{{ ti.xcom_pull(task_ids="{task_id}")["{key}"] }}}}'
 
 
 def where_told(key: str, text: str) -> str:

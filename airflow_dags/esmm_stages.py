@@ -52,6 +52,11 @@ def quoted(words: list[str]) -> str:
     return shlex.join(words)
 
 
+def told(task_id: str, key: str) -> str:
+    """A template: what a task has answered. In double quotes, as commands stand in single ones."""
+    return f'{{{{ ti.xcom_pull(task_ids="{task_id}")["{key}"] }}}}'
+
+
 def registry_options() -> list[str]:
     """Which registry, for commands that change it."""
     lock = ["--lock", SETTINGS.absolute(SETTINGS.lock)] if SETTINGS.lock else []
