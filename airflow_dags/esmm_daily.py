@@ -8,7 +8,8 @@ empty `_SUCCESS` written last.
    day at a time.
 3. **plan**: which days the candidate learns from, those before D that the champion has not learnt from, and
    whether it goes on from the champion or begins anew.
-4. **profile**: gates of the samples. Where one is broken the day ends here, and no later day learns from D.
+4. **profile**: gates of the samples, also beside the days that the candidate learns from. Where one is broken
+   the day ends here, and no later day learns from D.
 5. **predict_champion, evaluate_champion**: how the champion does on D, which nothing has been trained on.
 6. **train, predict, evaluate**: the candidate, on the same impressions, compared with paired intervals.
 7. **register, promote**: the gates. *Skipped* means kept: the log of `promote` says why. A promotion emits
@@ -106,7 +107,8 @@ def plan() -> Any:
 
 
 def profile() -> Any:
-    before = where_told("against", f"{SAMPLES_ROOT}/ds={told('plan', 'against')}")
+    each = '{% for day in ti.xcom_pull(task_ids="plan")["against"] %}'
+    before = f"{each}{{{{ '' if loop.first else ',' }}}}{SAMPLES_ROOT}/ds={{{{ day }}}}{{% endfor %}}"
     words = ["--samples", DAY_SAMPLES, "--against", before, "--out", f"{PROFILES}/ds={DAY}.json"]
     return spark_job("profile", "profile_samples", words, retries=0)  # a broken gate stays broken
 

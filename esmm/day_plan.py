@@ -56,8 +56,9 @@ class Periods:
 class Plan(TypedDict):
     """Days as YYYY-MM-DD. parent: the champion's version, which the candidate is to follow. warm_start: the
     run that it begins with. train: days to learn from; none: there is nothing to train. missing: days that
-    should be among them and have no samples, or none that passed their gates. against: the day before, which
-    the judging day is profiled against. periods: window and full_every that it was made for."""
+    should be among them and have no samples, or none that passed their gates. against: days that this one
+    is profiled against, those to learn from or else the one before. periods: window and full_every that it
+    was made for."""
 
     day: str
     periods: list[int]
@@ -66,7 +67,7 @@ class Plan(TypedDict):
     warm_start: str | None
     train: list[str]
     missing: list[str]
-    against: str | None
+    against: list[str]
     reason: str
 
 
@@ -89,7 +90,7 @@ def plan(day: date, known: Collection[date], champion: Champion | None, periods:
         warm_start=champion.run if champion and warm else None,
         train=[one.isoformat() for one in train],
         missing=[one.isoformat() for one in wanted if one not in known and before],
-        against=before[-1].isoformat() if before else None,
+        against=[one.isoformat() for one in train or before[-1:]],
         reason=_reason(day, train, champion, warm),
     )
 

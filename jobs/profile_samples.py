@@ -5,8 +5,9 @@
     spark-submit --properties-file configs/spark/yarn.conf --py-files dist/jobs.zip \\
         jobs/profile_samples.py --samples hdfs://namenode:8020/samples/split=test --out profile.json
 
-With --against (the other half, or yesterday's samples) also drift: the share of ids that the other set
-has not, and the population stability index per field. docs/profile.md says what each figure means.
+With --against (the other half, or the samples of some days, a comma between them) also drift: the share of
+ids that the other set has not, and the population stability index per field. docs/profile.md says what each
+figure means.
 Exit code 2 after everything is written where a gate of the configuration is broken.
 """
 
@@ -36,7 +37,7 @@ from jobs.profiling.tally import BUCKET, SIZE
 from jobs.profiling.tasks import Work
 from jobs.profiling.text import format_profile
 from jobs.session import spark_session, task_errors_as_input_errors
-from schemas import manifest
+from schemas import joined, manifest
 from schemas.ids import IdManifest
 from schemas.manifest import Manifest, SampleSet
 from schemas.profile import GateReport, Profile, ProfileSource
@@ -53,7 +54,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; see the top of this file."""
     parser = CommandParser("jobs.profile_samples", __doc__)
     parser.add_argument("--samples", required=True, metavar="DIR", help="written by jobs.build_samples")
-    parser.add_argument("--against", metavar="DIR", help="other samples of the same buckets; '': none")
+    parser.add_argument(
+        "--against", metavar="DIR[,DIR]", help="other samples of the same buckets, several as one; '': none"
+    )
     parser.add_argument(
         "--ids", metavar="DIR", help="id table or report by jobs.build_ids, for exact figures"
     )
@@ -82,12 +85,12 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a profile is made of; `against` and `ids` are None where there is none."""
+    """What a profile is made of; None where there is none. against: as it was given."""
 
     samples: str
     ours: Manifest
     against: str | None
-    theirs: Manifest | None
+    theirs: SampleSet | None
     ids: str | None
     id_table: IdManifest | None
 
@@ -98,11 +101,12 @@ class Inputs:
 
 
 def read_inputs(samples: str, against: str | None = None, ids: str | None = None) -> Inputs:
-    """The manifests; an `InputError` where one is not there or they do not fit."""
+    """The manifests; an `InputError` where one is not there or they do not fit. against: folders, a comma
+    between them."""
     ours = manifest.read(samples)
-    theirs = manifest.read(against) if against is not None else None
-    if against is not None and theirs is not None:
-        manifest.require_same(SampleSet(against, theirs), SampleSet(samples, ours))
+    theirs = joined.read(against.split(",")) if against is not None else None
+    if theirs is not None:
+        manifest.require_same(theirs, SampleSet(samples, ours))
     return Inputs(
         samples=samples,
         ours=ours,
@@ -122,11 +126,11 @@ def run(spark: SparkSession, inputs: Inputs, settings: ProfileConfig, out: str) 
         progress.shown(spark, ("reading sample ids", "looking for repeated ones")),
     ):
         duplicates = tables.num_duplicates(spark, work, inputs.schema)
-    if inputs.against is not None and inputs.theirs is not None:
-        work += tables.work_of(spark, False, inputs.against, inputs.theirs)
+    if inputs.theirs is not None:
+        work += tables.work_of(spark, False, *inputs.theirs)
     LOG.info("counting %d files in %d tasks", sum(len(task.files) for task in work), len(work))
     with task_errors_as_input_errors(), progress.shown(spark, ("reading samples", "adding up the counts")):
-        found = count(spark, work, inputs.schema, inputs.against is not None)
+        found = count(spark, work, inputs.schema, inputs.theirs is not None)
     profile = put_together(inputs, found, duplicates, settings)
     profile["gates"] = judge(profile, settings.gates)
     write_json(out, dict(profile))
@@ -147,7 +151,7 @@ def count(spark: SparkSession, work: list[Work], schema: Schema, with_drift: boo
 def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings: ProfileConfig) -> Profile:
     """The profile before its gates are judged; an `InputError` where files and manifests disagree."""
     counts = content.counts_of(inputs.ours)
-    with_drift = inputs.theirs is not None
+    theirs = inputs.theirs.manifest if inputs.theirs else None
     content.check_counts(inputs.samples, counts, found, "ours")
     source = ProfileSource(
         samples=inputs.samples,
@@ -162,15 +166,15 @@ def put_together(inputs: Inputs, found: content.Found, duplicates: int, settings
         impressions_per_context=content.lengths_of(found.of(SIZE)),
         duplicate_sample_ids=duplicates,
         quarantine=content.quarantine_of(inputs.ours),
-        fields=content.fields_of(found, inputs.schema, inputs.id_table, settings, with_drift),
+        fields=content.fields_of(found, inputs.schema, inputs.id_table, settings, theirs is not None),
         gates=GateReport(judged=0, skipped=[], broken=[]),
         written_by=WRITTEN_BY,
     )
-    if numbers := content.numbers_of(inputs.ours, inputs.theirs):
+    if numbers := content.numbers_of(inputs.ours, theirs):
         profile["numbers"] = numbers
-    if inputs.against is not None and inputs.theirs is not None:
-        content.check_counts(inputs.against, content.counts_of(inputs.theirs), found, "against")
-        profile["against"] = content.against_of(profile["rates"], inputs.theirs)
+    if inputs.against is not None and theirs is not None:
+        content.check_counts(inputs.against, content.counts_of(theirs), found, "against")
+        profile["against"] = content.against_of(profile["rates"], theirs)
     return profile
 
 

@@ -223,7 +223,7 @@ def started(home: Path, settings: Path, log: Path) -> Iterator[Airflow]:
         yield Airflow(home, settings.parent, api, process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
     settings = write_settings(home / "my data")

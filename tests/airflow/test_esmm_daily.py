@@ -61,10 +61,10 @@ PLAN = {
     "warm_start": "/runs/six",
     "parent": 6,
     "train": ["2026-11-20", "2026-11-21"],
-    "against": "2026-11-21",
+    "against": ["2026-11-20", "2026-11-21"],
     "run": "/a run/seven",
 }
-FIRST = dict.fromkeys(PLAN) | {"train": ["2026-11-21"], "against": "2026-11-21", "run": "/runs/one"}
+FIRST = dict.fromkeys(PLAN) | {"train": ["2026-11-21"], "against": ["2026-11-21"], "run": "/runs/one"}
 
 
 def test_the_commands_of_a_day(reading: Reading):
@@ -132,7 +132,8 @@ def test_spark_jobs_on_this_machine(reading: Reading):
     told = ["--skeleton", raw, "--common", raw, "--out", samples, "--overwrite", *config]
     assert arguments(build) == told
     assert arguments(found["profile"]) == [
-        *("--samples", samples, "--against", f"{data}/samples/ds=2026-11-21"),
+        *("--samples", samples),
+        *("--against", f"{data}/samples/ds=2026-11-20,{data}/samples/ds=2026-11-21"),
         *("--out", f"{data}/days/profiles/ds={DAY}.json", *config),
     ]
     champion, truth = f"{data}/days/ds={DAY}/champion", ["--truth", f"{raw}/truth.csv"]

@@ -23,16 +23,16 @@ def _champion(number: int) -> Champion:
 
 def test_the_first_day_has_nothing_to_learn_from_and_the_second_learns_from_it() -> None:
     first = plan(_day(1), [_day(1)], None, NEVER_FULL)
-    assert (first["train"], first["against"], first["missing"]) == ([], None, [])
+    assert (first["train"], first["against"], first["missing"]) == ([], [], [])
     assert first["reason"] == "no day before 2026-11-01 to learn from"
     second = plan(_day(2), [_day(1), _day(2)], None, NEVER_FULL)
     assert (second["train"], second["warm_start"], second["parent"]) == (["2026-11-01"], None, None)
-    assert (second["against"], second["missing"]) == ("2026-11-01", [])
+    assert (second["against"], second["missing"]) == (["2026-11-01"], [])
 
 
 def test_a_candidate_goes_on_from_the_champion_with_all_days_since() -> None:
     found = plan(_day(6), [_day(n) for n in range(1, 7)], _champion(3), NEVER_FULL)
-    assert found["train"] == ["2026-11-04", "2026-11-05"]
+    assert found["train"] == found["against"] == ["2026-11-04", "2026-11-05"]
     assert (found["warm_start"], found["parent"]) == ("runs/champion", 3)
     assert found["reason"] == "goes on from version 3, with 2 day(s), the last of them 2026-11-05"
 
@@ -40,7 +40,7 @@ def test_a_candidate_goes_on_from_the_champion_with_all_days_since() -> None:
 def test_a_day_without_samples_is_said_to_be_missing() -> None:
     found = plan(_day(6), [_day(1), _day(2), _day(4), _day(6)], _champion(2), NEVER_FULL)
     assert (found["train"], found["missing"]) == (["2026-11-04"], ["2026-11-03", "2026-11-05"])
-    assert found["against"] == "2026-11-04"
+    assert found["against"] == ["2026-11-04"]
 
 
 def test_an_old_champion_is_not_followed_further_back_than_the_window() -> None:
@@ -87,4 +87,4 @@ def test_no_day_is_learnt_twice_and_none_that_judges(
 @pytest.mark.parametrize("known", [[], [6, 7]])
 def test_days_after_the_judging_one_do_not_count(known: list[int]) -> None:
     found = plan(_day(5), [_day(n) for n in known], None, NEVER_FULL)
-    assert (found["train"], found["missing"], found["against"]) == ([], [], None)
+    assert (found["train"], found["missing"], found["against"]) == ([], [], [])

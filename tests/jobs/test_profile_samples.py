@@ -284,6 +284,21 @@ def test_duplicate_sample_ids_are_counted_over_all_files(spark, tmp_path: Path) 
     assert [gate["gate"] for gate in profile["gates"]["broken"]] == ["max_duplicate_sample_ids"]
 
 
+def test_against_several_days_is_against_all_of_their_logs(spark, sets, tmp_path: Path) -> None:
+    days = [random_logs(seed, 40) for seed in (7, 8)]
+    parts = [build(spark, tmp_path / f"ds={number}", logs) for number, logs in enumerate(days)]
+    of_both = RawLogs(
+        common=[line for logs in days for line in logs.common],
+        skeleton=[line for logs in days for line in logs.skeleton],
+    )
+    whole = build(spark, tmp_path / "whole", of_both)
+    ours = sets[0][0]
+    expected = profiled(spark, ours, tmp_path / "whole.json", against=whole)
+    found = profiled(spark, ours, tmp_path / "days.json", against=",".join(parts))
+    assert found["source"]["against"] == f"{parts[0]},{parts[1]}"
+    assert {**found, "source": None} == {**expected, "source": None}
+
+
 def test_samples_that_lack_everything(spark, tmp_path: Path) -> None:
     """No id of any field, no click: the values that do not exist are null, and the table stands."""
     logs = RawLogs()

@@ -45,7 +45,7 @@ def test_a_day_that_runs_again_keeps_its_plan_although_there_is_another_champion
     asked = ("--day", "2026-09-22", "--samples", samples, "--registry", registry, "--out", out)
     plan = _planned(capsys, monkeypatch, *asked)
     assert plan["parent"] == 1 and plan["warm_start"] == str(first)
-    assert (plan["train"], plan["missing"], plan["against"]) == (["2026-09-21"], [], "2026-09-21")
+    assert (plan["train"], plan["missing"], plan["against"]) == (["2026-09-21"], [], ["2026-09-21"])
     run = make_trained(samples.parent / "other", "other")
     metrics = ("--metrics", run / "metrics.json")
     ask("register", "--run", run, "--day", "2026-09-21", "--parent", 1, *metrics)
@@ -59,7 +59,7 @@ def test_before_there_is_a_registry_the_first_day_has_nothing_to_do(
 ) -> None:
     words = ("--day", "2026-09-19", "--samples", tmp_path / "samples", "--registry", tmp_path / "registry")
     plan = _planned(capsys, monkeypatch, *words)
-    assert (plan["parent"], plan["train"], plan["against"]) == (None, [], None)
+    assert (plan["parent"], plan["train"], plan["against"]) == (None, [], [])
     assert not (tmp_path / "registry").exists()
 
 
