@@ -4,7 +4,7 @@
     horovodrun -np 2 -H localhost:2 python -m esmm.predict ...      two workers share the samples
 
 By the newest good checkpoint or, where early stopping was on, that of the best validation. --calibration
-mends the probabilities by a file of jobs.fit_calibration.
+mends the probabilities by a file of jobs.fit_calibration. Samples may have fields that the run does not know.
 """
 
 import sys
@@ -38,6 +38,7 @@ from esmm.workers.world import World
 from schemas import predictions, samples
 from schemas.calibration import Calibration
 from schemas.calibration import read as read_calibration
+from schemas.manifest import schema_of
 from schemas.schema import Schema
 from storage import outputs, staging
 from storage.filesystems import filesystem
@@ -92,10 +93,12 @@ def predict(world: World, options: PredictOptions) -> None:
         config = run_folder.read_config(options.run)
         found = read_calibration(options.calibration) if options.calibration else None
     world = world.use(options.device or config.train.device)
-    loader = Loader.for_run([options.samples], config, world, with_keys=True)
+    path, state = checkpoint_of(options, world)
+    known = schema_of(state.schema)
+    loader = Loader.for_run([options.samples], config, world, with_keys=True, schema=known)
     with world.agree():
         kept.require_fields(options.keep, loader.schema)
-    model, state = load(options, config, loader, world)
+    model = load(path, state, config, loader, world)
     with ExitStack() as stack:
         staged = world.on_rank_zero(lambda: stack.enter_context(staging.beside(options.out)))
         rows = torch.zeros(world.size, dtype=torch.int64)  # of every rank's file
@@ -111,19 +114,22 @@ def predict(world: World, options: PredictOptions) -> None:
             _publish(staged, _manifest(rows.tolist(), options, state, loader.schema, found), options)
 
 
-def load(options: PredictOptions, config: Config, loader: Loader, world: World) -> tuple[Model, State]:
-    """The model of a run's checkpoint, which must fit the loader's samples."""
+def checkpoint_of(options: PredictOptions, world: World) -> tuple[Path, State]:
+    """The checkpoint to predict with."""
     if options.checkpoint:
-        path, state = choosing.named(options.run, options.checkpoint, world)
-    else:
-        path, state = choosing.for_predictions(options.run, world)
+        return choosing.named(options.run, options.checkpoint, world)
+    return choosing.for_predictions(options.run, world)
+
+
+def load(path: Path, state: State, config: Config, loader: Loader, world: World) -> Model:
+    """The model of a checkpoint, which must fit the loader's samples."""
     with world.agree():
         require_fit(path, state, config.model, loader.manifest)
         require_room(config, loader.num_rows, training=False, world=world)
     model = make_model(config.model, loader.schema, world)
     with world.agree():
         load_model(path, state, model)
-    return model, state
+    return model
 
 
 def _part(rank: int) -> str:

@@ -1,6 +1,7 @@
 """`_manifest.json`: what a sample set is, written by build_samples and checked by all its readers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, NotRequired, Self, TypedDict, cast
 
 from cli.errors import InputError
@@ -116,6 +117,33 @@ def schema_of(manifest: Mapping[str, Any]) -> Schema:
     if "schema" in manifest:
         return Schema.from_dict(manifest["schema"])
     return schema_file.default().with_buckets(manifest["buckets"])
+
+
+def narrowed(manifest: Manifest, schema: Schema) -> Manifest:
+    """Samples as if they had been built with this schema, where they have all that it has; else as they are.
+
+    So a model that knows some of their fields can read them: fields are columns, and are read by name.
+    """
+    whole = schema_of(manifest)
+    fields = {field.name: field for field in whole.fields}
+    numbers = {number.name: number for number in whole.numbers}
+    names = [number.name for number in schema.numbers]
+    if not schema.buckets.keys() <= fields.keys() or not set(names) <= numbers.keys():
+        return manifest
+    part = replace(
+        whole,
+        fields=tuple(fields[name] for name in schema.buckets),
+        numbers=tuple(numbers[name] for name in names),
+        user_id=whole.user_id if whole.user_id in schema.buckets else None,
+        item_id=whole.item_id if whole.item_id in schema.buckets else None,
+    )
+    if part == whole or differences(schema, part):
+        return manifest
+    table = manifest["id_table"]["digest"] if "id_table" in manifest else None
+    made = Manifest(**manifest)
+    made["schema"], made["buckets"] = part.to_dict(), part.buckets
+    made["fingerprint"] = samples.fingerprint(part, manifest["hash_seed"], table)
+    return made
 
 
 def numbering(manifest: Manifest) -> dict[str, Any]:

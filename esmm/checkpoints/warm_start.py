@@ -1,11 +1,12 @@
 """Starting a run from another run's numbers, although the samples' schema or the model has changed.
 
 A field's rows are taken over, with their optimiser state, where a field of that name had the same buckets;
-a tensor of the network where name, shape and the fields that it reads are the same. All else keeps its fresh
-start values, and is named.
+a tensor of the network where name and shape are the same, and of one that reads the fields what belongs to
+those that both runs have. All else keeps its fresh start values, and is named.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from esmm.checkpoints import choosing
 from esmm.checkpoints.files import table_file
+from esmm.checkpoints.input_axes import Inputs, Labels, move
 from esmm.checkpoints.loading import ROWS, read_network, tensor_chunks, tensor_names
 from esmm.checkpoints.state import State
 from esmm.checkpoints.writing import Origin
@@ -72,7 +74,11 @@ def load(other: Path, origin: Origin, trained: TrainStep) -> None:
     new = manifest.schema_of(origin.schema)
     refused = refused_fields(state, origin)
     with world.agree():
-        left_out = _take_tensors(path, network, _of_other_fields(old, new))
+        inputs = (
+            Inputs.of(old, state.config.model.embedding_dim),
+            Inputs.of(new, origin.config.model.embedding_dim),
+        )
+        left_out = _take_tensors(path, network, *inputs, _other_numbers(old, new))
     taken = [field.name for field in new.fields if field.name not in refused]
     if not taken and len(left_out) == len(network.state_dict()):
         raise AgreedError(f"{path}: nothing of it fits ({_listed(refused)}). Start without --warm-start.")
@@ -113,24 +119,15 @@ def row_of(model: ModelConfig) -> str:
     return f"{kind.TABLES} x {model.embedding_dim} numbers{wide}"
 
 
-def _of_other_fields(old: Schema, new: Schema) -> list[str]:
-    """How the names of tensors begin that read the fields of a side one after the other, and not those that
-    they read before."""
-    before = _read_by(old)
-    after = _read_by(new)
-    return [tensor for tensor in after if before[tensor] != after[tensor]]
-
-
-def _read_by(schema: Schema) -> dict[str, list[tuple[object, ...]]]:
-    """What tensors read, by how their names begin."""
-    user = [number.use for number in schema.user_numbers]
-    impression = [number.use for number in schema.impression_numbers]
-    return {
-        "context.weight": [*((field.name,) for field in schema.user_fields), *user],
-        "item.weight": [*((field.name,) for field in schema.impression_fields), *impression],
-        "numbers.sides.user.": user,
-        "numbers.sides.impression.": impression,
-    }
+def _other_numbers(old: Schema, new: Schema) -> list[str]:
+    """What is in the names of tensors that make vectors of a side's numbers, where these are not the same."""
+    sides = {"user": (old.user_numbers, new.user_numbers)}
+    sides["impression"] = (old.impression_numbers, new.impression_numbers)
+    return [
+        f"numbers.sides.{side}."
+        for side, numbers in sides.items()
+        if len({tuple(str(number.use) for number in one) for one in numbers}) > 1
+    ]
 
 
 def _left_behind(old: Schema, new: Schema) -> str:
@@ -147,20 +144,32 @@ def _listed(refused: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
 
 
-def _take_tensors(path: Path, network: nn.Module, of_other_fields: list[str]) -> list[str]:
-    """Copy the network's tensors that have kept their shape and their fields; returns the others."""
+def _take_tensors(
+    path: Path, network: nn.Module, before: Inputs, after: Inputs, other_numbers: list[str]
+) -> list[str]:
+    """Copy the network's tensors that have kept their shape, and what others read of the fields that both
+    runs have; returns what is left fresh."""
     old = read_network(path)
     left_out = []
     for name, tensor in network.state_dict().items():
-        fits = name in old and old[name].shape == tensor.shape
-        if fits and name.startswith(tuple(of_other_fields)):
-            left_out.append(f"{name} (of other fields)")
-        elif fits:
+        axes = before.axes(name), after.axes(name)
+        if any(part in name for part in other_numbers):
+            left_out.append(f"{name} (of other numbers)")
+        elif name in old and axes[0] == axes[1] and old[name].shape == tensor.shape:
             tensor.copy_(old[name])
+        elif name in old and axes[0] != axes[1] and move(old[name], tensor, *axes):
+            left_out += _unread(name, *axes)
         else:
             found = list(old[name].shape) if name in old else "absent"
             left_out.append(f"{name} ({found} -> {list(tensor.shape)})")
     return left_out
+
+
+def _unread(name: str, before: Sequence[Labels | None], after: Sequence[Labels | None]) -> list[str]:
+    """How much of a tensor's inputs is new, if any is."""
+    known, now = set(before[-1] or ()), after[-1] or ()
+    new = sum(label not in known for label in now)
+    return [f"{name} ({new} of its {len(now)} inputs)"] if new else []
 
 
 def _take_rows(path: Path, state: State, move: Move, trained: TrainStep) -> list[str]:

@@ -28,6 +28,7 @@ from esmm.workers.world import World
 from schemas import joined
 from schemas import manifest as manifests
 from schemas.manifest import Manifest
+from schemas.schema import Schema
 
 log = logging.getLogger(__name__)
 
@@ -104,15 +105,22 @@ class Loader:
         world: World,
         shuffle_window: int = 0,
         with_keys: bool = False,
+        schema: Schema | None = None,
     ) -> Self:
         """This rank's loader for training, validation or, with_keys, prediction.
 
-        All ranks call it together: each must find the samples, rank 0 alone reads their manifests.
+        schema: what to read of the samples, where they have more fields; None: all of them. All ranks call it
+        together: each must find the samples, rank 0 alone reads their manifests.
         """
         with world.qualify():
             for one in folders:
                 manifests.require_published(one)
         folder, manifest = world.on_rank_zero(lambda: joined.read(folders))
+        if schema is not None:
+            whole, manifest = manifest, manifests.narrowed(manifest, schema)
+            if manifest is not whole and world.is_rank_zero:
+                unknown = manifests.schema_of(whole).index.keys() - schema.index.keys()
+                log.info("%s: fields that are not read: %s", folder, ", ".join(sorted(unknown)) or "none")
         with world.qualify():
             return cls(
                 folder,

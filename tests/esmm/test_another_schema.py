@@ -126,7 +126,7 @@ def test_the_profile_counts_repeated_sample_ids(
     impressions = sum(len(row["sample_id"]) for row in read_rows(shop.valid))
     assert set(profile.get("numbers", {})) == {number.name for number in schema.numbers}
     for name, one in profile.get("numbers", {}).items():
-        ours, theirs = (made["numbers"][name] for made in (inputs.ours, inputs.theirs))
+        ours, theirs = (made["numbers"][name] for made in (inputs.ours, inputs.theirs.manifest))
         assert one["coverage"] == ours["values"] / impressions
         assert one["shift"] == pytest.approx((ours["mean"] - theirs["mean"]) / theirs["std"])
         assert f"{name} " in text.format_profile(profile)
@@ -172,7 +172,7 @@ def test_a_model_keeps_the_statistics_of_its_training(
         np.testing.assert_array_equal(warm["later"][name], old[f"network.{name}"])
         same = np.array_equal(warm["changed"][name], old[f"network.{name}"])
         assert same == name.startswith(item), name
-    assert f"{user}.mean (of other fields)" in caplog.text
+    assert f"{user}.mean (of other numbers)" in caplog.text
     with pytest.raises(InputError, match=r"number age: clip \(0, 8\) -> \(0, 4\)"):
         predictions_of(tmp_path / "old", tmp_path / "changed", tmp_path / "out")
 
