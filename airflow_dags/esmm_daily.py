@@ -94,8 +94,12 @@ PARAMS = {
 
 
 def build_samples() -> Any:
-    logs = ["--skeleton", RAW, "--common", RAW, "--out", DAY_SAMPLES, "--overwrite"]
-    return spark_job("build_samples", "build_samples", logs, outlets=[SAMPLES])
+    logs = ["--skeleton", RAW, "--common", RAW]
+    if SETTINGS.tables:
+        logs = ["--impressions", f"{RAW}/impressions", "--contexts", f"{RAW}/contexts"]
+        logs += ["--format", SETTINGS.tables]
+    words = [*logs, "--out", DAY_SAMPLES, "--overwrite"]
+    return spark_job("build_samples", "build_samples", words, outlets=[SAMPLES])
 
 
 def plan() -> Any:

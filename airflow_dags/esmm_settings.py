@@ -14,6 +14,7 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -76,10 +77,11 @@ class Settings(_Section):
     """data: a folder that all hosts share, for days/ (plans, profiles, evaluations of a champion), runs/ and
     registry/. raw, samples: folders of ds=D, there too unless said otherwise; HDFS is allowed. registry: a
     folder, or a URI with `lock`. keep_fields: what predictions keep for the evaluation, the fields of
-    evaluate.slices in `config`. truth: name of a file in a day's raw logs, of demo logs alone. retries: of a
-    task, after `retry_minutes`, then twice that and so on. approvers: names of users who may force a
-    promotion; without them all who may see the DAG. schedule: cron, in UTC; a run at its tick takes the day
-    that has ended. start, end: first and last day for the scheduler."""
+    evaluate.slices in `config`. schema: describes the fields; Ali-CCP's without. tables: format of a day's
+    logs where they are tables, impressions/ and contexts/, and not text. truth: name of a file in a day's raw
+    logs, of demo logs alone. retries: of a task, after `retry_minutes`, then twice that and so on. approvers:
+    names of users who may force a promotion; without them all who may see the DAG. schedule: cron, in UTC; a
+    run at its tick takes the day that has ended. start, end: first and last day for the scheduler."""
 
     data: str = "build/daily"
     raw: str = "{data}/raw"
@@ -87,6 +89,8 @@ class Settings(_Section):
     registry: str = "{data}/registry"
     lock: str | None = None
     config: str = "configs/demo.yaml"
+    schema_file: str | None = Field(None, alias="schema")
+    tables: Literal["parquet", "orc", "json", "csv", "delta"] | None = None
     keep_fields: list[str] = []
     truth: str | None = None
     schedule: str = "0 3 * * *"

@@ -18,6 +18,7 @@ from esmm_settings import HOME, Settings, hours, load
 SETTINGS: Settings = load()
 PYTHON = f"{HOME}/.venv/bin/python"
 CONFIG = SETTINGS.absolute(SETTINGS.config)
+SCHEMA = SETTINGS.absolute(SETTINGS.schema_file) if SETTINGS.schema_file else None
 DATA = SETTINGS.absolute(SETTINGS.data)
 REGISTRY = SETTINGS.absolute(SETTINGS.registry)
 SAMPLES_ROOT = SETTINGS.absolute(SETTINGS.samples)
@@ -95,13 +96,18 @@ def workers(name: str) -> str:
 
 
 def spark_job(task_id: str, job: str, arguments: list[str], **options: Any) -> SparkSubmitOperator:
-    """One of the project's Spark jobs. In cluster mode the driver is sent the configuration.
+    """One of the project's Spark jobs. In cluster mode the driver is sent the files.
 
     With an archive the executors have an environment of their own; a driver on this machine has this one.
     """
     spark = SETTINGS.spark
     sent = spark.deploy_mode == "cluster"
-    config = ["--config", os.path.basename(CONFIG) if sent else CONFIG]
+    files = {"--config": CONFIG}
+    if job == "build_samples" and SCHEMA:
+        files["--schema"] = SCHEMA
+    named = [
+        word for option, path in files.items() for word in (option, os.path.basename(path) if sent else path)
+    ]
     driver = {} if sent else {"spark.pyspark.driver.python": PYTHON}
     if spark.properties_file is None:
         driver["spark.driver.defaultJavaOptions"] = JAVA_OPTIONS
@@ -110,13 +116,13 @@ def spark_job(task_id: str, job: str, arguments: list[str], **options: Any) -> S
         name=f"esmm-{task_id}",
         conn_id="esmm_spark",
         application=f"{HOME}/jobs/{job}.py",
-        application_args=[*arguments, *config],
+        application_args=[*arguments, *named],
         env_vars=None if spark.archives else ENVIRONMENT,
         driver_memory=spark.driver_memory,  # once spark-submit runs, a job cannot ask for it
         properties_file=_path(spark.properties_file),
         py_files=_path(spark.py_files),
         archives=spark.archives,
-        files=CONFIG if sent else None,
+        files=",".join(files.values()) if sent else None,
         deploy_mode=spark.deploy_mode,
         conf=driver | spark.conf,
         # Another try begins anew, since a stage that was cleared has to run and not to find its former self.
@@ -162,7 +168,7 @@ class DayDelivered(BaseOperator):
         """Look once; then again after `poll`, as long as it is not whole. since: the first look, ISO."""
         began = datetime.fromisoformat(since) if since else datetime.now(UTC)
         looked = subprocess.run(
-            module("jobs.delivered", "--raw", self.raw),
+            module("jobs.delivered", "--raw", self.raw, *(["--tables"] if SETTINGS.tables else [])),
             cwd=HOME,
             env=os.environ | ENVIRONMENT,
             capture_output=True,

@@ -1,6 +1,7 @@
 """Airflow's REST API, as far as a local Airflow is driven by it: much cheaper than its commands."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.error import HTTPError
@@ -9,6 +10,7 @@ from urllib.request import Request, urlopen
 from cli.errors import InputError
 
 SECONDS = 60.0
+BUSY, PATIENCE = 503, 20.0  # SQLite has one writer: Airflow has done nothing, and asks to come again
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,14 @@ def _ask(url: str, method: str, content: Any = None, headers: dict[str, str] | N
     request = Request(
         url, data=body, method=method, headers={"Content-Type": "application/json", **(headers or {})}
     )
-    try:
-        with urlopen(request, timeout=SECONDS) as answer:
-            text = answer.read()
-    except HTTPError as error:
-        told = error.read().decode(errors="replace")[:1000]
-        raise InputError(f"{method} {url}: Airflow answers {error.code}: {told}") from error
-    return json.loads(text) if text else None
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urlopen(request, timeout=SECONDS) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except HTTPError as error:
+            if error.code != BUSY or time.monotonic() > end:
+                told = error.read().decode(errors="replace")[:1000]
+                raise InputError(f"{method} {url}: Airflow answers {error.code}: {told}") from error
+            time.sleep(1)

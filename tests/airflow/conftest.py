@@ -166,10 +166,14 @@ class Airflow:
         content = {"logical_date": None, "conf": {"day": day, **conf}}
         return str(self.api.ask("/dags/esmm_daily/dagRuns", "POST", content)["dag_run_id"])
 
-    def clear(self, day: str) -> None:
-        """Let all tasks of a day run again."""
-        content = {"dry_run": False, "only_failed": False}
-        self.api.ask(f"/dags/esmm_daily/dagRuns/{self.run_of(day)}/clear", "POST", content)
+    def clear(self, day: str, task: str | None = None) -> None:
+        """Let all tasks of a day run again, or one alone."""
+        content: dict[str, Any] = {"dry_run": False, "only_failed": False}
+        if task:
+            content |= {"dag_run_id": self.run_of(day), "task_ids": [task]}
+            self.api.ask("/dags/esmm_daily/clearTaskInstances", "POST", content)
+        else:
+            self.api.ask(f"/dags/esmm_daily/dagRuns/{self.run_of(day)}/clear", "POST", content)
         wait_until(lambda: self.state(day) not in ENDED, 60, [self.process])
 
     def log(self, day: str, task: str) -> str:

@@ -5,6 +5,7 @@ The tests of this file are one story and run in its order.
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import psutil
 import pytest
 
 from tests.airflow.conftest import ENDED, Airflow, started
-from tests.fixtures.cluster.processes import wait_until
+from tests.fixtures.cluster.processes import PROJECT, wait_until
 
 pytestmark = pytest.mark.timeout(2400)
-ONE, TWO, THREE, FOUR, FIVE = (f"2026-11-0{number}" for number in range(1, 6))
+ONE, TWO, THREE, FOUR, FIVE, SIX = (f"2026-11-0{number}" for number in range(1, 7))
 BEFORE_PLAN = {"wait_for_logs", "build_samples", "previous_day", "its_turn", "plan", "profile"}
 
 
@@ -110,40 +111,63 @@ def scheduler_of(airflow: Airflow) -> list[psutil.Process]:
     ]
 
 
-def test_a_day_whose_scheduler_and_trainer_are_killed_is_finished_by_the_next_ones(
-    week: Airflow, tmp_path: Path
-):
+@pytest.fixture(scope="module")
+def again(week: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """The same home, started once more: scheduler and trainers were killed in the middle of FOUR."""
     week.backfill(FOUR, FOUR)
     wait_until(lambda: week.tasks(FOUR).get("train") == "running", 300, [week.process])
     wait_until(lambda: bool(week.process.running("esmm.train")), 60, [week.process])
     for process in [*scheduler_of(week), *week.process.running("esmm.train")]:
         process.send_signal(signal.SIGKILL)
-    with started_again(week, tmp_path / "log") as again:
-        states = again.wait(FOUR)
-        assert states["run"] == "success", states
-        assert again.champion()["version"] == 3
-        after_rollback(again)
+    assert week.process.guard.stdin is not None
+    week.process.guard.stdin.close()  # the others end when their scheduler has
+    week.process.guard.wait(60)
+    log = tmp_path_factory.mktemp("again") / "log"
+    with started(week.home, week.data / "settings.yaml", log) as found:
+        yield found
 
 
-def started_again(airflow: Airflow, log: Path) -> Any:
-    """The processes of before end when their scheduler has; the same home, a new port."""
-    wait_until_gone(airflow)
-    return started(airflow.home, airflow.data / "settings.yaml", log)
-
-
-def wait_until_gone(airflow: Airflow) -> None:
-    assert airflow.process.guard.stdin is not None
-    airflow.process.guard.stdin.close()
-    airflow.process.guard.wait(60)
-
-
-def after_rollback(airflow: Airflow) -> None:
-    """Rollback, and then the next day goes on from the version that is champion again."""
-    airflow.registry("rollback", "--champion", "3", "--reason", "a test")
-    assert airflow.champion()["version"] == 2
-    airflow.draw(5, FIVE)
-    states = airflow.run_days(FIVE, FIVE)
+def test_a_day_whose_scheduler_and_trainers_are_killed_is_finished_by_the_next_ones(again: Airflow):
+    states = again.wait(FOUR)
     assert states["run"] == "success", states
-    plan = json.loads((airflow.data / f"days/ds={FIVE}/plan.json").read_text())
+    assert again.champion()["version"] == 3
+
+
+def test_after_a_rollback_the_next_day_goes_on_from_the_version_that_is_champion_again(again: Airflow):
+    again.registry("rollback", "--champion", "3", "--reason", "a test")
+    assert again.champion()["version"] == 2
+    again.draw(5, FIVE)
+    states = again.run_days(FIVE, FIVE)
+    assert states["run"] == "success", states
+    plan = json.loads((again.data / f"days/ds={FIVE}/plan.json").read_text())
     assert plan["parent"] == 2 and plan["train"] == [THREE, FOUR]
-    assert airflow.champion()["version"] == 4
+    assert again.champion()["version"] == 4
+
+
+def add_a_field(airflow: Airflow) -> None:
+    """From SIX on the logs have a field 900, and the settings a schema that knows it."""
+    airflow.draw(6, SIX)
+    skeleton = airflow.data / f"raw/ds={SIX}/sample_skeleton.csv"
+    lines = [line.split(",", 5) for line in skeleton.read_text().splitlines()]
+    more = [
+        ",".join([*keys, str(int(number) + 1), f"{fields}\x01900\x02{place % 7}\x031.0"])
+        for place, (*keys, number, fields) in enumerate(lines)
+    ]
+    skeleton.write_text("\n".join([*more, ""]))
+    schema = airflow.data / "schema.yaml"
+    known = (PROJECT / "configs/schemas/ali_ccp.yaml").read_text()
+    schema.write_text(f'{known}\n  - {{name: "900", side: context, buckets: 64}}\n')
+    settings = airflow.data / "settings.yaml"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"schema": str(schema)}))
+
+
+def test_a_field_is_added_without_a_training_from_nothing(again: Airflow):
+    """As docs/operations.md has it: the days to learn from are built anew, and all goes on."""
+    add_a_field(again)
+    again.clear(FIVE, "build_samples")
+    assert again.wait(FIVE)["run"] == "success"
+    states = again.run_days(SIX, SIX)
+    assert states["run"] == "success" and "skipped" not in ended(states), states
+    assert "fields that are not read: 900" in again.log(SIX, "predict_champion")
+    assert "rows of 23 of 24 fields; fresh: 900" in again.log(SIX, "train")
+    assert again.champion()["version"] == 5

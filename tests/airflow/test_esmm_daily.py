@@ -163,6 +163,19 @@ def test_nothing_to_learn_is_nothing_to_do(reading: Reading):
     assert reading.answer(ends) is True
 
 
+def test_logs_that_are_tables_with_fields_of_their_own(reading: Reading):
+    changed = {"schema": "configs/schemas/shop.yaml", "tables": "parquet"}
+    found = rendered(reading, PLAN, **reading.with_settings(**changed))
+    data = str(reading.settings.parent)
+    raw = f"{data}/raw/ds={DAY}"
+    assert arguments(found["build_samples"]) == [
+        *("--impressions", f"{raw}/impressions", "--contexts", f"{raw}/contexts", "--format", "parquet"),
+        *("--out", f"{data}/samples/ds={DAY}", "--overwrite", "--config", f"{data}/tiny.yaml"),
+        *("--schema", f"{PROJECT}/configs/schemas/shop.yaml"),
+    ]
+    assert "--schema" not in found["evaluate"]
+
+
 STANDALONE = {"properties_file": "configs/spark/standalone.conf", "py_files": "dist/jobs.zip"}
 
 
@@ -190,9 +203,9 @@ def test_on_yarn_with_hdfs(reading: Reading):
         "deploy_mode": "cluster",
         "conf": {"spark.executor.instances": "8"},
     }
-    environment = reading.with_settings(
-        spark=yarn, raw="hdfs:///raw", samples="hdfs:///samples", training={"launcher": "spark", "workers": 8}
-    )
+    places = {"raw": "hdfs:///raw", "samples": "hdfs:///samples", "schema": "configs/schemas/ali_ccp.yaml"}
+    training = {"launcher": "spark", "workers": 8}
+    environment = reading.with_settings(spark=yarn, training=training, **places)
     found = rendered(reading, PLAN, AIRFLOW_CONN_ESMM_SPARK=json.dumps(connection), **environment)
     build = found["build_samples"]
     config = str(reading.settings.parent / "tiny.yaml")
@@ -201,13 +214,13 @@ def test_on_yarn_with_hdfs(reading: Reading):
         ("--queue", "daily"),
         ("--deploy-mode", "cluster"),
         ("--archives", "hdfs:///esmm/env.tar.gz#.venv"),
-        ("--files", config),
+        ("--files", f"{config},{PROJECT}/configs/schemas/ali_ccp.yaml"),
     ):
         assert build[build.index(option) + 1] == value
     assert "spark.executor.instances=8" in build
     raw, samples = f"hdfs:///raw/ds={DAY}", f"hdfs:///samples/ds={DAY}"
     told = ["--skeleton", raw, "--common", raw, "--out", samples, "--overwrite", "--config", "tiny.yaml"]
-    assert arguments(build) == told
+    assert arguments(build) == [*told, "--schema", "ali_ccp.yaml"]
     train = found["train"]
     start = train[train.index("spark-submit") :]
     assert start[:3] == ["spark-submit", "--master", "spark://master:7077"]  # of the connection, as rendered

@@ -44,6 +44,14 @@ def test_a_mark_beside_one_side_alone_is_half_a_day(tmp_path: Path) -> None:
         delivered.read_missing(str(tmp_path))
 
 
+def test_sides_of_tables(tmp_path: Path) -> None:
+    _make(tmp_path, "impressions/part-0.parquet", "impressions/_SUCCESS", "contexts/part-0.parquet")
+    assert delivered.read_missing(str(tmp_path), delivered.TABLES) == ["contexts/_SUCCESS"]
+    _make(tmp_path, "contexts/_SUCCESS")
+    assert delivered.read_missing(str(tmp_path), delivered.TABLES) == []
+    assert delivered.read_missing(str(tmp_path)) == ["_SUCCESS"]
+
+
 @pytest.mark.parametrize(("names", "code"), [((), 3), (("sample_skeleton.csv",), 3)])
 def test_the_command_says_not_yet_by_its_exit_code(
     tmp_path: Path,
