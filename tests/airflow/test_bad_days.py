@@ -21,7 +21,7 @@ from tests.airflow.conftest import ENDED, TINY, Airflow, started, write_settings
 from tests.fixtures.cluster.processes import LOOPBACK, addresses_listened_on, wait_until
 
 pytestmark = pytest.mark.timeout(2400)
-ONE, TWO, THREE, FOUR, FIVE, SIX = (f"2026-11-0{number}" for number in range(1, 7))
+ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (f"2026-11-0{number}" for number in range(1, 8))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def failed_in(airflow: Airflow, day: str, task: str) -> str:
 def test_a_candidate_with_nan_is_no_candidate(impatient: Airflow):
     impatient.draw(6, SIX)
     champion, config = impatient.champion(), impatient.data / "tiny.yaml"
-    config.write_text(json.dumps(TINY | {"optimizer": {"sparse": {"learning_rate": 1e30}}}))
+    config.write_text(json.dumps(TINY | {"optimizer": {"dense": {"learning_rate": 1e30}}}))
     impatient.run_days(SIX, SIX)
     assert "training diverged" in failed_in(impatient, SIX, "train")
     config.write_text(json.dumps(TINY))
@@ -139,6 +139,19 @@ def test_a_registry_that_is_locked_fails_the_day_which_then_goes_on_where_it_was
     assert states["run"] == "success", states
     assert "is trained already" in impatient.log(SIX, "train")
     assert impatient.champion()["version"] == before + 1
+
+
+def test_a_day_without_conversions_decides_nothing(impatient: Airflow):
+    impatient.draw(7, SEVEN)
+    skeleton = impatient.data / f"raw/ds={SEVEN}/sample_skeleton.csv"
+    lines = (line.split(",", 3) for line in skeleton.read_text().splitlines())
+    skeleton.write_text("".join(f"{name},{click},0,{rest}\n" for name, click, _, rest in lines))
+    champion = impatient.champion()
+    states = impatient.run_days(SEVEN, SEVEN)
+    assert (states["run"], states["promote"], states["report"]) == ("success", "skipped", "success"), states
+    assert impatient.metrics(SEVEN)["cvr"]["positives"] == 0
+    assert "0 conversions on 1 day" in impatient.log(SEVEN, "promote")
+    assert impatient.champion() == champion
 
 
 def asked(airflow: Airflow, version: int) -> str:
