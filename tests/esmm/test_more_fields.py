@@ -108,6 +108,10 @@ def test_other_samples_are_still_refused(inputs: Inputs, wide: dict[str, Path], 
     write_samples(tmp_path / "more", num_rows=10, schema=more.with_buckets({"season": 41}))
     with pytest.raises(InputError, match="field season: buckets 40 -> 41"):
         predictions_of(run, tmp_path / "more", tmp_path / "out")
+    sides = [replace(field, side="item") if field.name == "visited" else field for field in more.fields]
+    write_samples(tmp_path / "moved", num_rows=10, schema=replace(more, fields=tuple(sides)))
+    with pytest.raises(InputError, match="field visited: side user -> item"):
+        predictions_of(run, tmp_path / "moved", tmp_path / "out")
 
 
 NUMBERS = (Number("price", "item"), Number("age", "user"), Number("visits", "user", quantiles=4))
