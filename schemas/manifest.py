@@ -128,8 +128,8 @@ def narrowed(manifest: Manifest, schema: Schema) -> Manifest:
     fields = {field.name: field for field in whole.fields}
     numbers = {number.name: number for number in whole.numbers}
     names = [number.name for number in schema.numbers]
-    sides = {field.name: field.side for field in whole.fields}
-    if any(sides.get(field.name) != field.side for field in schema.fields) or not set(names) <= numbers.keys():
+    there = all(one.name in fields and fields[one.name].side == one.side for one in schema.fields)
+    if not there or not set(names) <= numbers.keys():
         return manifest
     part = replace(
         whole,
