@@ -25,7 +25,10 @@ def curves_chart(name: str, lines: Mapping[str, Points], numbers: Table) -> Char
         axes.set_xlim(shares[0] * 0.9, shares[-1] * 4.5)  # room for the names
         low, high = axes.get_ylim()
         ends = {model: points[-1][1] for model, points in lines.items()}
-        for model, place in spread(ends, GAP * (high - low)).items():
+        gap = GAP * (high - low)
+        names = spread(ends, gap)
+        axes.set_ylim(min([low, *names.values()]) - gap, max([high, *names.values()]) + gap)
+        for model, place in names.items():
             label_line(axes, shares[-1], place, model, _colour(model))
         axes.set_xlabel("share of the training samples")
         svg = svg_of(figure, name, numbers.caption, f"{', '.join(lines)} by share of the samples.")

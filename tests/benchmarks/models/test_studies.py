@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.models import collapse, rates, worlds
-from benchmarks.models.curves import spread
+from benchmarks.models.curves import curves_chart, spread
 from benchmarks.models.page import compare_page
 from benchmarks.models.study import Study, StudyTable, read_studies
 from benchmarks.models.true_vectors import ITEM, USER, ModelWithVectors, TrueVectors
@@ -23,7 +23,7 @@ from esmm.model.loss import Labels, click_loss, entire_space_loss
 from esmm.model_config import ModelConfig
 from jobs.demo_logs.latent import build_latent_world
 from jobs.demo_logs.world import FIELDS
-from jobs.report.blocks import Chart
+from jobs.report.blocks import Chart, Table
 from schemas.hashing import bucket
 from tests.fixtures.ali_ccp import ALI_CCP
 from tests.fixtures.report_runs import compared_run
@@ -102,6 +102,14 @@ def test_names_at_the_ends_of_lines_stand_apart_in_the_same_order(places: dict[s
     assert all(b - a >= 0.02 - 1e-9 for a, b in pairwise(order))
     assert [places[name] for name in sorted(found, key=lambda name: found[name])] == sorted(places.values())
     assert np.mean(order) == pytest.approx(np.mean(list(places.values())))
+
+
+@pytest.mark.parametrize("height", [0.5, 0.7])
+def test_names_of_lines_that_end_together_are_all_in_the_picture(height: float) -> None:
+    """Above the highest line and below the lowest, as here."""
+    lines = {f"model{number}": [(0.01, 0.6), (1.0, height + number / 1e4)] for number in range(7)}
+    chart = curves_chart("rates", lines, Table("AUC", ["model"], []))
+    assert all(f">{name}<" in chart.svg for name in lines)
 
 
 def test_rates_need_a_comparison(tmp_path: Path) -> None:
